@@ -1,0 +1,120 @@
+"""Profiles: what a run of the workbook computes, how long it should take and which claims it must reproduce.
+
+A profile is one YAML file in `vpr_lib/configs/profiles/`, validated by the frozen models below: an unknown key, a wrong
+type or a missing field is an error that names the file and the field.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+PROFILES_FOLDER = Path(__file__).parent / "configs" / "profiles"
+RECIPES_FOLDER = Path(__file__).parent / "configs" / "recipes"
+
+
+class Strict(BaseModel):
+    """Base of every settings model: immutable, and a key nobody reads is an error instead of a silent typo."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Claim(Strict):
+    """One number that a notebook promises to reproduce.
+
+    Either `expected` with an absolute `tolerance`, or a bound: `at_least`, `at_most`, or both.
+    """
+
+    statement: str
+    expected: float | None = None
+    tolerance: float | None = Field(default=None, ge=0)
+    at_least: float | None = None
+    at_most: float | None = None
+    source: str = ""  # table or figure of the paper, or what our own expectation rests on
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "Claim":
+        if (self.expected is None) != (self.tolerance is None):
+            raise ValueError("'expected' and 'tolerance' come together")
+        if self.expected is None and self.at_least is None and self.at_most is None:
+            raise ValueError("a claim needs 'expected' with 'tolerance', 'at_least' or 'at_most'")
+        return self
+
+    def holds(self, value: float) -> bool:
+        """Whether `value` satisfies the claim; NaN never does."""
+        if self.expected is not None and not abs(value - self.expected) <= self.tolerance:
+            return False
+        if self.at_least is not None and not value >= self.at_least:
+            return False
+        return self.at_most is None or value <= self.at_most
+
+    def target(self) -> str:
+        """The target in words, for tables: '0.882 ± 0.010' or '≥ 0.050'."""
+        parts = [] if self.expected is None else [f"{self.expected:.3f} ± {self.tolerance:.3f}"]
+        parts += [] if self.at_least is None else [f"≥ {self.at_least:.3f}"]
+        parts += [] if self.at_most is None else [f"≤ {self.at_most:.3f}"]
+        return ", ".join(parts)
+
+
+class NotebookSettings(Strict):
+    """What a profile says about one notebook."""
+
+    minutes: float = Field(gt=0)  # expected wall-clock time on the profile's hardware
+    timeout_minutes: float | None = None  # per cell; default: ten times `minutes`, at least five
+    parameters: dict[str, Any] = {}  # override the notebook's `parameters` cell
+    claims: dict[str, Claim] = {}
+
+    @property
+    def timeout_s(self) -> float:
+        return 60 * (self.timeout_minutes or max(5.0, 10 * self.minutes))
+
+
+class Profile(Strict):
+    """A way to run the workbook: `toy`, `city`, `light` or `paper`."""
+
+    name: str
+    description: str
+    hardware: str  # what the expected times refer to
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    seed: int = 1
+    notebooks: dict[str, NotebookSettings]
+
+
+def load_yaml(path: Path, model: type[BaseModel]) -> Any:
+    """Parse a YAML file into `model`.
+
+    Raises:
+        FileNotFoundError: if the file is absent.
+        ValueError: if it is not YAML or does not fit, naming the file and every offending field.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return model.model_validate(values)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from error
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+        raise ValueError(f"{path} does not fit {model.__name__}: {faults}") from error
+
+
+def _find(kind: str, folder: Path, name: str | Path) -> Path:
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"}:
+        return path
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+        raise ValueError(f"Unknown {kind} '{name}'. Known: {known}. A path to a .yaml file works too.")
+    return path
+
+
+def load_profile(name: str | Path) -> Profile:
+    """The profile of that name, or from a YAML file; an unknown name lists the known ones (ValueError)."""
+    return load_yaml(_find("profile", PROFILES_FOLDER, name), Profile)
+
+
+def find_recipe(name: str | Path) -> Path:
+    """Path of the training recipe of that name, or `name` itself when it is a YAML path (ValueError if unknown)."""
+    return _find("recipe", RECIPES_FOLDER, name)

@@ -1,0 +1,170 @@
+"""From an image file to a uint8 tensor of the size a model wants, and to normalised batches on a device.
+
+One pass over the pixels: decode, resize as uint8 with antialiasing (equal to PIL within rounding), normalise last and on
+the device. EXIF orientation is ignored, as in the Pillow-based loaders behind the published numbers (datasets §14).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as v2
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
+MAX_PIXELS = 400_000_000  # 1.2 GB as RGB; a 3328x512 panorama has 1.7 million
+
+INTERPOLATIONS = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
+
+
+class ImageError(ValueError):
+    """An image that cannot be used, with the file and the reason in its message."""
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a model expects of its images.
+
+    `size` is (height, width) in pixels; with `resize="shorter_side"` only its first entry counts and the aspect ratio
+    stays, so such images are described one by one.
+    """
+
+    size: tuple[int, int] = (320, 320)
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    resize: Literal["exact", "shorter_side"] = "exact"
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 (B, 3, H, W) on any device -> float32, scaled to [0, 1], mean and std applied, channels last."""
+        mean = images.new_tensor(self.mean, dtype=torch.float32).mul_(255).view(1, 3, 1, 1)
+        scale = images.new_tensor(self.std, dtype=torch.float32).mul_(255).reciprocal_().view(1, 3, 1, 1)
+        images = images.to(torch.float32, memory_format=torch.channels_last)
+        return images.sub_(mean).mul_(scale)
+
+
+def read_image(path: str | Path) -> Tensor:
+    """Decode a file to RGB, uint8 (3, H, W) on channels-last memory.
+
+    Grey images get three equal channels, palettes are expanded, transparency is laid over white, 16-bit greys are scaled
+    to 8 bits; anything PIL opens is accepted.
+
+    Raises:
+        ImageError: if the file is missing, empty, not an image, truncated, or larger than MAX_PIXELS.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ImageError(f"{path}: {width}x{height} pixels, more than the limit of {MAX_PIXELS:,}.")
+            pixels = np.asarray(_to_rgb(image))
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: no such file.") from error
+    except UnidentifiedImageError as error:
+        reason = "the file is empty" if Path(path).stat().st_size == 0 else "not an image"
+        raise ImageError(f"{path}: {reason}.") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{path}: {error}") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(f"{path}: damaged ({error}).") from error
+    return torch.from_numpy(pixels.copy() if not pixels.flags.writeable else pixels).permute(2, 0, 1)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        image.load()
+        return image
+    if image.mode.startswith("I;16") or image.mode == "I":
+        grey = np.asarray(image, np.float32)
+        return Image.fromarray((grey / max(257.0, grey.max() / 255)).round().astype(np.uint8)).convert("RGB")
+    if "A" in image.getbands() or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def resize(image: Tensor, spec: InputSpec) -> Tensor:
+    """uint8 (3, H, W) -> uint8 of the spec's size, antialiased, equal to PIL's filter within rounding."""
+    size: list[int] = list(spec.size)
+    if spec.resize == "shorter_side":
+        height, width = image.shape[-2:]
+        scale = size[0] / min(height, width)
+        size = [max(1, round(height * scale)), max(1, round(width * scale))]
+    if list(image.shape[-2:]) == size:
+        return image
+    return v2.resize(image, size, INTERPOLATIONS[spec.interpolation], antialias=True)
+
+
+def load_image(path: str | Path, spec: InputSpec) -> Tensor:
+    """Read and resize one image: uint8 (3, height, width). Raises ImageError."""
+    return resize(read_image(path), spec)
+
+
+class ImageSet(Dataset):
+    """The one image Dataset: paths in, `(uint8 image, key)` out.
+
+    A key is a row number, or `(row, seed)` when `augment` is given; the seed alone decides what the augmentation draws,
+    so a sample looks the same whichever worker makes it and however often a run was resumed. A file that cannot be read
+    yields an ImageError object in place of the tensor: the caller decides whether that is fatal.
+
+    Args:
+        paths: N image files.
+        spec: size and interpolation.
+        augment: uint8 (3, H, W) -> uint8 (3, H, W), drawing from torch's global generator.
+        keep: hold resized images in memory after their first use (small sets only: 3·H·W bytes each).
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        spec: InputSpec,
+        augment: Callable[[Tensor], Tensor] | None = None,
+        keep: bool = False,
+    ):
+        self.paths, self.spec, self.augment = list(paths), spec, augment
+        self._kept: dict[int, Tensor] | None = {} if keep else None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor | ImageError, int]:
+        row, seed = key if isinstance(key, tuple) else (key, None)
+        try:
+            image = self._resized(row)
+        except ImageError as error:
+            return error, row
+        if self.augment is not None and seed is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                image = self.augment(image)
+        return image, row
+
+    def _resized(self, row: int) -> Tensor:
+        if self._kept is None:
+            return load_image(self.paths[row], self.spec)
+        if row not in self._kept:
+            self._kept[row] = load_image(self.paths[row], self.spec)
+        return self._kept[row]
+
+
+def list_images(folder: Path) -> list[str]:
+    """Image files below `folder` as sorted POSIX paths relative to it; suffixes in any case, hidden files skipped.
+
+    Raises:
+        FileNotFoundError: if the folder does not exist.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"No folder {folder}.")
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    relative = (path.relative_to(folder) for path in found)
+    return sorted(p.as_posix() for p in relative if not any(part.startswith(".") for part in p.parts))

@@ -1,0 +1,166 @@
+"""The manifest: one table per data set split and role, one row per image or submap. Spec: datasets §13.1."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vpr_lib.paths import atomic_path
+
+ROLES = ("db", "query", "train")
+POSITION_KINDS = ("gps", "local_metric", "frame_index", "mock_pair", "none")
+METRIC_KINDS = ("gps", "local_metric")  # differences of positions are metres
+
+ALWAYS = ("uid", "dataset", "variant", "split", "role", "sample_id", "position_kind")
+INTEGERS = ("uid", "width", "height", "image_bytes", "tile", "nms_group", "utm_zone", "timestamp", "frame_no")
+FLOATS = ("pitch_deg", "yaw_deg", "utm_east", "utm_north", "lat", "lon", "heading_deg")
+STRINGS = (
+    *("dataset", "variant", "split", "role", "sample_id", "position_kind", "image_path", "image_sha256", "mode"),
+    *("place_id", "pano_id", "city", "utm_band", "lat_raw", "lon_raw", "heading_raw", "heading_convention"),
+    *("time_resolution", "run", "cloud_path", "cloud_format", "exclude_reason", "source_archive", "source_version"),
+)
+LISTS = ("conditions", "image_candidates")  # list of strings; list of (path, µs) pairs
+COLUMNS = frozenset((*INTEGERS, *FLOATS, *STRINGS, *LISTS))
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A table of images (or submaps) with the folder its paths are relative to.
+
+    The row order is frozen: ground truth, descriptors and rankings are indices into it. Optional columns that no row
+    fills are absent from `table`.
+    """
+
+    table: pd.DataFrame
+    root: Path
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @cached_property
+    def list_hash(self) -> str:
+        """SHA-256 over the sample ids in order: the identity of the list that indices refer to."""
+        return hashlib.sha256("\n".join(self.table["sample_id"]).encode()).hexdigest()
+
+    def image_paths(self) -> list[str]:
+        """Absolute path of every image, in row order."""
+        root = str(self.root)
+        return [f"{root}/{path}" for path in self.table["image_path"]]
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether differences of positions are metres (GPS or a local metric frame)."""
+        return len(self) > 0 and "utm_east" in self.table and self.table["position_kind"].iloc[0] in METRIC_KINDS
+
+    def positions(self) -> np.ndarray:
+        """Easting and northing, float64 (N, 2), in the unit that `position_kind` names.
+
+        Raises:
+            ValueError: if the manifest carries no positions.
+        """
+        if "utm_east" not in self.table:
+            raise ValueError(f"The {len(self)} rows under {self.root} carry no positions (utm_east, utm_north).")
+        return self.table[["utm_east", "utm_north"]].to_numpy(np.float64)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> "Manifest":
+        """The given rows as a manifest of their own: renumbered, with its own list hash."""
+        table = self.table.iloc[np.asarray(rows)].reset_index(drop=True)
+        return Manifest(table.assign(uid=np.arange(len(table), dtype=np.int64)), self.root)
+
+    def save(self, path: Path) -> Path:
+        """Write Parquet with the list hash in its metadata, atomically."""
+        arrow = pa.Table.from_pandas(self.table, preserve_index=False)
+        arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), b"list_hash": self.list_hash.encode()})
+        with atomic_path(path) as temporary:
+            pq.write_table(arrow, temporary, compression="zstd")
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: Path, root: Path) -> "Manifest":
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: if the rows do not match the stored list hash (the file was edited).
+        """
+        arrow = pq.read_table(path)
+        manifest = cls(arrow.to_pandas(), Path(root))
+        stored = (arrow.schema.metadata or {}).get(b"list_hash", b"").decode()
+        if stored != manifest.list_hash:
+            raise ValueError(
+                f"{path}: the rows hash to {manifest.list_hash[:12]}, the file says {stored[:12] or 'nothing'}; "
+                "prepare the data set again."
+            )
+        return manifest
+
+
+def build_manifest(
+    root: Path,
+    dataset: str,
+    split: str,
+    role: str,
+    columns: Mapping[str, Any],
+    variant: str = "",
+    position_kind: str = "none",
+    keep_order: bool = False,
+) -> Manifest:
+    """Make a manifest from columns that a reader knows.
+
+    Args:
+        root: folder that `image_path` (and `cloud_path`) are relative to.
+        columns: column name -> sequence of N values or one value for all rows; at least `image_path` or `cloud_path`.
+        keep_order: keep the given order because an official index array refers to it; otherwise rows are sorted
+            byte-wise by path.
+    Raises:
+        ValueError: for an unknown column, role or position kind, a column of another length, a repeated path, or two
+            paths that differ only by case.
+    Spec: datasets §13.1.
+    """
+    if unknown := set(columns) - COLUMNS:
+        raise ValueError(f"Unknown manifest columns {sorted(unknown)}; the known ones are {sorted(COLUMNS)}.")
+    if role not in ROLES or position_kind not in POSITION_KINDS:
+        raise ValueError(f"role must be one of {ROLES} and position_kind one of {POSITION_KINDS}, "
+                         f"got '{role}' and '{position_kind}'.")
+    key = "image_path" if "image_path" in columns else "cloud_path"
+    if key not in columns:
+        raise ValueError("A manifest needs 'image_path' or 'cloud_path'.")
+    n = len(columns[key])
+    table = pd.DataFrame({name: _column(name, values, n) for name, values in columns.items()})
+    if not keep_order:
+        order = np.argsort(np.array([path.encode() for path in table[key]], dtype=object), kind="stable")
+        table = table.iloc[order].reset_index(drop=True)
+    paths = table[key]
+    _check_paths(paths, root)
+    table["uid"] = np.arange(n, dtype=np.int64)
+    for name, value in dict(dataset=dataset, variant=variant, split=split, role=role,
+                            position_kind=position_kind).items():
+        table[name] = pd.Categorical.from_codes(np.zeros(n, np.int8), [value])
+    table["sample_id"] = [f"{dataset}/{split}/{role}/{path}" for path in paths]
+    return Manifest(table[[*ALWAYS, *(c for c in table.columns if c not in ALWAYS)]], Path(root))
+
+
+def _column(name: str, values: Any, n: int) -> Any:
+    if isinstance(values, str) or not hasattr(values, "__len__"):
+        values = [values] * n
+    if len(values) != n:
+        raise ValueError(f"Column '{name}' has {len(values)} values, expected {n}.")
+    if name in FLOATS:
+        return np.asarray(values, np.float64)
+    if name in INTEGERS:
+        return pd.array(values, dtype="Int64") if any(v is None for v in values) else np.asarray(values, np.int64)
+    return list(values)
+
+
+def _check_paths(paths: pd.Series, root: Path) -> None:
+    if (repeated := paths[paths.duplicated()]).size:
+        raise ValueError(f"{repeated.size} paths under {root} are listed twice, for instance '{repeated.iloc[0]}'.")
+    folded = paths.str.casefold()
+    if (clash := paths[folded.duplicated()]).size:
+        raise ValueError(f"{clash.size} paths under {root} differ from another one by case only, for instance "
+                         f"'{clash.iloc[0]}'; a case-insensitive file system would merge them.")

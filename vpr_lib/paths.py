@@ -1,0 +1,71 @@
+"""Where things live on disk. Nothing here touches the disk until a function is called."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def project_root() -> Path:
+    """The folder that holds notebooks/, data/, figures/ and runs/.
+
+    The environment variable VPR_HOME wins; otherwise the checkout this package was imported from; otherwise (an
+    installed wheel) the current folder.
+    """
+    if home := os.environ.get("VPR_HOME"):
+        return Path(home).expanduser().resolve()
+    checkout = Path(__file__).resolve().parent.parent
+    return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
+
+
+def data_root() -> Path:
+    """Folder of the data sets: the environment variable VPR_DATA, otherwise data/ in the project."""
+    override = os.environ.get("VPR_DATA")
+    return Path(override).expanduser().resolve() if override else project_root() / "data"
+
+
+def cache_root() -> Path:
+    """Folder of everything that can be computed again (descriptors, trained models): VPR_CACHE or data/cache."""
+    override = os.environ.get("VPR_CACHE")
+    return Path(override).expanduser().resolve() if override else data_root() / "cache"
+
+
+def figures_root() -> Path:
+    return project_root() / "figures"
+
+
+def runs_root() -> Path:
+    return project_root() / "runs"
+
+
+def notebooks_root() -> Path:
+    return project_root() / "notebooks"
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling of `path`; on success rename it over `path`, on an exception remove it.
+
+    A reader therefore sees the old file or the whole new one, never half of one, whatever kills the writer.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; others of the group read ours
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write `text` to `path` atomically and return the path."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
