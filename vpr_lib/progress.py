@@ -27,3 +27,34 @@ def track(items: Iterable[Item], description: str, total: int | None = None, qui
             rate = count / (now - start)
             goal = f"/{total}, {(total - count) / rate:.0f} s left" if total else ""
             print(f"{description}: {count}{goal} ({rate:.1f} per s)", file=sys.stderr, flush=True)
+
+
+class ProgressLine:
+    """One live line with a count, the time left and a few values; a log line every ten seconds without a terminal."""
+
+    def __init__(self, description: str, total: int, quiet: bool = False):
+        self.description, self.total, self.quiet = description, total, quiet
+        self._start = self._last = time.monotonic()
+        self._first: int | None = None
+        self._bar = None
+        if not quiet and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, desc=description, leave=False, dynamic_ncols=True)
+
+    def update(self, count: int, values: dict[str, str]) -> None:
+        """Show that `count` of `total` are done."""
+        if self._first is None:
+            self._first = count - 1
+        if self._bar is not None:
+            self._bar.n = count
+            self._bar.set_postfix(values)
+        elif not self.quiet and (now := time.monotonic()) - self._last > 10:
+            self._last = now
+            left = (self.total - count) * (now - self._start) / (count - self._first)
+            words = ", ".join(f"{name} {value}" for name, value in values.items())
+            print(f"{self.description}: {count}/{self.total}, {words}, {left:.0f} s left", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()

@@ -195,8 +195,10 @@ def make_protocol(
 ) -> Protocol:
     """A protocol whose card carries the hashes of the lists it was built from; `card_fields` as in ProtocolCard."""
     if len(positives) != len(queries) or positives.n_database != len(database):
-        raise ValueError(f"Ground truth is {len(positives)} x {positives.n_database}, the lists are "
-                         f"{len(queries)} x {len(database)}.")
+        raise ValueError(
+            f"Ground truth is {len(positives)} x {positives.n_database}, the lists are "
+            f"{len(queries)} x {len(database)}."
+        )
     mask = np.ones(len(queries), bool) if query_mask is None else np.asarray(query_mask, bool)
     card = ProtocolCard(
         database_hash=database.list_hash,
@@ -240,8 +242,12 @@ class Benchmark:
         for protocol in self.protocols:
             place = folder / "protocols" / protocol.card.name
             with atomic_path(place / "positives.npz") as temporary, temporary.open("wb") as file:
-                np.savez_compressed(file, indptr=protocol.positives.indptr, indices=protocol.positives.indices,
-                                    query_mask=protocol.query_mask)
+                np.savez_compressed(
+                    file,
+                    indptr=protocol.positives.indptr,
+                    indices=protocol.positives.indices,
+                    query_mask=protocol.query_mask,
+                )
             write_text(place / "protocol.json", protocol.card.model_dump_json(indent=1))
         roots = {"database": str(self.database.root), "queries": str(self.queries.root)}
         order = [protocol.card.name for protocol in self.protocols]
@@ -261,8 +267,9 @@ class Benchmark:
             with np.load(folder / "protocols" / name / "positives.npz", allow_pickle=False) as arrays:
                 positives = Positives(arrays["indptr"], arrays["indices"], len(database))
                 hashes = {"database_hash", "query_hash", "positives_hash"}
-                built = make_protocol(database, queries, positives, arrays["query_mask"],
-                                      **stored.model_dump(exclude=hashes))
+                built = make_protocol(
+                    database, queries, positives, arrays["query_mask"], **stored.model_dump(exclude=hashes)
+                )
             if built.card != stored:
                 raise ValueError(f"{folder}: protocol '{name}' was built from other lists; prepare the data set again.")
             protocols.append(built)

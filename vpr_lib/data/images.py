@@ -1,6 +1,6 @@
 """From an image file to a uint8 tensor of the size a model wants, and to normalised batches on a device.
 
-One pass over the pixels: decode, resize as uint8 with antialiasing (equal to PIL within rounding), normalise last and on
+One pass over the pixels: decode, resize as uint8 with antialiasing (PIL-equal within rounding), normalise last, on
 the device. EXIF orientation is ignored, as in the Pillow-based loaders behind the published numbers (datasets §14).
 """
 
@@ -53,8 +53,8 @@ class InputSpec:
 def read_image(path: str | Path) -> Tensor:
     """Decode a file to RGB, uint8 (3, H, W) on channels-last memory.
 
-    Grey images get three equal channels, palettes are expanded, transparency is laid over white, 16-bit greys are scaled
-    to 8 bits; anything PIL opens is accepted.
+    Grey images get three equal channels, palettes are expanded, transparency is laid over white, 16-bit greys are
+    scaled to 8 bits; anything PIL opens is accepted.
 
     Raises:
         ImageError: if the file is missing, empty, not an image, truncated, or larger than MAX_PIXELS.

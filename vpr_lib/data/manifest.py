@@ -125,8 +125,10 @@ def build_manifest(
     if unknown := set(columns) - COLUMNS:
         raise ValueError(f"Unknown manifest columns {sorted(unknown)}; the known ones are {sorted(COLUMNS)}.")
     if role not in ROLES or position_kind not in POSITION_KINDS:
-        raise ValueError(f"role must be one of {ROLES} and position_kind one of {POSITION_KINDS}, "
-                         f"got '{role}' and '{position_kind}'.")
+        raise ValueError(
+            f"role must be one of {ROLES} and position_kind one of {POSITION_KINDS}, "
+            f"got '{role}' and '{position_kind}'."
+        )
     key = "image_path" if "image_path" in columns else "cloud_path"
     if key not in columns:
         raise ValueError("A manifest needs 'image_path' or 'cloud_path'.")
@@ -138,8 +140,9 @@ def build_manifest(
     paths = table[key]
     _check_paths(paths, root)
     table["uid"] = np.arange(n, dtype=np.int64)
-    for name, value in dict(dataset=dataset, variant=variant, split=split, role=role,
-                            position_kind=position_kind).items():
+    for name, value in dict(
+        dataset=dataset, variant=variant, split=split, role=role, position_kind=position_kind
+    ).items():
         table[name] = pd.Categorical.from_codes(np.zeros(n, np.int8), [value])
     table["sample_id"] = [f"{dataset}/{split}/{role}/{path}" for path in paths]
     return Manifest(table[[*ALWAYS, *(c for c in table.columns if c not in ALWAYS)]], Path(root))
@@ -162,5 +165,7 @@ def _check_paths(paths: pd.Series, root: Path) -> None:
         raise ValueError(f"{repeated.size} paths under {root} are listed twice, for instance '{repeated.iloc[0]}'.")
     folded = paths.str.casefold()
     if (clash := paths[folded.duplicated()]).size:
-        raise ValueError(f"{clash.size} paths under {root} differ from another one by case only, for instance "
-                         f"'{clash.iloc[0]}'; a case-insensitive file system would merge them.")
+        raise ValueError(
+            f"{clash.size} paths under {root} differ from another one by case only, for instance "
+            f"'{clash.iloc[0]}'; a case-insensitive file system would merge them."
+        )

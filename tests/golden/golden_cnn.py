@@ -1,0 +1,58 @@
+"""Backbone-and-aggregator models (MixVPR, GSV-Cities, Lightweight-MixVPR) built from a fixture's config."""
+
+import torch
+from goldtools import as_tensors, count, record
+
+from vpr_lib.models.aggregators import AGGREGATORS, build_aggregator
+from vpr_lib.models.backbones import BACKBONES
+from vpr_lib.models.zoo import ModelConfig, build_model
+
+STEM = {"stem": "backbone.model.maxpool", "features": "backbone", "pooled": "aggregator.AAP"}
+
+
+def compute(fixture):
+    config = fixture.config
+    if "aggregator_args" not in config or config["aggregator"] not in AGGREGATORS:
+        return None
+    if config["backbone"] is None:
+        return aggregator_alone(fixture)
+    if config["backbone"] not in BACKBONES:
+        return None
+    arguments = {"layers_to_crop": config["layers_to_crop"]} if config["layers_to_crop"] else {}
+    model = build_model(ModelConfig(
+        system=fixture.system, backbone=config["backbone"], backbone_args=arguments,
+        aggregator=config["aggregator"], aggregator_args=config["aggregator_args"], image_size=config["image_size"],
+    )).eval()
+    model.load_state_dict(as_tensors(fixture.weights()), strict=True)
+    names = {name: STEM.get(name) or module_path(model, name) for name in fixture.outputs}
+    with torch.no_grad(), record(model, {n: p for n, p in names.items() if p}) as outputs:
+        outputs["descriptor"] = model(torch.from_numpy(fixture.input("image")))
+    outputs["parameters"] = torch.tensor([count(model), count(model.backbone), count(model.aggregator)])
+    return transpose_projection(outputs)
+
+
+def module_path(model, name):
+    modules = dict(model.named_modules())
+    return next((path for path in (f"backbone.model.{name}", f"aggregator.{name}") if path in modules), None)
+
+
+def transpose_projection(outputs):
+    """The fixtures give channel_proj as (B, d, n); the layer itself works on (B, n, d)."""
+    if "channel_proj" in outputs:
+        outputs["channel_proj"] = outputs["channel_proj"].transpose(1, 2)
+    return outputs
+
+
+def aggregator_alone(fixture):
+    features = torch.from_numpy(fixture.input("features")).requires_grad_()
+    arguments = fixture.config["aggregator_args"]
+    aggregator = build_aggregator(fixture.config["aggregator"], features.shape[1], tuple(features.shape[2:]), **arguments)
+    weights = {key.removeprefix("aggregator."): value for key, value in as_tensors(fixture.weights()).items()}
+    aggregator.eval().load_state_dict(weights, strict=True)
+    names = {name: name.replace(".norm", ".mix.0") for name in fixture.outputs if name.split(".")[0] in dict(aggregator.named_children())}
+    with record(aggregator, names) as outputs:
+        outputs["descriptor"] = aggregator(features)
+    if "direction" in fixture.inputs:
+        (outputs["descriptor"] * torch.from_numpy(fixture.input("direction"))).sum().backward()
+        outputs["grad_features"] = features.grad
+    return transpose_projection(outputs)

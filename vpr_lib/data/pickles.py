@@ -1,0 +1,75 @@
+"""Pickles and object arrays from the outside world: numbers, strings and lists come in, code does not."""
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PLAIN = (list, dict, set, frozenset, tuple, int, float, complex, str, bytes, bytearray, bool, slice)
+ALLOWED = {("builtins", kind.__name__): kind for kind in PLAIN}
+NUMPY_MODULES = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric", "numpy._core.numeric")
+NUMPY_NAMES = ("ndarray", "dtype", "_reconstruct", "scalar", "_frombuffer")
+
+
+class UnsafePickle(ValueError):
+    """A pickle that asks for something other than plain data."""
+
+
+class PlainUnpickler(pickle.Unpickler):
+    """Unpickles builtin containers, numbers, strings and numpy arrays; `records` maps further class names to plain ones.
+
+    Args:
+        records: {("module", "Class"): replacement}, for instance the training tuples of PointNetVLAD.
+    """
+
+    def __init__(self, file: io.IOBase, records: dict[tuple[str, str], type] | None = None, encoding: str = "latin1"):
+        super().__init__(file, encoding=encoding)
+        self._records = records or {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
+        if (found := self._records.get((module, name)) or ALLOWED.get((module, name))) is not None:
+            return found
+        if module in NUMPY_MODULES and name in NUMPY_NAMES:
+            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        if (module, name) == ("_codecs", "encode"):
+            return super().find_class(module, name)
+        raise UnsafePickle(f"the pickle asks for {module}.{name}, which is not plain data; it was not loaded")
+
+
+def load_plain_pickle(path: Path, records: dict[tuple[str, str], type] | None = None) -> Any:
+    """Load a pickle that holds plain data only (UnsafePickle otherwise; ValueError when damaged)."""
+    with Path(path).open("rb") as file:
+        return _load(file, path, records)
+
+
+def load_array(path: Path) -> np.ndarray:
+    """Load a .npy file; an object array goes through the restricted unpickler, everything else never unpickles.
+
+    Raises:
+        FileNotFoundError; ValueError when the file is damaged; UnsafePickle when it holds more than plain data.
+    """
+    path = Path(path)
+    try:
+        return np.load(path, allow_pickle=False)
+    except EOFError as error:
+        raise ValueError(f"{path} is empty or cut short.") from error
+    except ValueError as error:
+        if "Object arrays" not in str(error):
+            raise ValueError(f"{path} is not a NumPy array file: {error}") from error
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, _ = read_header(file)
+        return np.asarray(_load(file, path, None)).reshape(shape)
+
+
+def _load(file: io.IOBase, path: Path, records: dict | None) -> Any:
+    try:
+        return PlainUnpickler(file, records).load()
+    except UnsafePickle as error:
+        raise UnsafePickle(f"{path}: {error}") from error
+    except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged or not a pickle of plain data: {error}") from error

@@ -1,0 +1,69 @@
+"""GSV-Cities and gsv-cities-light: Dataframes/<City>.csv and Images/<City>/. Spec: datasets §2, mixvpr §3.1."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from vpr_lib.data.manifest import Manifest, build_manifest
+
+CITIES = (  # the order of the MixVPR training script; it decides the order of in-city batches
+    *("Bangkok", "BuenosAires", "LosAngeles", "MexicoCity", "OSL", "Rome", "Barcelona", "Chicago", "Madrid", "Miami"),
+    *("Phoenix", "TRT", "Boston", "Lisbon", "Medellin", "Minneapolis", "PRG", "WashingtonDC", "Brussels", "London"),
+    *("Melbourne", "Osaka", "PRS"),
+)
+COLUMNS = ("place_id", "year", "month", "northdeg", "city_id", "lat", "lon", "panoid")
+
+
+def read_gsv_cities(root: Path, cities: list[str] | None = None, name: str = "gsv_cities") -> Manifest:
+    """All images of a GSV-Cities-style set as a training manifest; rows follow the CSVs, cities in order.
+
+    Latitude and longitude are read as text, because the file names repeat them digit for digit. `place_id` becomes
+    "<city>/<local id>": local ids repeat across cities. Years and months become `timestamp` = 12 * year + month.
+
+    Args:
+        cities: which, in this order; default the released ones that are there in the authors' order, then others sorted.
+    Raises:
+        FileNotFoundError: without CSVs. ValueError: if a CSV lacks a column.
+    """
+    root = Path(root)
+    found = {path.stem for path in (root / "Dataframes").glob("*.csv")}
+    if not found:
+        raise FileNotFoundError(f"No CSV under {root / 'Dataframes'}: GSV-Cities keeps one table per city there.")
+    if cities is None:
+        cities = [city for city in CITIES if city in found] + sorted(found - set(CITIES))
+    if absent := [city for city in cities if city not in found]:
+        raise FileNotFoundError(f"No table for {absent} under {root / 'Dataframes'}; there are {sorted(found)}.")
+    table = pd.concat([_read_city(root, city) for city in cities], ignore_index=True)
+    heading = table["northdeg"].to_numpy(np.float64)
+    columns = {
+        "image_path": table["image_path"].tolist(),
+        "place_id": [f"{city}/{place}" for city, place in zip(table["city_id"], table["place_id"])],
+        "city": table["city_id"].tolist(),
+        "lat_raw": table["lat"].tolist(),
+        "lon_raw": table["lon"].tolist(),
+        "lat": table["lat"].astype(float),
+        "lon": table["lon"].astype(float),
+        "pano_id": table["panoid"].tolist(),
+        "heading_deg": heading % 360,
+        "heading_raw": table["northdeg"].astype(str).tolist(),
+        "timestamp": 12 * table["year"].to_numpy(np.int64) + table["month"].to_numpy(np.int64),
+        "time_resolution": "month",
+    }
+    return build_manifest(root, name, "train", "train", columns, keep_order=True)
+
+
+def _read_city(root: Path, city: str) -> pd.DataFrame:
+    path = root / "Dataframes" / f"{city}.csv"
+    table = pd.read_csv(path, dtype={"lat": str, "lon": str, "panoid": str, "city_id": str}, keep_default_na=False)
+    if missing := [column for column in COLUMNS if column not in table]:
+        raise ValueError(f"{path} lacks the columns {missing}; it has {list(table.columns)}.")
+    name = [image_name(*row) for row in table[list(COLUMNS)].itertuples(index=False)]
+    return table.assign(image_path=[f"Images/{city}/{file}" for file in name])
+
+
+def image_name(
+    place_id: int, year: int, month: int, northdeg: int, city_id: str, lat: str, lon: str, panoid: str
+) -> str:
+    """File name of a row; lat and lon are text exactly as in the table, northdeg may exceed 360."""
+    return f"{city_id}_{place_id:07d}_{year:04d}_{month:02d}_{northdeg:03d}_{lat}_{lon}_{panoid}.jpg"

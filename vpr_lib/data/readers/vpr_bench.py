@@ -1,0 +1,61 @@
+"""VPR-Bench folders: ref/, query/ and ground_truth_new.npy, with all their traps. Spec: datasets §8."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from vpr_lib.data.ground_truth import Benchmark, Positives, make_protocol
+from vpr_lib.data.images import list_images
+from vpr_lib.data.manifest import build_manifest
+from vpr_lib.data.pickles import load_array
+
+log = logging.getLogger(__name__)
+
+
+def read_vpr_bench(root: Path, name: str | None = None) -> Benchmark:
+    """A VPR-Bench data set.
+
+    The ground truth is an object array (N, 2): query index, list of acceptable reference indices. `[-1]` marks a query
+    without a match; it stays in the denominator. Indices beyond the references (17 Places, GardensPoint) are dropped
+    with a warning that counts them.
+
+    Raises:
+        FileNotFoundError: if a folder or the ground truth is absent. ValueError: if the ground truth does not describe
+            these images (another number of queries, nothing left after dropping).
+    """
+    root = Path(root)
+    name = name or root.name
+    references, queries = list_images(root / "ref"), list_images(root / "query")
+    if not references or not queries:
+        raise ValueError(f"{root}: {len(references)} images in ref/ and {len(queries)} in query/; both need some.")
+    rows = _read_ground_truth(root / "ground_truth_new.npy", len(queries))
+    beyond = [q for q, row in enumerate(rows) if any(index >= len(references) for index in row)]
+    if beyond:
+        log.warning("%s: %d ground-truth rows point beyond the %d references; those indices are dropped", name,
+                    len(beyond), len(references))
+    positives = Positives.from_lists(rows, len(references), out_of_range="drop")
+    if len(positives.indices) == 0:
+        raise ValueError(f"{root}: no ground-truth row names one of the {len(references)} references.")
+    database = build_manifest(root, name, "test", "db", {"image_path": [f"ref/{path}" for path in references]})
+    query_table = build_manifest(root, name, "test", "query", {"image_path": [f"query/{path}" for path in queries]})
+    protocol = make_protocol(database, query_table, positives, name="listed", dataset=name, rule="list",
+                             notes=f"{len(beyond)} rows with indices out of range" if beyond else "")
+    return Benchmark(name, database, query_table, (protocol,))
+
+
+def _read_ground_truth(path: Path, n_queries: int) -> list[list[int]]:
+    """One list of reference indices per query, in query order; sentinels and out-of-range indices still inside."""
+    table = load_array(path)
+    if table.ndim != 2 or table.shape[1] != 2:
+        raise ValueError(f"{path}: expected rows of (query, list of references), got an array of shape {table.shape}.")
+    rows: dict[int, list[int]] = {}
+    for query, references in table:
+        query = int(query)
+        if query in rows or not 0 <= query < n_queries:
+            raise ValueError(f"{path}: row for query {query}, but the {n_queries} images in query/ are numbered 0 to "
+                             f"{n_queries - 1}, once each. Ground truth and images belong to different sets.")
+        rows[query] = np.atleast_1d(np.asarray(references)).astype(int).ravel().tolist()
+    if len(rows) != n_queries:
+        raise ValueError(f"{path}: {len(rows)} rows for {n_queries} images in query/.")
+    return [rows[query] for query in range(n_queries)]

@@ -1,0 +1,184 @@
+"""Backbones: image (B, 3, H, W) -> feature map (B, C, h, w), with the channel count and stride known beforehand."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from vpr_lib.registry import lookup
+
+RESNET_STAGES = ("layer1", "layer2", "layer3", "layer4")
+
+
+class Backbone(nn.Module):
+    """Base: the network lives in `model`, so its keys read `backbone.model.*` as in the published checkpoints.
+
+    Attributes:
+        out_channels: C of the feature map.
+        stride: input pixels per feature-map cell.
+    """
+
+    out_channels: int
+    stride: int
+
+    def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """Feature-map size (h, w) for an image of (height, width) pixels."""
+        return tuple(-(-side // self.stride) for side in image_size)
+
+    def freeze(self, modules: list[nn.Module], fixed_statistics: bool) -> None:
+        """Stop the gradient of `modules`; with `fixed_statistics` also hold their batch norms in evaluation mode.
+
+        The authors only stop gradients: batch-norm statistics of frozen layers keep drifting during their training, and
+        published numbers rest on that (spec mixvpr §1.3).
+        """
+        for module in modules:
+            module.requires_grad_(False)
+        self._held = modules if fixed_statistics else []
+
+    def train(self, mode: bool = True) -> "Backbone":
+        super().train(mode)
+        for module in getattr(self, "_held", []):
+            module.eval()
+        return self
+
+
+class ResNet(Backbone):
+    """torchvision ResNet, ResNeXt or Wide-ResNet up to the last stage that is not cropped. Spec: mixvpr §1.3.
+
+    Args:
+        name: a torchvision architecture.
+        layers_to_crop: stages to remove; `[4]` removes layer4, `[3, 4]` layer3 and layer4.
+        layers_to_freeze: f >= 0 freezes conv1 and bn1, >= 1 also layer1, and so on up to layer3; -1 freezes nothing.
+        fixed_statistics: a true freeze, see `Backbone.freeze`.
+        pretrained: load torchvision's ImageNet V1 weights (downloaded by torchvision when they are not cached).
+    """
+
+    def __init__(
+        self,
+        name: str = "resnet50",
+        layers_to_crop: tuple[int, ...] | list[int] = (),
+        layers_to_freeze: int = -1,
+        fixed_statistics: bool = False,
+        pretrained: bool = False,
+    ):
+        super().__init__()
+        crop = sorted(layers_to_crop)
+        if crop not in ([], [4], [3, 4]):
+            raise ValueError(
+                f"layers_to_crop must be [], [4] or [3, 4], got {list(layers_to_crop)}: a stage can only "
+                "be removed together with the ones after it."
+            )
+        net = torchvision.models.get_model(name, weights="IMAGENET1K_V1" if pretrained else None)
+        stages = RESNET_STAGES[: 4 - len(crop)]
+        self.model = nn.Module()  # only what is used, under the official names
+        for part in ("conv1", "bn1", "relu", "maxpool", *stages):
+            self.model.add_module(part, getattr(net, part))
+        self.stages = stages
+        self.out_channels = net.fc.in_features // 2 ** len(crop)
+        self.stride = 32 // 2 ** len(crop)
+        if layers_to_freeze >= 0:
+            frozen = ["conv1", "bn1", *stages[: min(layers_to_freeze, 3)]]
+            self.freeze([getattr(self.model, part) for part in frozen], fixed_statistics)
+
+    def forward(self, images: Tensor) -> Tensor:
+        net = self.model
+        features = net.maxpool(net.relu(net.bn1(net.conv1(images))))
+        for stage in self.stages:
+            features = getattr(net, stage)(features)
+        return features
+
+
+class _ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with a shortcut, (B, Cin, H, W) -> (B, Cout, H/stride, W/stride)."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels_out)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels_out)
+        self.shortcut = nn.Sequential()
+        if stride > 1 or channels_in != channels_out:
+            pool = nn.AvgPool2d(stride, ceil_mode=True) if stride > 1 else nn.Identity()
+            self.shortcut = nn.Sequential(
+                pool, nn.Conv2d(channels_in, channels_out, 1, bias=False), nn.BatchNorm2d(channels_out)
+            )
+
+    def forward(self, features: Tensor) -> Tensor:
+        inner = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(features)))))
+        return torch.relu(inner + self.shortcut(features))
+
+
+class TinyResNet(Backbone):
+    """A residual network for the toy city: the ResNet interface (crop, freeze, stages) at a hundredth of the cost.
+
+    Stem 3x3/2, then layer1..layer3 at strides 4, 8, 16. `layers_to_crop=[3]` stops at stride 8.
+    """
+
+    def __init__(
+        self,
+        widths: tuple[int, ...] = (32, 48, 96, 160),  # stem, layer1, layer2, layer3
+        layers_to_crop: tuple[int, ...] | list[int] = (),
+        layers_to_freeze: int = -1,
+        fixed_statistics: bool = False,
+        pretrained: bool = False,
+    ):
+        super().__init__()
+        if list(layers_to_crop) not in ([], [3]):
+            raise ValueError(f"TinyResNet crops [] or [3], got {list(layers_to_crop)}.")
+        self.stages = ("layer1", "layer2", "layer3")[: 3 - len(layers_to_crop)]
+        self.model = nn.Module()
+        self.model.conv1 = nn.Conv2d(3, widths[0], 3, 2, 1, bias=False)
+        self.model.bn1 = nn.BatchNorm2d(widths[0])
+        for stage, channels_in, channels_out in zip(self.stages, widths, widths[1:]):
+            self.model.add_module(stage, _ResidualBlock(channels_in, channels_out, stride=2))
+        self.out_channels, self.stride = widths[len(self.stages)], 2 ** (len(self.stages) + 1)
+        if pretrained:
+            from vpr_lib.models.checkpoints import load_toy_start
+
+            load_toy_start(self, "tinyresnet")
+        if layers_to_freeze >= 0:
+            frozen = ["conv1", "bn1", *self.stages[:layers_to_freeze]]
+            self.freeze([getattr(self.model, part) for part in frozen], fixed_statistics)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = torch.relu(self.model.bn1(self.model.conv1(images)))
+        for stage in self.stages:
+            features = getattr(self.model, stage)(features)
+        return features
+
+
+class PixelGrid(Backbone):
+    """The raw-pixel baseline: images to grey on a coarse grid, each patch brought to zero mean and unit deviation."""
+
+    def __init__(self, side: int = 32, patch: int = 8, pretrained: bool = False):
+        super().__init__()
+        self.side, self.patch, self.out_channels, self.stride = side, patch, 1, 1
+
+    def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        return self.side, self.side
+
+    def forward(self, images: Tensor) -> Tensor:
+        grey = images.mean(dim=1, keepdim=True)
+        grey = nn.functional.interpolate(grey, (self.side, self.side), mode="bilinear", antialias=True)
+        centred = grey - self._patch_mean(grey)
+        return centred / (self._patch_mean(centred**2).sqrt() + 1e-3)
+
+    def _patch_mean(self, grey: Tensor) -> Tensor:
+        mean = nn.functional.avg_pool2d(grey, self.patch)
+        return mean.repeat_interleave(self.patch, 2).repeat_interleave(self.patch, 3)
+
+
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "wide_resnet50_2")
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    **{name: partial(ResNet, name) for name in RESNETS},
+    "tinyresnet": TinyResNet,
+    "pixels": PixelGrid,
+}
+
+
+def build_backbone(name: str, **arguments: object) -> Backbone:
+    """The backbone of that name (ValueError for an unknown one, listing the known names)."""
+    return lookup(BACKBONES, name, "backbone")(**arguments)

@@ -1,0 +1,130 @@
+"""Weights on disk: official checkpoints read strictly, our own written as safetensors with a JSON beside them."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from vpr_lib.paths import atomic_path, cache_root, write_text
+
+TOY_START = Path(__file__).resolve().parent.parent / "data" / "toycity" / "start"
+
+
+class CheckpointError(ValueError):
+    """Weights that do not fit, with what was expected and what came."""
+
+
+def weights_hash(model: nn.Module) -> str:
+    """SHA-256 over names, shapes and bytes of a model's parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Tensors of a checkpoint file, from a raw state dict, a Lightning or a training container, or safetensors.
+
+    PyTorch files are read with `weights_only=True`: no code in the file runs. A `module.` prefix (DataParallel) is
+    removed.
+
+    Raises:
+        FileNotFoundError, CheckpointError: when the file is absent or holds no tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"No checkpoint {path}.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a safetensors file, or is cut short: {error}") from error
+    except Exception as error:  # torch raises pickle, zip, runtime and EOF errors for damaged or foreign files
+        raise CheckpointError(f"{path} cannot be read as weights only: {error}") from error
+    for container in ("state_dict", "model_state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(container), dict):
+            content = content[container]
+            break
+    if not isinstance(content, dict) or not any(isinstance(v, Tensor) for v in content.values()):
+        raise CheckpointError(f"{path} holds a {type(content).__name__} without tensors, not a state dict.")
+    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    if all(key.startswith("module.") for key in tensors):
+        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
+    return tensors
+
+
+def load_weights(model: nn.Module, path: Path, ignore: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Load a checkpoint strictly into a model and return the metadata stored beside it ({} when there is none).
+
+    Args:
+        ignore: prefixes of keys that the file may hold although the model does not (an unused classifier).
+    Raises:
+        FileNotFoundError; CheckpointError naming the keys that are missing, left over or of another shape.
+    """
+    path = Path(path)
+    tensors = {k: v for k, v in read_state_dict(path).items() if not k.startswith(ignore or ("\0",))}
+    own = model.state_dict()
+    missing = [key for key in own if key not in tensors]
+    extra = [key for key in tensors if key not in own]
+    shapes = [
+        f"{key}: file {tuple(tensors[key].shape)}, model {tuple(own[key].shape)}"
+        for key in own
+        if key in tensors and tensors[key].shape != own[key].shape
+    ]
+    if missing or extra or shapes:
+        parts = [
+            f"{len(keys)} {what} ({'; '.join(keys[:4])}{'; ...' if len(keys) > 4 else ''})"
+            for what, keys in (
+                ("keys are missing", missing),
+                ("keys are not in the model", extra),
+                ("shapes differ", shapes),
+            )
+            if keys
+        ]
+        raise CheckpointError(
+            f"{path} does not fit this model ({len(tensors)} tensors in the file, {len(own)} in the "
+            f"model): {', '.join(parts)}. Is it a checkpoint of another model?"
+        )
+    model.load_state_dict({key: value.to(own[key].dtype) for key, value in tensors.items()})
+    about = path.with_suffix(".json")
+    return json.loads(about.read_text()) if path.suffix == ".safetensors" and about.is_file() else {}
+
+
+def save_weights(model: nn.Module, path: Path, about: dict[str, Any], half: bool = False) -> Path:
+    """Write `path` (.safetensors) and a JSON with `about` beside it, both atomically.
+
+    Args:
+        half: store floating-point tensors as fp16.
+    """
+    path = Path(path)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    if half:
+        tensors = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary)
+    write_text(path.with_suffix(".json"), json.dumps(about, indent=1, default=str))
+    return path
+
+
+def load_toy_start(module: nn.Module, name: str) -> None:
+    """Load the committed starting point for a toy backbone: what ImageNet weights are to the full-size ones.
+
+    Raises:
+        FileNotFoundError: naming the command that makes the file.
+    """
+    path = TOY_START / f"{name}.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"No toy starting point {path}; make it with `vpr toy-start {name}`.")
+    load_weights(module, path)
+
+
+def trained_path(model_name: str) -> Path:
+    """Where `vpr train` and `vpr weights add` keep the weights that commands use when none are named."""
+    return cache_root() / "weights" / f"{model_name}.safetensors"

@@ -1,0 +1,125 @@
+"""Records: one row per query and evaluation. Tables, figures and widgets read nothing else. DESIGN §4."""
+
+import platform
+import subprocess
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vpr_lib.data.ground_truth import Benchmark
+from vpr_lib.data.manifest import Manifest
+from vpr_lib.paths import atomic_path, project_root
+from vpr_lib.retrieval.protocol import Scored
+
+TOP = 25  # database images kept per query
+
+
+@cache
+def git_state() -> str:
+    """Commit of the project, with '+changes' when files differ from it; 'unknown' outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(project_root()), *arguments], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a number comes from; these columns ride on every row."""
+
+    model: str
+    system: str = ""
+    dim: int = 0
+    profile: str = "none"
+    notebook: str = ""
+    run_id: str = ""
+    seed: int = 0
+    weights: str = ""  # what was loaded: a file, 'untrained', 'training-free'
+    device: str = "cpu"
+    precision: str = "fp32"
+    git: str = field(default_factory=git_state)
+    host: str = field(default_factory=platform.machine)
+    date: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+def query_records(
+    benchmark: Benchmark,
+    scored: Scored,
+    similarity: np.ndarray,
+    run: Run,
+) -> pd.DataFrame:
+    """One row per query.
+
+    Args:
+        scored: ranking, first hits and denominator under one protocol.
+        similarity: scores of the ranking before suppression, (Q, R).
+    Returns:
+        columns query, first_hit (0 = none), counted, n_positives, top (database rows, best first), top_score,
+        top_correct, top_distance_m (NaN without metric positions), nearest_m, conditions, and those of `run` and of the
+        protocol card (dataset, protocol, card, k-independent).
+    """
+    protocol, n = scored.protocol, len(benchmark.queries)
+    top = scored.ranking[:, :TOP]
+    queries = np.broadcast_to(np.arange(n)[:, None], top.shape)
+    distance = _distances(benchmark.database, benchmark.queries, top)
+    suppressed = protocol.card.nms != "none"
+    table = pd.DataFrame(
+        {
+            "query": np.arange(n),
+            "query_id": benchmark.queries.table["sample_id"].to_numpy(),
+            "first_hit": scored.first_hits.astype(np.int32),
+            "counted": scored.counted,
+            "n_positives": protocol.positives.counts.astype(np.int32),
+            "top": list(top.astype(np.int32)),
+            "top_score": list((np.full(top.shape, np.nan) if suppressed else similarity[:, :TOP]).astype(np.float32)),
+            "top_correct": list(protocol.positives.contains(queries, top)),
+            "top_distance_m": list(distance.astype(np.float32)),
+        }
+    )
+    if "conditions" in benchmark.queries.table:
+        table["conditions"] = [",".join(c) if c is not None else "" for c in benchmark.queries.table["conditions"]]
+    constants = {
+        "dataset": benchmark.name,
+        "protocol": protocol.card.name,
+        "card": protocol.card.hash,
+        "rule": protocol.card.rule_in_words(),
+        "n_database": len(benchmark.database),
+        **asdict(run),
+    }
+    for name, value in constants.items():
+        table[name] = value
+    return table
+
+
+def _distances(database: Manifest, queries: Manifest, top: np.ndarray) -> np.ndarray:
+    if not (database.has_positions and queries.has_positions):
+        return np.full(top.shape, np.nan)
+    gaps = database.positions()[np.maximum(top, 0)] - queries.positions()[:, None]
+    return np.where(top >= 0, np.sqrt((gaps**2).sum(-1)), np.nan)
+
+
+def write_records(folder: Path, table: pd.DataFrame) -> Path:
+    """Write one evaluation as `<folder>/<dataset>/<protocol>/<model>__<seed>.parquet`, replacing an earlier one."""
+    first = table.iloc[0]
+    path = Path(folder) / first["dataset"] / first["protocol"] / f"{first['model']}__{first['seed']}.parquet"
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.Table.from_pandas(table, preserve_index=False), temporary, compression="zstd")
+    return path
+
+
+def read_records(folder: Path) -> pd.DataFrame:
+    """All evaluations below `folder`, one after the other; an empty frame when there are none."""
+    files = sorted(Path(folder).rglob("*.parquet"))
+    return pd.concat([pd.read_parquet(file) for file in files], ignore_index=True) if files else pd.DataFrame()

@@ -1,0 +1,146 @@
+"""Images to descriptors: one pass, straight into a memory-mapped file that is reused, resumed or refused. DESIGN §4."""
+
+import hashlib
+import inspect
+import logging
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from vpr_lib.data import images as images_module
+from vpr_lib.data.images import ImageError, ImageSet, InputSpec
+from vpr_lib.data.manifest import Manifest
+from vpr_lib.models.checkpoints import weights_hash
+from vpr_lib.progress import track
+from vpr_lib.retrieval.store import DescriptorStore, file_fingerprints
+
+log = logging.getLogger(__name__)
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class UnreadableImages(ValueError):
+    """Some images could not be read; `errors` maps their row to the reason. Everything else is kept on disk."""
+
+    def __init__(self, errors: dict[int, str], total: int):
+        self.errors = errors
+        listed = "\n  ".join(list(errors.values())[:10])
+        more = f"\n  and {len(errors) - 10} more" if len(errors) > 10 else ""
+        super().__init__(
+            f"{len(errors)} of {total} images cannot be used:\n  {listed}{more}\nReplace or remove them; "
+            "the readable ones are already described and will not be described again."
+        )
+
+
+@dataclass(frozen=True)
+class Descriptors:
+    """`array` float32 (N, D), one row per image; `readable` bool (N,) is False where the image could not be read."""
+
+    array: np.ndarray
+    readable: np.ndarray
+    path: Path | None = None
+    seconds: float = 0.0  # spent describing in this call; 0 when everything came from disk
+
+
+def describe(
+    model: nn.Module,
+    manifest: Manifest,
+    cache: Path | None = None,
+    device: str | torch.device = "cpu",
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    batch_size: int = 32,
+    workers: int | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
+    quiet: bool = False,
+) -> Descriptors:
+    """Describe every image of a manifest.
+
+    Args:
+        model: maps normalised images to (B, D) and carries `input_spec` and `dim`; put into evaluation mode and moved
+            to `device`.
+        cache: folder for the descriptor file. A complete file with the same key is returned at once, a partial one is
+            continued; None keeps everything in memory.
+        workers: loader processes; default none on the CPU, up to eight beside a GPU.
+        on_error: an unreadable image raises UnreadableImages after all others are done, or is left as a zero row.
+    Raises:
+        UnreadableImages; StaleDescriptors if a file under this key says it was made from something else.
+    """
+    parts = cache_key(model, manifest, precision)
+    paths = manifest.image_paths()
+    store = DescriptorStore.open(cache, parts, file_fingerprints(paths), model.dim)
+    start_time = time.perf_counter()
+    todo = store.missing_rows()
+    if len(todo):
+        log.info("describing %d of %d images", len(todo), len(manifest))
+        model.eval().to(device)
+        for rows, descriptors in _batches(
+            model, paths, todo, device, precision, batch_size, workers, quiet, store.errors
+        ):
+            store.write(rows, descriptors)
+        store.finish()
+    if store.errors and on_error == "raise":
+        raise UnreadableImages(store.errors, len(manifest))
+    readable = np.ones(len(manifest), bool)
+    readable[list(store.errors)] = False
+    return Descriptors(store.array, readable, store.path, time.perf_counter() - start_time if len(todo) else 0.0)
+
+
+@torch.inference_mode()
+def describe_batch(model: nn.Module, images: Tensor, device: str | torch.device, precision: str = "fp32") -> Tensor:
+    """uint8 images (B, 3, H, W) of the model's input size -> descriptors (B, D), float32 on the CPU."""
+    images = model.input_spec.normalise(images.to(device, non_blocking=True))
+    with torch.autocast(torch.device(device).type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
+        return model(images).float().cpu()
+
+
+def _batches(model, paths, todo, device, precision, batch_size, workers, quiet, errors) -> Iterator:
+    spec: InputSpec = model.input_spec
+    if workers is None:
+        workers = min(8, (os.cpu_count() or 1) - 1) if torch.device(device).type == "cuda" else 0
+    loader = DataLoader(
+        ImageSet(paths, spec),
+        batch_size=1 if spec.resize != "exact" else batch_size,
+        sampler=todo,
+        num_workers=workers,
+        collate_fn=list,
+        pin_memory=torch.device(device).type == "cuda",
+    )
+    for samples in track(loader, "describing", quiet=quiet):
+        errors.update({row: str(image) for image, row in samples if isinstance(image, ImageError)})
+        good = [(image, row) for image, row in samples if not isinstance(image, ImageError)]
+        if good:
+            batch = torch.stack([image for image, _ in good])
+            yield np.array([row for _, row in good]), describe_batch(model, batch, device, precision).numpy()
+
+
+def cache_key(model: nn.Module, manifest: Manifest, precision: str) -> dict[str, Any]:
+    """Everything a descriptor depends on: weights, transform, the images themselves, precision, code."""
+    spec: InputSpec = model.input_spec
+    return {
+        "weights": weights_hash(model),
+        "model": _model_text(model),
+        "input": f"{spec}",
+        "images": manifest.list_hash,
+        "precision": precision,
+        "code": _code_hash(type(model)),
+    }
+
+
+def _model_text(model: nn.Module) -> str:
+    config = getattr(model, "config", None)
+    return config.model_dump_json() if hasattr(config, "model_dump_json") else type(model).__name__
+
+
+@cache
+def _code_hash(model_class: type) -> str:
+    folder = Path(inspect.getfile(model_class)).parent
+    files = [*sorted(folder.glob("*.py")), Path(images_module.__file__), Path(__file__)]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

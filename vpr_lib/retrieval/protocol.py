@@ -1,0 +1,92 @@
+"""Rankings scored under protocol cards, and the whole path from a model and a benchmark to its recalls."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from vpr_lib.data.ground_truth import Benchmark, Protocol
+from vpr_lib.retrieval.describe import Descriptors, describe
+from vpr_lib.retrieval.metrics import first_hit_ranks, recall_from_ranks, suppress_panoramas
+from vpr_lib.retrieval.search import Ranking, search
+
+log = logging.getLogger(__name__)
+KS = (1, 5, 10, 15, 20, 25, 50, 100)
+CROPS_PER_PANORAMA = 12  # Tokyo 24/7; the candidates that panorama suppression may use up (datasets §5.1)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What one protocol says about a ranking."""
+
+    protocol: Protocol
+    ranking: np.ndarray  # (Q, R) after suppression; -1 where panoramas ran out
+    first_hits: np.ndarray  # rank of the first positive from 1, 0 for none, (Q,)
+    counted: np.ndarray  # bool (Q,), the denominator
+    recall: dict[int, float]  # k -> share between 0 and 1
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's rankings on a benchmark with their score under every protocol card of the set."""
+
+    benchmark: Benchmark
+    ranking: Ranking
+    database: Descriptors
+    queries: Descriptors
+    scores: tuple[Scored, ...]
+
+    @property
+    def recall(self) -> dict[int, float]:
+        """Under the default protocol."""
+        return self.scores[0].recall
+
+
+def score(ranking: np.ndarray, protocol: Protocol, ks: Sequence[int] = KS) -> Scored:
+    """Score a ranking (Q, R) under one protocol; cut-offs above what the ranking holds are left out."""
+    if protocol.card.nms == "panorama":
+        ranking = suppress_panoramas(ranking, protocol.nms_groups, max(1, ranking.shape[1] // CROPS_PER_PANORAMA))
+    first_hits = first_hit_ranks(ranking, protocol.positives)
+    ks = [k for k in ks if k <= ranking.shape[1]]
+    counted = protocol.counted
+    return Scored(protocol, ranking, first_hits, counted, recall_from_ranks(first_hits, ks, counted))
+
+
+def ranking_depth(benchmark: Benchmark, ks: Sequence[int] = KS) -> int:
+    """How many database images per query the scores need: max(ks), times the crops where panoramas are suppressed."""
+    suppressed = any(protocol.card.nms == "panorama" for protocol in benchmark.protocols)
+    return max(ks) * (CROPS_PER_PANORAMA if suppressed else 1)
+
+
+def evaluate(
+    model: nn.Module,
+    benchmark: Benchmark,
+    cache: Path | None = None,
+    ks: Sequence[int] = KS,
+    device: str | torch.device = "cpu",
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    batch_size: int = 32,
+    quiet: bool = False,
+) -> Evaluation:
+    """Describe, search, score.
+
+    Cut-offs above the size of the database are left out, and a warning says so.
+
+    Raises:
+        UnreadableImages: after everything readable is described and kept; ValueError without ground truth.
+    """
+    if not benchmark.protocols:
+        raise ValueError(f"'{benchmark.name}' has no ground truth: it can be retrieved from, but not evaluated.")
+    options = dict(cache=cache, device=device, precision=precision, batch_size=batch_size, quiet=quiet)
+    database = describe(model, benchmark.database, **options)
+    queries = describe(model, benchmark.queries, **options)
+    if too_large := [k for k in ks if k > len(benchmark.database)]:
+        log.warning("recall at %s left out: the database has %d images", too_large, len(benchmark.database))
+    ranking = search(database.array, queries.array, ranking_depth(benchmark, ks), device=device)
+    scores = tuple(score(ranking.indices, protocol, ks) for protocol in benchmark.protocols)
+    return Evaluation(benchmark, ranking, database, queries, scores)

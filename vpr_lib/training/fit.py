@@ -1,0 +1,335 @@
+"""One training loop for every system: a step says what to learn, a source what to show, a callable how good it is.
+
+The loop resumes exactly: after a kill at any moment the finished run has the weights an uninterrupted one would have,
+because a batch, its augmentation and its learning rate depend on (seed, epoch, batch number) and nothing else.
+"""
+
+import csv
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from lightning.fabric import Fabric
+from pydantic import Field
+from torch import Tensor, nn
+
+from vpr_lib.config import Strict
+from vpr_lib.models.checkpoints import save_weights
+from vpr_lib.paths import atomic_path
+from vpr_lib.progress import ProgressLine
+from vpr_lib.seeds import derive_seed, seed_everything
+
+FABRIC_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss stopped being a number; the last good checkpoint is kept."""
+
+
+class FitSettings(Strict):
+    """The optimisation half of a recipe."""
+
+    epochs: int = Field(gt=0)
+    optimizer: Literal["sgd", "adamw", "adam"] = "sgd"
+    learning_rate: float = 0.05
+    weight_decay: float = 1e-3
+    momentum: float = 0.9  # SGD only
+    warmup_steps: int = 0
+    schedule: Literal["milestones", "cosine", "constant"] = "milestones"
+    milestones: tuple[int, ...] = ()  # epochs at which the rate is multiplied by `gamma`
+    gamma: float = 0.3
+    accumulate: int = 1  # batches per optimiser step
+    clip_norm: float | None = None
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    channels_last: bool = True
+    checkpoint_every_s: float = 120.0  # besides the one at the end of every epoch
+    max_steps_per_epoch: int | None = None
+    seed: int = 1
+
+
+class Source(Protocol):
+    """Batches of an epoch, from any batch on, the same for the same epoch."""
+
+    def __len__(self) -> int: ...
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]: ...
+
+
+@dataclass
+class FitResult:
+    """What `fit` leaves behind: the files of the last and the best weights, and the history, one dict per epoch."""
+
+    last: Path
+    best: Path
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def learning_rate(settings: FitSettings, step: int, steps_per_epoch: int) -> float:
+    """Learning rate of optimiser step `step` (from 0), a pure function of the position in training.
+
+    Warm-up is linear, base * (step + 1) / warmup_steps. Milestones multiply by gamma when their epoch begins; one that
+    falls inside the warm-up is overwritten by it and lost, as in the authors' code. Spec: mixvpr §3.4.
+    """
+    base, warm = settings.learning_rate, settings.warmup_steps
+    if step < warm:
+        return base * min(1.0, (step + 1) / warm)
+    if settings.schedule == "constant":
+        return base
+    if settings.schedule == "cosine":
+        total = settings.epochs * steps_per_epoch
+        return base * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+    passed = sum(warm <= milestone * steps_per_epoch <= step for milestone in settings.milestones)
+    return base * settings.gamma**passed
+
+
+def make_fabric(settings: FitSettings, device: str = "auto", devices: int | str = 1) -> Fabric:
+    """Fabric for this machine; under torchrun it joins the launched processes."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    accelerator = {"auto": "auto", "cuda": "gpu", "cpu": "cpu"}[device]
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world > 1 else devices,
+        num_nodes=world // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world > 1 else 1,
+        strategy="ddp" if world > 1 else "auto",
+        precision=FABRIC_PRECISION[settings.precision],
+    )
+    fabric.launch()
+    return fabric
+
+
+def fit(
+    model: nn.Module,
+    source: Source,
+    step: Callable[[nn.Module, Any], dict[str, Tensor | float]],
+    settings: FitSettings,
+    folder: Path,
+    validate: Callable[[nn.Module], dict[str, float]] | None = None,
+    select: str = "recall@1",
+    weights_of: Callable[[nn.Module], nn.Module] = lambda model: model,
+    about: dict[str, Any] | None = None,
+    fabric: Fabric | None = None,
+    quiet: bool = False,
+) -> FitResult:
+    """Train `model`, or go on where an earlier call with the same folder stopped.
+
+    Args:
+        model: everything with parameters to train (for distillation: student and projection in one module).
+        source: batches; moved to the device by `step`.
+        step: (model, batch) -> {"loss": scalar tensor, anything else to log: float}; "images" counts images.
+        settings: optimisation; stored with the checkpoint, and a folder of other settings is refused.
+        folder: receives state.pt (resume), last/best.safetensors + JSON, history.json and log.csv.
+        validate: called after every epoch with `weights_of(model)` in evaluation mode.
+        select: key of `validate`'s result that decides which epoch is best (larger is better).
+        weights_of: the part of `model` whose weights are saved.
+    Raises:
+        TrainingDiverged: on a loss that is not finite. ValueError: if the folder belongs to other settings.
+    """
+    loop = _Loop(
+        model, source, step, settings, Path(folder), weights_of, about or {}, fabric or make_fabric(settings), quiet
+    )
+    loop.resume()
+    while loop.epoch < settings.epochs:
+        loop.run_epoch()
+        scores = loop.validate(validate)
+        loop.end_epoch(scores, select)
+    return FitResult(loop.folder / "last.safetensors", loop.folder / "best.safetensors", loop.history)
+
+
+class _Loop:
+    """State of a run in progress; `state()` and `resume()` move all of it to and from disk."""
+
+    def __init__(self, model, source, step, settings, folder, weights_of, about, fabric, quiet):
+        self.source, self.step_fn, self.settings, self.folder = source, step, settings, folder
+        self.about, self.fabric, self.quiet, self.weights_of = about, fabric, quiet, weights_of
+        seed_everything(derive_seed("fit", settings.seed, fabric.global_rank))
+        if settings.channels_last:
+            model = model.to(memory_format=torch.channels_last)
+        self.model, self.optimizer = fabric.setup(model, make_optimizer(model, settings))
+        self.epoch, self.batch, self.history = 0, 0, []
+        self.sums: dict[str, float] = {}
+        self.best = float("-inf")
+        self.batches = min(len(source), settings.max_steps_per_epoch or len(source))
+        folder.mkdir(parents=True, exist_ok=True)
+        self._saved = time.monotonic()
+
+    # ---- one epoch
+
+    def run_epoch(self) -> None:
+        self.model.train()
+        self.start_time, self.start_batch = time.monotonic(), self.batch
+        line = ProgressLine(
+            f"epoch {self.epoch + 1}/{self.settings.epochs}", self.batches, self.quiet or self.fabric.global_rank > 0
+        )
+        for batch in self.source.epoch(self.epoch, self.batch):
+            if self.batch >= self.batches:
+                break
+            seed_everything(derive_seed("step", self.settings.seed, self.epoch, self.batch, self.fabric.global_rank))
+            values = self.one_batch(batch)
+            for name, value in values.items():
+                self.sums[name] = self.sums.get(name, 0.0) + value
+            self.batch += 1
+            line.update(self.batch, self._line_values(values))
+            if self.fabric.global_rank == 0:
+                self._log_row(values)
+            at_step = self.batch % self.settings.accumulate == 0  # half a step's gradients are not stored
+            if at_step and time.monotonic() - self._saved > self.settings.checkpoint_every_s:
+                self.save()
+        line.close()
+
+    def one_batch(self, batch: Any) -> dict[str, float]:
+        settings = self.settings
+        count = self.batch + 1
+        last_of_group = count % settings.accumulate == 0 or count == self.batches
+        rate = learning_rate(settings, self.optimizer_step(), self.steps_per_epoch())
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group.get("rate_factor", 1.0)
+        with self.fabric.no_backward_sync(self.model, enabled=not last_of_group):
+            values = self.step_fn(self.model, batch)
+            loss = values["loss"]
+            if not torch.isfinite(loss):
+                raise TrainingDiverged(
+                    f"The loss is {loss.item()} in epoch {self.epoch + 1}, batch {count}. The last good checkpoint is "
+                    f"kept in {self.folder}; lower the learning rate (now {rate:g}) or train in fp32."
+                )
+            if loss.requires_grad:  # a batch may hold nothing to learn from
+                self.fabric.backward(loss / settings.accumulate)
+        if last_of_group:
+            if settings.clip_norm is not None:
+                self.fabric.clip_gradients(self.model, self.optimizer, max_norm=settings.clip_norm)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+        return {name: float(value) for name, value in values.items()} | {"learning_rate": rate}
+
+    def steps_per_epoch(self) -> int:
+        return -(-self.batches // self.settings.accumulate)
+
+    def optimizer_step(self) -> int:
+        return self.epoch * self.steps_per_epoch() + self.batch // self.settings.accumulate
+
+    def validate(self, validate: Callable | None) -> dict[str, float]:
+        if validate is None:
+            return {}
+        model = self.weights_of(self.model.module)
+        training = model.training
+        model.eval()
+        scores = validate(model)
+        model.train(training)
+        return scores
+
+    def end_epoch(self, scores: dict[str, float], select: str) -> None:
+        done = max(1, self.batch)
+        means = {name: total / done for name, total in self.sums.items() if name != "images"}
+        row = {"epoch": self.epoch + 1, **means, **scores, "seconds": time.monotonic() - self.start_time}
+        self.history.append(row)
+        value = scores.get(select, float(self.epoch))  # without validation the last epoch is the best
+        improved, self.best = value > self.best, max(value, self.best)
+        if self.fabric.global_rank == 0:
+            about = self.about | {"epoch": self.epoch + 1, "scores": scores, "settings": self.settings.model_dump()}
+            if improved:
+                save_weights(self.weights_of(self.model.module), self.folder / "best.safetensors", about)
+            save_weights(self.weights_of(self.model.module), self.folder / "last.safetensors", about)
+        self.epoch, self.batch, self.sums = self.epoch + 1, 0, {}
+        self.save()
+
+    # ---- to and from disk
+
+    def save(self) -> None:
+        """Write state.pt atomically: a kill leaves the old state or the new one."""
+        self._saved = time.monotonic()
+        state = {
+            "model": self.model.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "sums": self.sums,
+            "best": self.best,
+            "history": json.dumps(self.history),
+            "settings": self.settings.model_dump_json(),
+            "batches": self.batches,
+            "scaler": self._scaler_state(),
+        }
+        if self.fabric.global_rank == 0:
+            with atomic_path(self.folder / "state.pt") as temporary:
+                torch.save(state, temporary)
+            (self.folder / "history.json").write_text(json.dumps(self.history, indent=1))
+        self.fabric.barrier()
+
+    def resume(self) -> None:
+        path = self.folder / "state.pt"
+        if not path.is_file():
+            return
+        state = torch.load(path, map_location=self.fabric.device, weights_only=True)
+        stored = FitSettings.model_validate_json(state["settings"])
+        neutral = dict(epochs=1, checkpoint_every_s=0.0)
+        if (
+            stored.model_copy(update=neutral) != self.settings.model_copy(update=neutral)
+            or state["batches"] != self.batches
+        ):
+            raise ValueError(
+                f"{self.folder} holds a run with other settings ({stored}, {state['batches']} batches per "
+                "epoch). Choose another folder, or remove it to start again."
+            )
+        self.model.module.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.batch, self.best, self.sums = state["epoch"], state["batch"], state["best"], state["sums"]
+        self.history = json.loads(state["history"])
+        if (scaler := self._scaler()) is not None and state["scaler"]:
+            scaler.load_state_dict(state["scaler"])
+        self._cut_log()
+
+    def _scaler(self) -> Any:
+        return getattr(self.fabric._precision, "scaler", None)
+
+    def _scaler_state(self) -> dict | None:
+        scaler = self._scaler()
+        return scaler.state_dict() if scaler is not None else None
+
+    def _log_row(self, values: dict[str, float]) -> None:
+        path = self.folder / "log.csv"
+        row = {"epoch": self.epoch + 1, "batch": self.batch, **values}
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, row)
+            if file.tell() == 0:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def _cut_log(self) -> None:
+        """Drop the rows that were logged after the checkpoint: those batches are about to be done again."""
+        path = self.folder / "log.csv"
+        if not path.is_file() or self.fabric.global_rank > 0:
+            return
+        lines = path.read_text().splitlines(keepends=True)
+        kept = [line for line in lines[1:] if _position(line) <= (self.epoch + 1, self.batch)]
+        with atomic_path(path) as temporary:
+            temporary.write_text("".join([lines[0], *kept]))
+
+    def _line_values(self, values: dict[str, float]) -> dict[str, str]:
+        done, seconds = self.batch - self.start_batch, time.monotonic() - self.start_time
+        shown = {"loss": f"{values['loss']:.3f}"}
+        if "useful" in values:
+            shown["useful"] = f"{100 * values['useful']:.0f} %"
+        if "images" in values:
+            shown["img/s"] = f"{done * values['images'] / max(seconds, 1e-9):.0f}"
+        if self.fabric.device.type == "cuda":
+            shown["GPU GB"] = f"{torch.cuda.max_memory_allocated() / 2**30:.1f}"
+        return shown
+
+
+def _position(line: str) -> tuple[int, int]:
+    epoch, batch = line.split(",", 2)[:2]
+    return int(epoch), int(batch)
+
+
+def make_optimizer(model: nn.Module, settings: FitSettings) -> torch.optim.Optimizer:
+    """One parameter group with all parameters; frozen ones receive no gradient and stay (spec mixvpr §3.4)."""
+    parameters, rate, decay = list(model.parameters()), settings.learning_rate, settings.weight_decay
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(parameters, rate, momentum=settings.momentum, weight_decay=decay)
+    optimizer = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    return optimizer(parameters, rate, weight_decay=decay)
