@@ -19,10 +19,16 @@ def compute(fixture):
     if config["backbone"] not in BACKBONES:
         return None
     arguments = {"layers_to_crop": config["layers_to_crop"]} if config["layers_to_crop"] else {}
-    model = build_model(ModelConfig(
-        system=fixture.system, backbone=config["backbone"], backbone_args=arguments,
-        aggregator=config["aggregator"], aggregator_args=config["aggregator_args"], image_size=config["image_size"],
-    )).eval()
+    model = build_model(
+        ModelConfig(
+            system=fixture.system,
+            backbone=config["backbone"],
+            backbone_args=arguments,
+            aggregator=config["aggregator"],
+            aggregator_args=config["aggregator_args"],
+            image_size=config["image_size"],
+        )
+    ).eval()
     model.load_state_dict(as_tensors(fixture.weights()), strict=True)
     names = {name: STEM.get(name) or module_path(model, name) for name in fixture.outputs}
     with torch.no_grad(), record(model, {n: p for n, p in names.items() if p}) as outputs:
@@ -46,10 +52,16 @@ def transpose_projection(outputs):
 def aggregator_alone(fixture):
     features = torch.from_numpy(fixture.input("features")).requires_grad_()
     arguments = fixture.config["aggregator_args"]
-    aggregator = build_aggregator(fixture.config["aggregator"], features.shape[1], tuple(features.shape[2:]), **arguments)
+    aggregator = build_aggregator(
+        fixture.config["aggregator"], features.shape[1], tuple(features.shape[2:]), **arguments
+    )
     weights = {key.removeprefix("aggregator."): value for key, value in as_tensors(fixture.weights()).items()}
     aggregator.eval().load_state_dict(weights, strict=True)
-    names = {name: name.replace(".norm", ".mix.0") for name in fixture.outputs if name.split(".")[0] in dict(aggregator.named_children())}
+    names = {
+        name: name.replace(".norm", ".mix.0")
+        for name in fixture.outputs
+        if name.split(".")[0] in dict(aggregator.named_children())
+    }
     with record(aggregator, names) as outputs:
         outputs["descriptor"] = aggregator(features)
     if "direction" in fixture.inputs:

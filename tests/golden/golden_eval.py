@@ -48,8 +48,13 @@ def radius(fixture):
     for query, row in enumerate(found):
         matrix[query, row] = 1
     distance = np.sqrt(((queries[:, None] - database) ** 2).sum(-1))
-    return {"positives": matrix, "count": found.counts, "total": found.counts.sum(),
-            "empty": (found.counts == 0).sum(), "at_threshold": (distance == limit).sum()}
+    return {
+        "positives": matrix,
+        "count": found.counts,
+        "total": found.counts.sum(),
+        "empty": (found.counts == 0).sum(),
+        "at_threshold": (distance == limit).sum(),
+    }
 
 
 def panoramas(fixture):
@@ -64,6 +69,9 @@ def panoramas(fixture):
     return {
         "recall_plain": list(recall_at_k(full, positives, config["k"]).values()),
         "recall_nms": list(recall_at_k(kept, positives, config["k"]).values()),
-        "ranking_plain": full[:, :25], "ranking_nms": kept,
-        "spatial_nms_example": suppress_panoramas(np.array([[5, 4, 0, 1, 3, 2]]), np.array([7, 7, 8, 8, 9, 9]), 6)[0][:3],
+        "ranking_plain": full[:, :25],
+        "ranking_nms": kept,
+        "spatial_nms_example": suppress_panoramas(np.array([[5, 4, 0, 1, 3, 2]]), np.array([7, 7, 8, 8, 9, 9]), 6)[0][
+            :3
+        ],
     }

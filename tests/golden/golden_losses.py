@@ -36,8 +36,14 @@ def multi_similarity(fixture):
     mined_positives[anchors, positives] = 1
     mined_negatives[anchors2, negatives] = 1
     return {
-        "descriptors": descriptors, "similarity": descriptors @ descriptors.T, "mined_positives": mined_positives,
-        "mined_negatives": mined_negatives, "n_positive_pairs": torch.tensor(len(anchors)),
-        "n_negative_pairs": torch.tensor(len(anchors2)), "anchors_with_positive": torch.tensor(len(anchors.unique())),
-        "b_acc": torch.tensor(1 - criterion.useful_fraction), "loss": loss, "grad_embeddings": raw.grad,
+        "descriptors": descriptors,
+        "similarity": descriptors @ descriptors.T,
+        "mined_positives": mined_positives,
+        "mined_negatives": mined_negatives,
+        "n_positive_pairs": torch.tensor(len(anchors)),
+        "n_negative_pairs": torch.tensor(len(anchors2)),
+        "anchors_with_positive": torch.tensor(len(anchors.unique())),
+        "b_acc": torch.tensor(1 - criterion.useful_fraction),
+        "loss": loss,
+        "grad_embeddings": raw.grad,
     }

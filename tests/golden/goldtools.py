@@ -18,7 +18,9 @@ def record(model, names):
     """Collect the outputs of submodules: names {output name: module path} -> {output name: tensor}."""
     outputs, modules = {}, dict(model.named_modules())
     handles = [
-        modules[path].register_forward_hook(lambda _, __, out, name=name: outputs.__setitem__(name, out.detach().clone()))
+        modules[path].register_forward_hook(
+            lambda _, __, out, name=name: outputs.__setitem__(name, out.detach().clone())
+        )
         for name, path in names.items()
     ]
     try:

@@ -20,7 +20,9 @@ SYSTEMS = [importlib.import_module(path.stem) for path in sorted(HERE.glob("gold
 
 
 def test_fill_rule_reads_as_documented():
-    assert draw("input:image", (4,), 101).tolist() == pytest.approx([-0.902714252, -1.38203347, -2.27317166, 0.732589781])
+    assert draw("input:image", (4,), 101).tolist() == pytest.approx(
+        [-0.902714252, -1.38203347, -2.27317166, 0.732589781]
+    )
     assert fill("layer.weight", (2, 2), 7).ravel().tolist() == pytest.approx(
         [0.352310628, -0.576644182, 0.559114635, 0.971283615]
     )

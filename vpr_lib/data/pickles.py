@@ -9,7 +9,13 @@ import numpy as np
 
 PLAIN = (list, dict, set, frozenset, tuple, int, float, complex, str, bytes, bytearray, bool, slice)
 ALLOWED = {("builtins", kind.__name__): kind for kind in PLAIN}
-NUMPY_MODULES = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric", "numpy._core.numeric")
+NUMPY_MODULES = (
+    "numpy",
+    "numpy.core.multiarray",
+    "numpy._core.multiarray",
+    "numpy.core.numeric",
+    "numpy._core.numeric",
+)
 NUMPY_NAMES = ("ndarray", "dtype", "_reconstruct", "scalar", "_frombuffer")
 
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vpr_lib.data.ground_truth import Benchmark
-from vpr_lib.data.manifest import Manifest
 from vpr_lib.paths import atomic_path, project_root
+from vpr_lib.retrieval.metrics import distances_m
 from vpr_lib.retrieval.protocol import Scored
 
 TOP = 25  # database images kept per query
@@ -73,7 +73,7 @@ def query_records(
     protocol, n = scored.protocol, len(benchmark.queries)
     top = scored.ranking[:, :TOP]
     queries = np.broadcast_to(np.arange(n)[:, None], top.shape)
-    distance = _distances(benchmark.database, benchmark.queries, top)
+    distance = distances_m(benchmark.database, benchmark.queries, top)
     suppressed = protocol.card.nms != "none"
     table = pd.DataFrame(
         {
@@ -101,13 +101,6 @@ def query_records(
     for name, value in constants.items():
         table[name] = value
     return table
-
-
-def _distances(database: Manifest, queries: Manifest, top: np.ndarray) -> np.ndarray:
-    if not (database.has_positions and queries.has_positions):
-        return np.full(top.shape, np.nan)
-    gaps = database.positions()[np.maximum(top, 0)] - queries.positions()[:, None]
-    return np.where(top >= 0, np.sqrt((gaps**2).sum(-1)), np.nan)
 
 
 def write_records(folder: Path, table: pd.DataFrame) -> Path:

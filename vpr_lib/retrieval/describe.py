@@ -42,12 +42,19 @@ class UnreadableImages(ValueError):
 
 @dataclass(frozen=True)
 class Descriptors:
-    """`array` float32 (N, D), one row per image; `readable` bool (N,) is False where the image could not be read."""
+    """`array` float32 (N, D), one row per image; `errors` maps the rows that could not be read (zeros) to the reason."""
 
     array: np.ndarray
-    readable: np.ndarray
+    errors: dict[int, str]
     path: Path | None = None
     seconds: float = 0.0  # spent describing in this call; 0 when everything came from disk
+
+    @property
+    def readable(self) -> np.ndarray:
+        """bool (N,)."""
+        mask = np.ones(len(self.array), bool)
+        mask[list(self.errors)] = False
+        return mask
 
 
 def describe(
@@ -88,9 +95,7 @@ def describe(
         store.finish()
     if store.errors and on_error == "raise":
         raise UnreadableImages(store.errors, len(manifest))
-    readable = np.ones(len(manifest), bool)
-    readable[list(store.errors)] = False
-    return Descriptors(store.array, readable, store.path, time.perf_counter() - start_time if len(todo) else 0.0)
+    return Descriptors(store.array, store.errors, store.path, time.perf_counter() - start_time if len(todo) else 0.0)
 
 
 @torch.inference_mode()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vpr_lib.data.ground_truth import Positives
+from vpr_lib.data.manifest import Manifest
 
 
 def first_hit_ranks(ranking: np.ndarray, positives: Positives) -> np.ndarray:
@@ -67,3 +68,11 @@ def suppress_panoramas(ranking: np.ndarray, groups: np.ndarray, top_k: int) -> n
         chosen = ranked[np.sort(first)[:top_k]]
         kept[row, : len(chosen)] = chosen
     return kept
+
+
+def distances_m(database: Manifest, queries: Manifest, ranking: np.ndarray) -> np.ndarray:
+    """Metres between every query and its ranked images, (Q, R); NaN for empty places and without metric positions."""
+    if not (database.has_positions and queries.has_positions):
+        return np.full(ranking.shape, np.nan)
+    gaps = database.positions()[np.maximum(ranking, 0)] - queries.positions()[:, None]
+    return np.where(ranking >= 0, np.sqrt((gaps**2).sum(-1)), np.nan)

@@ -15,8 +15,10 @@ def read_berton(root: Path, split: str = "test", radius_m: float = 25.0, name: s
     folder = Path(root) / "images" / split
     if not folder.is_dir():
         folder = Path(root) / split
-    database = next((folder / part for part in ("database", "gallery") if (folder / part).is_dir()), folder / "database")
-    benchmark = read_folders(database, folder / "queries", radius_m=radius_m, name=name or Path(root).name)
+    database = next(
+        (folder / part for part in ("database", "gallery") if (folder / part).is_dir()), folder / "database"
+    )
+    benchmark = read_folders(database, folder / "queries", radius_m=radius_m, name=name or Path(root).name, split=split)
     if not benchmark.protocols:
         raise ValueError(f"{folder}: some names carry no '@easting@northing@' position, so there is no ground truth.")
     return benchmark

@@ -29,22 +29,27 @@ def read_vpr_bench(root: Path, name: str | None = None) -> Benchmark:
     references, queries = list_images(root / "ref"), list_images(root / "query")
     if not references or not queries:
         raise ValueError(f"{root}: {len(references)} images in ref/ and {len(queries)} in query/; both need some.")
-    rows = _read_ground_truth(root / "ground_truth_new.npy", len(queries))
-    beyond = [q for q, row in enumerate(rows) if any(index >= len(references) for index in row)]
-    if beyond:
-        log.warning("%s: %d ground-truth rows point beyond the %d references; those indices are dropped", name,
-                    len(beyond), len(references))
-    positives = Positives.from_lists(rows, len(references), out_of_range="drop")
-    if len(positives.indices) == 0:
-        raise ValueError(f"{root}: no ground-truth row names one of the {len(references)} references.")
+    positives = read_matches(root / "ground_truth_new.npy", len(queries), len(references))
     database = build_manifest(root, name, "test", "db", {"image_path": [f"ref/{path}" for path in references]})
     query_table = build_manifest(root, name, "test", "query", {"image_path": [f"query/{path}" for path in queries]})
-    protocol = make_protocol(database, query_table, positives, name="listed", dataset=name, rule="list",
-                             notes=f"{len(beyond)} rows with indices out of range" if beyond else "")
+    protocol = make_protocol(database, query_table, positives, name="listed", dataset=name, rule="list")
     return Benchmark(name, database, query_table, (protocol,))
 
 
-def _read_ground_truth(path: Path, n_queries: int) -> list[list[int]]:
+def read_matches(path: Path, n_queries: int, n_references: int) -> Positives:
+    """Positives from a `ground_truth_new.npy`; see `read_vpr_bench` for its traps and errors."""
+    rows = _read_rows(path, n_queries)
+    if beyond := [q for q, row in enumerate(rows) if any(index >= n_references for index in row)]:
+        log.warning(
+            "%s: %d rows point beyond the %d references; those indices are dropped", path, len(beyond), n_references
+        )
+    positives = Positives.from_lists(rows, n_references, out_of_range="drop")
+    if len(positives.indices) == 0:
+        raise ValueError(f"{path}: no row names one of the {n_references} references.")
+    return positives
+
+
+def _read_rows(path: Path, n_queries: int) -> list[list[int]]:
     """One list of reference indices per query, in query order; sentinels and out-of-range indices still inside."""
     table = load_array(path)
     if table.ndim != 2 or table.shape[1] != 2:
@@ -53,8 +58,10 @@ def _read_ground_truth(path: Path, n_queries: int) -> list[list[int]]:
     for query, references in table:
         query = int(query)
         if query in rows or not 0 <= query < n_queries:
-            raise ValueError(f"{path}: row for query {query}, but the {n_queries} images in query/ are numbered 0 to "
-                             f"{n_queries - 1}, once each. Ground truth and images belong to different sets.")
+            raise ValueError(
+                f"{path}: row for query {query}, but the {n_queries} images in query/ are numbered 0 to "
+                f"{n_queries - 1}, once each. Ground truth and images belong to different sets."
+            )
         rows[query] = np.atleast_1d(np.asarray(references)).astype(int).ravel().tolist()
     if len(rows) != n_queries:
         raise ValueError(f"{path}: {len(rows)} rows for {n_queries} images in query/.")

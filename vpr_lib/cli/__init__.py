@@ -1,0 +1,31 @@
+"""The `vpr` command. Every command imports what it needs when it runs, so that `vpr --help` answers at once."""
+
+import logging
+import sys
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  help="Visual place recognition workbook: data, models, training, retrieval, results.")  # fmt: skip
+
+
+def _register() -> None:
+    from vpr_lib.cli import evaluate, models, retrieve, run, train
+
+    for module in (run, evaluate, retrieve, train, models):
+        module.register(app)
+
+
+def main() -> None:
+    """Entry point: a mistake of the user ends in one message on stderr and exit code 2, not in a traceback."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "urllib3", "lightning", "lightning.fabric"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    _register()
+    try:
+        app()
+    except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        if "--traceback" in sys.argv:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

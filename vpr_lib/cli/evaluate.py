@@ -1,0 +1,93 @@
+"""`vpr evaluate`: a model on a benchmark, under every protocol of the set."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vpr_lib.cli.common import (
+    Device,
+    JsonFile,
+    Precision,
+    Untrained,
+    Weights,
+    choose_device,
+    load_model,
+    show,
+    write_json,
+)
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(evaluate)
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A name of the zoo; `vpr models` lists them.")],
+    dataset: Annotated[str, typer.Option(help="A data set by name; an unknown name lists the known ones.")],
+    root: Annotated[Path | None, typer.Option(help="Where the data set is.")] = None,
+    weights: Weights = None,
+    untrained: Untrained = False,
+    records: Annotated[
+        Path | None, typer.Option(help="Folder for the per-query records; default data/cache/records.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Draw picture strips and a page of the top 10 into this folder.")
+    ] = None,
+    json: JsonFile = None,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+    batch_size: int = 32,
+) -> None:
+    """Describe, search, score; print recalls with their 95 % interval and keep one record per query."""
+    from vpr_lib.data.catalogue import open_benchmark
+    from vpr_lib.paths import cache_root
+    from vpr_lib.results.records import Run, query_records, write_records
+    from vpr_lib.results.tables import recall_table
+    from vpr_lib.retrieval.protocol import KS
+    from vpr_lib.retrieval.protocol import evaluate as run_evaluation
+
+    device = choose_device(device)
+    network, source = load_model(model, weights, untrained)
+    benchmark = open_benchmark(dataset, root)
+    result = run_evaluation(network, benchmark, cache_root() / "descriptors", KS, device, precision, batch_size)
+    run = Run(
+        model=model, system=network.config.system, dim=network.dim, weights=source, device=device, precision=precision
+    )
+    tables = [query_records(benchmark, scored, result.ranking.scores, run) for scored in result.scores]
+    files = [write_records(records or cache_root() / "records", table) for table in tables]
+    rows = [row for table in tables for row in recall_table(table, KS).to_dict("records")]
+    for scored, row, file in zip(result.scores, rows, files):
+        _print(scored, row, source, file)
+    if out is not None:
+        _draw(result, out, run)
+    write_json(json, {"model": model, "dataset": benchmark.name, "weights": source, "device": device,
+                      "precision": precision, "database": len(benchmark.database), "queries": len(benchmark.queries),
+                      "seconds": result.database.seconds + result.queries.seconds,
+                      "protocols": [{"card": scored.protocol.card.model_dump(), "card_hash": scored.protocol.card.hash,
+                                     "queries_counted": int(scored.counted.sum()), "records": str(file),
+                                     "recall": {str(k): v for k, v in scored.recall.items()},
+                                     "interval": {str(k): [row[f"R@{k} low"] / 100, row[f"R@{k} high"] / 100]
+                                                  for k in scored.recall}}
+                                    for scored, row, file in zip(result.scores, rows, files)]})  # fmt: skip
+
+
+def _print(scored, row: dict, source: str, file: Path) -> None:
+    card = scored.protocol.card
+    show(
+        f"[bold]{row['model']}[/bold] on [bold]{row['dataset']}[/bold]  ({card.name}: {card.rule_in_words()}; "
+        f"{row['queries']} queries, weights: {source}, {row['device']} {row['precision']})"
+    )
+    for k in scored.recall:
+        show(f"  R@{k:<4d} {row[f'R@{k}']:6.2f} %   [dim]{row[f'R@{k} low']:.1f} to {row[f'R@{k} high']:.1f}[/dim]")
+    show(f"  [dim]records: {file}[/dim]")
+
+
+def _draw(result, out: Path, run) -> None:
+    from vpr_lib.retrieval.folders import FolderRetrieval
+    from vpr_lib.retrieval.search import Ranking
+    from vpr_lib.widgets.retrieval_files import write_retrieval
+
+    top = Ranking(result.ranking.indices[:, :10], result.ranking.scores[:, :10])
+    for path in write_retrieval(FolderRetrieval(result.benchmark, top), out, run, strips=200).values():
+        show(f"  [dim]{path}[/dim]")

@@ -1,0 +1,56 @@
+"""`vpr models` and `vpr weights`: what can be built, and which weights are at hand."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vpr_lib.cli.common import JsonFile, write_json
+
+
+def register(app: typer.Typer) -> None:
+    app.command("models")(list_models)
+    weights = typer.Typer(help="Register official or own checkpoints.", no_args_is_help=True)
+    weights.command("add")(add)
+    app.add_typer(weights, name="weights")
+
+
+def list_models(json: JsonFile = None) -> None:
+    """List the zoo: name, system, input size, and whether weights are registered."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from vpr_lib.models.checkpoints import trained_path
+    from vpr_lib.models.zoo import TRAINING_FREE, ZOO
+
+    table = Table("model", "system", "backbone", "aggregator", "input (h x w)", "weights")
+    for name, config in ZOO.items():
+        state = "needs none" if name in TRAINING_FREE else "yes" if trained_path(name).is_file() else "-"
+        table.add_row(
+            name, config.system, config.backbone, config.aggregator, "{} x {}".format(*config.image_size), state
+        )
+    Console().print(table)
+    write_json(json, {name: config.model_dump() for name, config in ZOO.items()})
+
+
+def add(
+    file: Annotated[Path, typer.Argument(help="Checkpoint: raw state dict, Lightning file or safetensors.")],
+    model: Annotated[str, typer.Option("--as", help="The model it belongs to.")],
+    source: Annotated[str, typer.Option(help="Where it came from, for the record.")] = "",
+    licence: Annotated[str, typer.Option(help="Its licence, for the record.")] = "not stated",
+    json: JsonFile = None,
+) -> None:
+    """Check a checkpoint against a model (strictly) and keep it for all commands; record name, sha256, source, licence."""
+    import hashlib
+
+    from vpr_lib.models.checkpoints import load_weights, save_weights, trained_path
+    from vpr_lib.models.zoo import build_model
+
+    network = build_model(model)
+    load_weights(network, file)
+    about = {"model": model, "file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "source": source,
+             "licence": licence, "added": datetime.now(UTC).isoformat(timespec="seconds")}  # fmt: skip
+    path = save_weights(network, trained_path(model), about)
+    typer.echo(f"{file.name} fits {model}; kept as {path} (sha256 {about['sha256'][:16]}…)")
+    write_json(json, about | {"path": str(path)})

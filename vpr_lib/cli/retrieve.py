@@ -1,0 +1,80 @@
+"""`vpr retrieve`: your photos against your map; matches, distances, picture strips and a page."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vpr_lib.cli.common import (
+    Device,
+    JsonFile,
+    Precision,
+    Untrained,
+    Weights,
+    choose_device,
+    load_model,
+    show,
+    write_json,
+)
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(retrieve)
+
+
+def retrieve(
+    model: Annotated[str, typer.Option(help="A name of the zoo.")],
+    query: Annotated[Path, typer.Option(help="Folder of query images, searched recursively.")],
+    database: Annotated[Path, typer.Option(help="Folder of database images, searched recursively.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("retrieval"),
+    weights: Weights = None,
+    untrained: Untrained = False,
+    positions: Annotated[Path | None, typer.Option(help="CSV with image and easting, northing (or lat, lon).")] = None,
+    matches: Annotated[
+        Path | None, typer.Option(help="VPR-Bench ground truth; found by itself beside the folders.")
+    ] = None,
+    top_k: int = 10,
+    strips: Annotated[int, typer.Option(help="Draw strips for this many queries, evenly spread; 0 for none.")] = 200,
+    json: JsonFile = None,
+    device: Device = "auto",
+    precision: Precision = "fp32",
+) -> None:
+    """Find the best matches of every query; unreadable images are left out and named."""
+    from vpr_lib.data.readers.folders import read_folders
+    from vpr_lib.paths import cache_root
+    from vpr_lib.results.records import Run
+    from vpr_lib.retrieval.folders import retrieve_folders
+    from vpr_lib.widgets.retrieval_files import write_retrieval
+
+    start = time.perf_counter()
+    device = choose_device(device)
+    network, source = load_model(model, weights, untrained)
+    beside = query.resolve().parent / "ground_truth_new.npy"
+    if matches is None and positions is None and beside.is_file() and beside.parent == database.resolve().parent:
+        matches = beside
+    benchmark = read_folders(database, query, positions, matches=matches, name=query.resolve().parent.name)
+    found = retrieve_folders(network, benchmark, top_k, cache_root() / "descriptors", device, precision)
+    run = Run(model, network.config.system, network.dim, weights=source, device=device, precision=precision)
+    about = {"model": model, "weights": source, "device": device, "precision": precision,
+             "queries": len(found.benchmark.queries), "database": len(found.benchmark.database),
+             "left_out": found.left_out, "describe_s": found.describe_s, "search_s": found.search_s,
+             "recall": found.recall}  # fmt: skip
+    files = write_retrieval(found, out, run, strips)
+    about |= {"total_s": time.perf_counter() - start, "files": {name: str(path) for name, path in files.items()}}
+    write_json(out / "run.json", about)
+    write_json(json, about)
+    _print(about, found.left_out)
+
+
+def _print(about: dict, left_out: dict[str, str]) -> None:
+    for path, reason in left_out.items():
+        show(f"[yellow]left out[/yellow] {path}: {reason}")
+    show(
+        f"{about['queries']} queries against {about['database']} database images with {about['model']} "
+        f"({about['weights']}): described in {about['describe_s']:.1f} s, searched in {about['search_s']:.2f} s"
+    )
+    if about["recall"]:
+        show("  ".join(f"R@{k} {100 * value:.1f} %" for k, value in about["recall"].items()))
+    for name, path in about["files"].items():
+        show(f"  {name}: {path}")

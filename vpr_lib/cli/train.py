@@ -1,0 +1,57 @@
+"""`vpr train`: run a recipe, resuming where it stopped."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from vpr_lib.cli.common import Device, JsonFile, choose_device, write_json
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(train)
+
+
+def train(
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe by name, or a YAML file; an unknown name lists the known ones.")
+    ],
+    folder: Annotated[Path | None, typer.Option(help="Run folder; default data/cache/training/<recipe>.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a field: --set fit.epochs=3, repeatable.")
+    ] = None,
+    json: JsonFile = None,
+    device: Device = "auto",
+) -> None:
+    """Train to a recipe. A second call with the same folder goes on where the first one stopped."""
+    from vpr_lib.models.checkpoints import save_weights, trained_path
+    from vpr_lib.paths import cache_root
+    from vpr_lib.training.recipes import Experiment, load_experiment
+    from vpr_lib.training.recipes import train as run
+
+    experiment = load_experiment(recipe)
+    values = experiment.model_dump()
+    for change in set_ or []:
+        _apply(values, change)
+    experiment = Experiment.model_validate(values)
+    folder = folder or cache_root() / "training" / Path(recipe).stem
+    model, result = run(experiment, folder, choose_device(device))
+    best = max(result.history, key=lambda row: row.get("recall@1", row["epoch"]))
+    about = {"recipe": recipe, "folder": str(folder), "best": best, "experiment": experiment.model_dump()}
+    path = save_weights(model, trained_path(experiment.model), about)
+    typer.echo(f"best epoch {best['epoch']:.0f}: " + ", ".join(f"{k} {v:.4g}" for k, v in best.items() if k != "epoch"))
+    typer.echo(f"weights: {path}")
+    write_json(json, about | {"weights": str(path), "history": result.history})
+
+
+def _apply(values: dict, change: str) -> None:
+    name, separator, text = change.partition("=")
+    if not separator:
+        raise ValueError(f"--set takes field=value, got '{change}'.")
+    *parents, last = name.split(".")
+    for parent in parents:
+        values = values.get(parent) if isinstance(values, dict) else None
+    if not isinstance(values, dict) or (last not in values and parents[:1] != ["model_changes"]):
+        raise ValueError(f"--set {change}: the recipe has no field '{name}'.")
+    values[last] = yaml.safe_load(text)

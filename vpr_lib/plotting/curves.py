@@ -1,0 +1,62 @@
+"""Recall curves, bars with intervals, training curves. Arrays and tables in, Axes out."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from vpr_lib.plotting.style import method_colour, method_marker
+from vpr_lib.results.statistics import wilson_interval
+
+
+def plot_recall_at_n(
+    records: pd.DataFrame, ns: Sequence[int] = (1, 2, 3, 4, 5, 10, 15, 20, 25), ax: Axes | None = None
+) -> Axes:
+    """Recall@N of every model in `records` (one data set and protocol), with the 95 % Wilson band.
+
+    Paper figure: MixVPR Fig. 'Recall@N' (spec mixvpr §7.3); the x axis counts candidates, evenly spaced.
+    """
+    ax = ax or plt.subplots(figsize=(6.4, 4.2))[1]
+    places = np.arange(len(ns))
+    for model, group in records.groupby("model", sort=False):
+        ranks = group.loc[group["counted"], "first_hit"].to_numpy()
+        hits = [int(((ranks > 0) & (ranks <= n)).sum()) for n in ns]
+        low, high = np.array([wilson_interval(h, len(ranks)) for h in hits]).T * 100
+        colour, system = method_colour(group["system"].iloc[0]), group["system"].iloc[0]
+        label = f"{system} ({model})" if system not in model else model
+        ax.plot(places, 100 * np.array(hits) / len(ranks), color=colour, marker=method_marker(model), label=label)
+        ax.fill_between(places, low, high, color=colour, alpha=0.13, linewidth=0)
+    ax.set_xticks(places, [str(n) for n in ns])
+    ax.set(xlabel="N, top candidates", ylabel="recall@N (%)", ylim=(0, 101))
+    ax.legend(loc="lower right", fontsize=9)
+    return ax
+
+
+def plot_training(
+    history: Sequence[Mapping[str, float]], ax: Axes | None = None, label: str = "", colour: str | None = None
+) -> Axes:
+    """Validation recall@1 over epochs, with the loss on a second axis when it is there."""
+    ax = ax or plt.subplots(figsize=(6.4, 3.8))[1]
+    epochs = [row["epoch"] for row in history]
+    if "recall@1" in history[0]:
+        ax.plot(epochs, [100 * row["recall@1"] for row in history], marker="o", label=label or "recall@1", color=colour)
+    ax.set(xlabel="epoch", ylabel="validation recall@1 (%)")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    return ax
+
+
+def plot_bars_with_intervals(table: pd.DataFrame, k: int = 1, ax: Axes | None = None) -> Axes:
+    """Recall@k of a recall table (results.tables) as horizontal bars, best on top, with 95 % intervals."""
+    ax = ax or plt.subplots(figsize=(6.4, 0.5 * len(table) + 1))[1]
+    table = table.sort_values(f"R@{k}")
+    value = table[f"R@{k}"].to_numpy()
+    error = np.abs(np.stack([value - table[f"R@{k} low"], table[f"R@{k} high"] - value]))
+    ax.barh(table["model"], value, color=[method_colour(s) for s in table["system"]], height=0.62)
+    ax.errorbar(value, np.arange(len(table)), xerr=error, fmt="none", ecolor="#222222", capsize=3, linewidth=1.2)
+    for place, (number, high) in enumerate(zip(value, table[f"R@{k} high"])):
+        ax.text(high + 1, place, f"{number:.1f}", va="center", fontsize=9.5)
+    ax.set(xlabel=f"recall@{k} (%), 95 % interval", xlim=(0, min(112, max(table[f"R@{k} high"]) + 9)))
+    ax.grid(axis="y", visible=False)
+    return ax

@@ -1,0 +1,43 @@
+"""The looks of every figure: one palette (Okabe-Ito), one colour per method, one way to say right and wrong."""
+
+from zlib import crc32
+
+# Okabe and Ito, Color Universal Design (2008): told apart with every common colour vision.
+ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE, BLACK = (
+    *("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#000000"),
+)
+GREY = "#888888"
+RIGHT, WRONG = GREEN, VERMILION
+RIGHT_SIGN, WRONG_SIGN = "✓", "✗"
+
+METHOD_COLOURS = {
+    "MixVPR": BLUE, "Lightweight-MixVPR": SKY, "DINO-Mix": PURPLE, "ClusVPR": VERMILION, "DistilVPR": GREEN,
+    "NetVLAD": ORANGE, "CosPlace": "#8C6D1F", "Conv-AP": "#5D3A9B", "GeM": "#4D7C8A", "AVG": "#A6761D",
+    "Raw pixels": GREY, "Untrained": "#BBBBBB",
+}  # fmt: skip
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+
+def method_colour(system: str) -> str:
+    """The colour of a method, the same in the whole workbook; unknown methods get a stable one of the palette."""
+    spare = (ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE)
+    return METHOD_COLOURS.get(system, spare[crc32(system.encode()) % len(spare)])
+
+
+def method_marker(name: str) -> str:
+    """A marker that goes with a name, so that lines differ without colour too."""
+    return MARKERS[crc32(name.encode()) % len(MARKERS)]
+
+
+def use_style() -> None:
+    """Set matplotlib's defaults; notebooks call it once through `open_notebook`."""
+    import matplotlib as mpl
+
+    mpl.rcParams.update({
+        "figure.dpi": 110, "savefig.dpi": 160, "savefig.bbox": "tight", "figure.constrained_layout.use": True,
+        "font.size": 10.5, "axes.titlesize": 12, "axes.titleweight": "bold", "axes.titlelocation": "left",
+        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
+        "grid.color": "#E3E3E3", "grid.linewidth": 0.8, "legend.frameon": False, "lines.linewidth": 2,
+        "lines.markersize": 5.5, "image.interpolation": "nearest",
+        "axes.prop_cycle": mpl.cycler(color=[BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK]),
+    })  # fmt: skip

@@ -1,0 +1,69 @@
+"""Retrieval between two image folders: what cannot be read is left out and named, everything else is searched."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from vpr_lib.data.ground_truth import Benchmark, Positives, make_protocol
+from vpr_lib.data.manifest import Manifest
+from vpr_lib.retrieval.describe import Descriptors, describe
+from vpr_lib.retrieval.protocol import score
+from vpr_lib.retrieval.search import Ranking, search
+
+
+@dataclass(frozen=True)
+class FolderRetrieval:
+    """Rankings over the readable images; `benchmark` holds exactly those."""
+
+    benchmark: Benchmark
+    ranking: Ranking
+    left_out: dict[str, str] = field(default_factory=dict)  # path -> reason
+    recall: dict[int, float] = field(default_factory=dict)  # empty without positions
+    describe_s: float = 0.0
+    search_s: float = 0.0
+
+
+def retrieve_folders(
+    model: nn.Module, benchmark: Benchmark, top_k: int, cache: Path | None, device: str = "cpu", precision: str = "fp32"
+) -> FolderRetrieval:
+    """Describe both folders and rank the database for every query.
+
+    Raises:
+        ValueError: if no database image or no query is readable.
+    """
+    options = dict(cache=cache, device=device, precision=precision, on_error="skip")
+    sides = [(manifest, describe(model, manifest, **options)) for manifest in (benchmark.database, benchmark.queries)]
+    left_out = {path: reason for manifest, found in sides for path, reason in _unreadable(manifest, found).items()}
+    for role, (manifest, found) in zip(("database", "query"), sides):
+        if not found.readable.any():
+            raise ValueError(f"None of the {len(manifest)} {role} images under {manifest.root} can be read.")
+    kept = _keep(benchmark, *(found.readable for _, found in sides))
+    start = time.perf_counter()
+    ranking = search(*(found.array[found.readable] for _, found in sides), top_k, device=device)
+    search_s = time.perf_counter() - start
+    recall = score(ranking.indices, kept.protocol, (1, 5, 10)).recall if kept.protocols else {}
+    return FolderRetrieval(kept, ranking, left_out, recall, sum(found.seconds for _, found in sides), search_s)
+
+
+def _unreadable(manifest: Manifest, found: Descriptors) -> dict[str, str]:
+    paths = manifest.image_paths()
+    return {paths[row]: reason for row, reason in found.errors.items()}
+
+
+def _keep(benchmark: Benchmark, database: np.ndarray, queries: np.ndarray) -> Benchmark:
+    if database.all() and queries.all():
+        return benchmark
+    sides = [benchmark.database.take(np.flatnonzero(database)), benchmark.queries.take(np.flatnonzero(queries))]
+    if not benchmark.protocols:
+        return Benchmark(benchmark.name, *sides)
+    number = np.where(database, np.cumsum(database) - 1, -1)  # old database row -> new
+    rows = [number[row] for keep, row in zip(queries, benchmark.positives) if keep]
+    positives = Positives.from_lists(rows, int(database.sum()))
+    card = benchmark.protocol.card
+    kept_fields = {"name", "dataset", "rule", "threshold", "denominator"}
+    return Benchmark(
+        benchmark.name, *sides, (make_protocol(*sides, positives, **card.model_dump(include=kept_fields)),)
+    )

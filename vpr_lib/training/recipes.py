@@ -1,0 +1,82 @@
+"""Recipes: one YAML file is one experiment, opening with the claim it should reproduce. `vpr train` runs them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from vpr_lib.config import Strict, find_recipe, load_yaml
+from vpr_lib.data.catalogue import open_benchmark
+from vpr_lib.data.places import Places
+from vpr_lib.data.readers.gsv_cities import read_gsv_cities
+from vpr_lib.models.zoo import build_model
+from vpr_lib.paths import data_root
+from vpr_lib.retrieval.protocol import evaluate
+from vpr_lib.training.fit import FitResult, FitSettings
+from vpr_lib.training.metric_learning import PlaceRecipe, train_places
+
+
+class Experiment(Strict):
+    """A training run. `claim`, `expected` and `hardware` are for the reader; the rest decides what is computed."""
+
+    claim: str  # table and row it reproduces, with the paper's number
+    expected: str  # what we expect to get, and why when it differs
+    hardware: str  # time on which machine
+    model: str
+    model_changes: dict[str, Any] = {}
+    pretrained: bool = True
+    train_set: Literal["gsv_cities", "toycity"] = "gsv_cities"
+    train_root: str | None = None  # default: data/gsv_cities, or the generated city
+    validation: str | None = None  # a data set by name
+    validation_root: str | None = None
+    places: PlaceRecipe = PlaceRecipe()
+    fit: FitSettings
+    workers: int = 8
+    keep_images: bool = False
+
+
+def load_experiment(name: str | Path) -> Experiment:
+    """The recipe of that name or path (ValueError when it is unknown or does not fit)."""
+    return load_yaml(find_recipe(name), Experiment)
+
+
+def training_places(experiment: Experiment) -> Places:
+    """The experiment's training set, read from disk (or generated, for the toy city)."""
+    if experiment.train_set == "toycity":
+        from vpr_lib.data.toycity.city import TOY
+        from vpr_lib.data.toycity.export import ensure
+
+        root, name = ensure(TOY, "places"), "toycity"
+    else:
+        root, name = Path(experiment.train_root or data_root() / "gsv_cities"), "gsv_cities"
+    return Places.from_manifest(read_gsv_cities(root, name=name), experiment.places.images_per_place)
+
+
+def validator(experiment: Experiment, device: str) -> Callable[[nn.Module], dict[str, float]] | None:
+    """The describe, search, recall path on the validation set, as the callable that `fit` takes."""
+    if experiment.validation is None:
+        return None
+    root = Path(experiment.validation_root) if experiment.validation_root else None
+    benchmark = open_benchmark(experiment.validation, root)
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        scores = evaluate(model, benchmark, None, (1, 5, 10), device, experiment.fit.precision, quiet=True)
+        return {f"recall@{k}": value for k, value in scores.recall.items()}
+
+    return validate
+
+
+def train(
+    experiment: Experiment, folder: Path, device: str = "cpu", quiet: bool = False
+) -> tuple[nn.Module, FitResult]:
+    """Run an experiment, or go on where it stopped; returns the model with its best weights loaded, and the result."""
+    from vpr_lib.models.checkpoints import load_weights
+
+    model = build_model(experiment.model, experiment.pretrained, experiment.fit.seed, **experiment.model_changes)
+    result = train_places(
+        model, training_places(experiment), experiment.places, experiment.fit, folder, validator(experiment, device), device,
+        experiment.workers, experiment.keep_images, {"experiment": experiment.model_dump()}, quiet=quiet,
+    )  # fmt: skip
+    load_weights(model, result.best)
+    return model, result

@@ -1,0 +1,69 @@
+"""A self-contained HTML page of retrievals: pictures, verdicts, distances, no kernel, no network."""
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from vpr_lib.paths import write_text
+from vpr_lib.plotting.strips import Tile, verdict
+
+STYLE = """
+:root{color-scheme:light dark;--ink:#1d2329;--soft:#5b6670;--paper:#fff;--line:#d8dee4;--right:#00775a;--wrong:#b94700}
+@media(prefers-color-scheme:dark){:root{--ink:#e6e9ec;--soft:#9aa6b2;--paper:#14181c;--line:#333b43;--right:#3fcf9f;--wrong:#ff9a5c}}
+body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);margin:0 auto;max-width:1400px;padding:1rem}
+h1{font-size:1.5rem;margin:.2rem 0}p.about{color:var(--soft);margin:.2rem 0 1rem}
+.row{border-top:1px solid var(--line);padding:.8rem 0}.row h2{font-size:1rem;font-weight:600;margin:0 0 .4rem}
+.tiles{display:flex;gap:.6rem;overflow-x:auto;padding-bottom:.4rem}figure{margin:0;flex:none}
+figure img{display:block;height:140px;border:4px solid var(--soft);border-radius:3px}
+figure.query{margin-right:1rem}figure.right img{border-color:var(--right)}
+figure.wrong img{border-color:var(--wrong);border-style:dashed}
+figcaption{font-size:.8rem;color:var(--soft);max-width:220px;white-space:pre-line}
+.right b{color:var(--right)}.wrong b{color:var(--wrong)}
+"""
+
+
+def retrieval_page(title: str, about: str, rows: Sequence[tuple[str, Tile, Sequence[Tile]]], path: Path) -> Path:
+    """Write the page.
+
+    Args:
+        rows: per query its name, its tile and its matches, best first.
+    """
+    body = "\n".join(_row(name, query, matches) for name, query, matches in rows)
+    write_text(
+        path,
+        f"""<!doctype html><html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width,initial-scale=1"><title>{html.escape(title)}</title>
+<style>{STYLE}</style></head><body><h1>{html.escape(title)}</h1><p class="about">{html.escape(about)}</p>
+{body}</body></html>""",
+    )
+    return Path(path)
+
+
+def _row(name: str, query: Tile, matches: Sequence[Tile]) -> str:
+    tiles = "".join(_figure(tile, f"match {rank} of {name}") for rank, tile in enumerate(matches, 1))
+    return (
+        f'<section class="row"><h2>{html.escape(name)}</h2><div class="tiles">'
+        f"{_figure(query, f'query {name}', 'query')}{tiles}</div></section>"
+    )
+
+
+def _figure(tile: Tile, alternative: str, kind: str = "") -> str:
+    kind = kind or {True: "right", False: "wrong", None: ""}[tile.correct]
+    word = {"right": "correct", "wrong": "wrong"}.get(kind, "")
+    sign = f"<b>{verdict(tile.correct)[0]} {word}</b>\n" if word else ""
+    return (
+        f'<figure class="{kind}"><img src="{_data_uri(tile.image)}" alt="{html.escape(f"{alternative} {word}".strip())}" '
+        f'loading="lazy"><figcaption>{sign}{html.escape(tile.caption)}</figcaption></figure>'
+    )
+
+
+def _data_uri(image: Image.Image, height: int = 140) -> str:
+    image = image.convert("RGB")
+    image.thumbnail((3 * height, height), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
