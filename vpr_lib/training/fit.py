@@ -204,7 +204,9 @@ class _Loop:
                 self.fabric.clip_gradients(self.model, self.optimizer, max_norm=settings.clip_norm)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
-        return {name: float(value) for name, value in values.items()} | {"learning_rate": rate}
+        return {
+            name: float(value.detach() if isinstance(value, Tensor) else value) for name, value in values.items()
+        } | {"learning_rate": rate}
 
     def steps_per_epoch(self) -> int:
         return -(-self.batches // self.settings.accumulate)

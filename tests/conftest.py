@@ -1,0 +1,50 @@
+"""Fixtures shared by all tests: caches in a temporary folder, one torch thread, small image folders."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+SHARED = Path(os.environ.get("VPR_SHARED", Path(__file__).resolve().parent.parent.parent / "shared"))
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("VPR_CACHE", str(tmp_path / "vpr-cache"))
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """Folder of real images and metadata beside the checkout; tests that need it are skipped where it is absent."""
+    if not (SHARED / "real").is_dir():
+        pytest.skip("no folder of real data beside this checkout")
+    return SHARED / "real"
+
+
+def picture(seed: int, height: int = 48, width: int = 64) -> np.ndarray:
+    """A smooth random RGB picture, uint8 (height, width, 3), different for every seed."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def write_picture(path: Path, seed: int, **size: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture(seed, **size)).save(path)
+    return path
+
+
+@pytest.fixture
+def two_folders(tmp_path):
+    """12 database images and 6 queries, slightly changed copies of every second one; returns (database, queries)."""
+    for index in range(12):
+        write_picture(tmp_path / "db" / f"{index:02d}.png", index)
+    for index in range(6):
+        noisy = picture(2 * index).astype(int) + np.random.default_rng(99 + index).integers(-12, 13, (48, 64, 3))
+        path = tmp_path / "query" / f"q{index}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path)
+    return tmp_path / "db", tmp_path / "query"

@@ -1,0 +1,225 @@
+"""Readers on miniatures in the exact on-disk format, and on real data where it is at hand."""
+
+import pickle
+
+import numpy as np
+import pytest
+from conftest import write_picture
+
+from vpr_lib.data.catalogue import open_benchmark
+from vpr_lib.data.pickles import UnsafePickle, load_array
+from vpr_lib.data.readers.berton import read_berton
+from vpr_lib.data.readers.folders import read_folders
+from vpr_lib.data.readers.gsv_cities import read_gsv_cities
+from vpr_lib.data.readers.names import parse_name
+from vpr_lib.data.readers.vpr_bench import read_vpr_bench
+
+
+def object_rows(rows):
+    table = np.empty((len(rows), 2), object)
+    for index, (query, references) in enumerate(rows):
+        table[index] = [query, references]
+    return table
+
+
+def vpr_bench(root, rows, n_ref=4, n_query=3):
+    for index in range(n_ref):
+        write_picture(root / "ref" / f"{index:07d}.jpg", index)
+    for index in range(n_query):
+        write_picture(root / "query" / f"{index:07d}.jpg", 50 + index)
+    np.save(root / "ground_truth_new.npy", object_rows(rows), allow_pickle=True)
+    return root
+
+
+def test_vpr_bench_with_sentinel_and_rows_out_of_range(tmp_path, caplog):
+    found = read_vpr_bench(vpr_bench(tmp_path, [(1, [1, 2]), (0, [-1]), (2, [3, 4])]))
+    assert [row.tolist() for row in found.positives] == [[], [1, 2], [3]]  # ordered by query; -1 and 4 are gone
+    assert found.protocol.counted.all()  # the query without a match stays in the denominator
+    assert "1 rows point beyond the 4 references" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([(0, [0]), (1, [1])], "2 rows for 3 images"),
+        ([(0, [0]), (1, [1]), (9, [1])], "row for query 9"),
+        ([(0, [0]), (1, [1]), (1, [1])], "row for query 1"),
+        ([(0, [9]), (1, [9]), (2, [9])], "no row names one of the 4 references"),
+    ],
+)
+def test_vpr_bench_ground_truth_of_another_set(tmp_path, rows, message):
+    with pytest.raises(ValueError, match=message):
+        read_vpr_bench(vpr_bench(tmp_path, rows))
+
+
+def test_vpr_bench_shape_and_missing_parts(tmp_path):
+    root = vpr_bench(tmp_path, [(0, [0]), (1, [1]), (2, [2])])
+    np.save(root / "ground_truth_new.npy", np.zeros((3, 3)))
+    with pytest.raises(ValueError, match="array of shape"):
+        read_vpr_bench(root)
+    (root / "ground_truth_new.npy").unlink()
+    with pytest.raises(FileNotFoundError):
+        read_vpr_bench(root)
+    for path in (root / "query").iterdir():
+        path.unlink()
+    with pytest.raises(ValueError, match="0 in query/"):
+        read_vpr_bench(root)
+
+
+def test_real_corridor(real_data):
+    found = read_vpr_bench(real_data / "vpr_bench_corridor")
+    assert (len(found.database), len(found.queries), len(found.positives.indices)) == (111, 111, 549)
+    assert found.positives[0].tolist() == [0, 1, 2] and found.positives[50].tolist() == [48, 49, 50, 51, 52]
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("code from a data file ran",))
+
+
+def test_hostile_arrays_are_refused(tmp_path, capsys):
+    array = np.empty(1, object)
+    array[0] = Evil()
+    np.save(tmp_path / "evil.npy", array, allow_pickle=True)
+    with pytest.raises(UnsafePickle, match="builtins.print"):
+        load_array(tmp_path / "evil.npy")
+    assert capsys.readouterr().out == ""
+
+
+def test_damaged_arrays(tmp_path):
+    array = np.empty(2, object)
+    array[:] = [[1, 2], [3]]
+    np.save(tmp_path / "a.npy", array, allow_pickle=True)
+    assert load_array(tmp_path / "a.npy").tolist() == [[1, 2], [3]]
+    data = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "cut.npy").write_bytes(data[:-9])
+    (tmp_path / "none.npy").touch()
+    (tmp_path / "text.npy").write_text("hello")
+    for name, message in [("cut", "damaged"), ("none", "empty"), ("text", "not a NumPy array")]:
+        with pytest.raises(ValueError, match=message):
+            load_array(tmp_path / f"{name}.npy")
+
+
+def test_python_2_pickles_are_read(tmp_path):
+    array = np.empty(1, object)
+    array[0] = [4]
+    with (tmp_path / "old.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|O", "fortran_order": False, "shape": (1,)})
+        pickle.dump(array, file, protocol=2)
+    assert load_array(tmp_path / "old.npy")[0] == [4]
+
+
+# ---- '@' names and folders
+
+
+def test_parse_name():
+    fields = parse_name(
+        "some@folder/@0584825.96@4476945.61@17@T@040.43590@-080.00020@pano@03@120@@@@2017@night_cph@.jpg"
+    )
+    assert (fields["utm_east"], fields["utm_zone"], fields["note"]) == ("0584825.96", "17", "night_cph")
+    for name, message in [("plain.jpg", "does not follow"), ("@a@4.0@.jpg", "not a number")]:
+        with pytest.raises(ValueError, match=message):
+            parse_name(name)
+
+
+def at_name(east, north, note=""):
+    return f"@{east:010.2f}@{north:010.2f}@17@T@@@id{east:.0f}@@090@@@@@{note}@.png"
+
+
+def test_berton_layout(tmp_path):
+    for index in range(4):
+        write_picture(tmp_path / "images/test/gallery" / at_name(1000 + 20 * index, 500), index)
+    write_picture(tmp_path / "images/test/queries" / at_name(1001, 500, "night_rain"), 9)
+    found = read_berton(tmp_path)
+    assert found.positives[0].tolist() == [0, 1]
+    assert found.queries.table["conditions"][0] == ["night", "rain"]
+    assert found.database.table["heading_deg"].tolist() == [90.0] * 4
+    write_picture(tmp_path / "images/test/queries" / "plain.png", 9)
+    with pytest.raises(ValueError, match="some names carry no"):
+        read_berton(tmp_path)
+
+
+def test_different_zones_are_never_compared(tmp_path):
+    write_picture(tmp_path / "db" / "@0001000.00@0000500.00@17@T@@@a@@@@@@@@.png", 0)
+    write_picture(tmp_path / "db" / "@0001000.00@0000500.00@18@T@@@b@@@@@@@@.png", 1)
+    write_picture(tmp_path / "q" / "@0001000.00@0000500.00@18@T@@@c@@@@@@@@.png", 2)
+    assert read_folders(tmp_path / "db", tmp_path / "q").positives[0].tolist() == [1]
+
+
+def test_positions_from_csv(tmp_path, two_folders):
+    database, queries = two_folders
+    rows = [f"{p.name},{10 * i},0" for i, p in enumerate(sorted(database.iterdir()))]
+    rows += [f"{p.name},{20 * i},0" for i, p in enumerate(sorted(queries.iterdir()))]
+    table = tmp_path / "positions.csv"
+    table.write_text("image,easting,northing\n" + "\n".join(rows))
+    assert read_folders(database, queries, table).positives[1].tolist() == [0, 1, 2, 3, 4]
+    table.write_text(
+        "image,lat,lon\n"
+        + "\n".join(f"{p.name},48.85,{2.35 + 1e-4 * i}" for i, p in enumerate(sorted(database.iterdir())))
+    )
+    with pytest.raises(ValueError, match="have no row"):
+        read_folders(database, queries, table)
+    table.write_text("image,x\n")
+    with pytest.raises(ValueError, match="needs the columns"):
+        read_folders(database, queries, table)
+    with pytest.raises(FileNotFoundError):
+        read_folders(database, queries, tmp_path / "absent.csv")
+
+
+def test_degrees_become_metres(tmp_path, two_folders):
+    database, queries = two_folders
+    names = [p.name for folder in two_folders for p in sorted(folder.iterdir())]
+    table = tmp_path / "positions.csv"
+    table.write_text(
+        "image,lat,lon\n" + "\n".join(f"{name},48.8582,{2.2945 + 0.0001 * i}" for i, name in enumerate(names))
+    )
+    found = read_folders(database, queries, table)
+    east, north = found.database.positions()[0]
+    assert (round(east), round(north)) == (448252, 5411933)  # the Eiffel tower: 31U 448251.795 5411932.678
+    assert found.database.table["utm_zone"][0] == 31
+
+
+def test_plain_folders_have_no_ground_truth(two_folders, tmp_path):
+    assert read_folders(*two_folders).protocols == ()
+    (tmp_path / "void").mkdir()
+    with pytest.raises(ValueError, match="No image under"):
+        read_folders(tmp_path / "void", two_folders[1])
+
+
+# ---- GSV-Cities
+
+
+def test_gsv_cities_names_are_rebuilt_digit_for_digit(tmp_path):
+    (tmp_path / "Dataframes").mkdir()
+    header = "place_id,year,month,northdeg,city_id,lat,lon,panoid\n"
+    (tmp_path / "Dataframes/London.csv").write_text(
+        header + "6553,2008,10,263,London,51.51773366144955,-0.1279837045183434,cJvHsqb_EJPfIZ71qIXMPg\n"
+    )
+    (tmp_path / "Dataframes/Atlantis.csv").write_text(header + "1,2010,1,584,Atlantis,10,1.50,1e5x\n")
+    manifest = read_gsv_cities(tmp_path)
+    assert manifest.table["image_path"].tolist() == [
+        "Images/London/London_0006553_2008_10_263_51.51773366144955_-0.1279837045183434_cJvHsqb_EJPfIZ71qIXMPg.jpg",
+        "Images/Atlantis/Atlantis_0000001_2010_01_584_10_1.50_1e5x.jpg",
+    ]  # released cities first, in the authors' order; text as in the table
+    assert manifest.table["heading_deg"].tolist() == [263, 224]
+    assert manifest.table["place_id"].tolist() == ["London/6553", "Atlantis/1"]
+
+
+def test_gsv_cities_errors(tmp_path):
+    with pytest.raises(FileNotFoundError, match="No CSV"):
+        read_gsv_cities(tmp_path)
+    (tmp_path / "Dataframes").mkdir()
+    (tmp_path / "Dataframes/Rome.csv").write_text("place_id,year\n1,2\n")
+    with pytest.raises(ValueError, match="lacks the columns"):
+        read_gsv_cities(tmp_path)
+    with pytest.raises(FileNotFoundError, match="No table for"):
+        read_gsv_cities(tmp_path, ["Paris"])
+
+
+def test_catalogue_messages(tmp_path):
+    with pytest.raises(ValueError, match="Unknown data set 'toycty'. Did you mean 'toycity'"):
+        open_benchmark("toycty")
+    with pytest.raises(ValueError, match="say where it is with --root"):
+        open_benchmark("vpr_bench")
+    with pytest.raises(FileNotFoundError, match="No folder"):
+        open_benchmark("vpr_bench", tmp_path / "absent")

@@ -1,0 +1,74 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from vpr_lib.results.records import Run, git_state, read_records, write_records
+from vpr_lib.results.statistics import mcnemar, wilson_interval
+from vpr_lib.results.tables import MixedProtocols, compare, recall_table
+
+
+def test_wilson_against_published_values():
+    # Newcombe, Statistics in Medicine 17 (1998), Table I: 81/263 and 0/20, method 3 (score, no correction)
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson_interval(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
+    assert np.isnan(wilson_interval(0, 0)).all()
+
+
+def test_mcnemar_by_hand():
+    first = np.array([1, 1, 1, 1, 1, 1, 0, 0], bool)
+    second = np.array([1, 0, 0, 0, 0, 0, 1, 0], bool)
+    found = mcnemar(first, second)
+    assert (found.only_first, found.only_second) == (5, 1)
+    assert found.p_value == pytest.approx(2 * (1 + 6) / 2**6)  # two tails of Binomial(6, 1/2)
+    assert mcnemar(first, first).p_value == 1.0
+    with pytest.raises(ValueError, match="same queries"):
+        mcnemar(first, second[:3])
+
+
+def records(model, hits, card="c1", seed=0, **extra):
+    n = len(hits)
+    return pd.DataFrame({
+        "dataset": "s", "protocol": "25m", "card": card, "model": model, "system": model, "dim": 8, "seed": seed,
+        "profile": "toy", "device": "cpu", "precision": "fp32", "rule": "within 25 m", "n_database": 100,
+        "query": range(n), "query_id": [f"q{i}" for i in range(n)], "first_hit": hits, "counted": True, **extra,
+    })  # fmt: skip
+
+
+def test_recall_table_from_records():
+    table = recall_table(records("a", [1, 3, 0, 7]), ks=(1, 5, 10, 200)).iloc[0]
+    assert (table["R@1"], table["R@5"], table["R@10"], table["queries"]) == (25.0, 50.0, 75.0, 4)
+    assert table["R@1 low"] < 25 < table["R@1 high"]
+    assert "R@200" not in table  # above the database
+
+
+def test_queries_that_do_not_count():
+    table = records("a", [1, 0]).assign(counted=[True, False])
+    assert recall_table(table, (1,))["R@1"][0] == 100
+
+
+def test_cards_never_mix():
+    both = pd.concat([records("a", [1]), records("b", [1], card="c2")])
+    with pytest.raises(MixedProtocols, match="different protocol cards"):
+        recall_table(both)
+
+
+def test_compare_needs_the_same_queries():
+    both = pd.concat([records("a", [1, 1, 0]), records("b", [1, 2, 0])])
+    assert (compare(both, "a", "b").only_first, compare(both, "a", "b", k=5).only_first) == (1, 0)
+    with pytest.raises(ValueError, match="No records of 'z'"):
+        compare(both, "a", "z")
+    with pytest.raises(ValueError, match="different queries"):
+        compare(pd.concat([records("a", [1]), records("b", [1, 1])]), "a", "b")
+
+
+def test_records_on_disk(tmp_path):
+    assert read_records(tmp_path).empty
+    write_records(tmp_path, records("a", [1, 2]))
+    write_records(tmp_path, records("a", [1, 1]))  # the same evaluation again replaces the first
+    write_records(tmp_path, records("a", [0, 1], seed=2))
+    assert read_records(tmp_path).groupby("seed")["first_hit"].sum().to_dict() == {0: 2, 2: 1}
+
+
+def test_run_columns_say_where_numbers_come_from():
+    run = Run("m")
+    assert run.git == git_state() != "" and run.date.endswith("+00:00")

@@ -1,0 +1,92 @@
+"""The house rules: floors, light imports, and one set of dependencies in three files."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+FLOORS = {
+    "cli": 8, "workbook": 7, "widgets": 6, "plotting": 5, "training": 4, "results": 4, "retrieval": 3, "models": 2,
+    "losses": 2, "data": 1, "config": 0, "paths": 0, "progress": 0, "seeds": 0, "registry": 0,
+}  # fmt: skip
+
+
+def imports_of(path: Path) -> set[str]:
+    """Rooms of vpr_lib that a file imports from, anywhere in it."""
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        rooms |= {name.split(".")[1] for name in names if name.startswith("vpr_lib.")}
+    return rooms
+
+
+def test_imports_point_downwards():
+    wrong = []
+    for path in sorted((ROOT / "vpr_lib").rglob("*.py")):
+        room = path.relative_to(ROOT / "vpr_lib").parts[0].removesuffix(".py")
+        if room == "__init__":
+            continue
+        for other in imports_of(path) - {room}:
+            if FLOORS[other] >= FLOORS[room]:
+                wrong.append(f"{path.relative_to(ROOT)} (floor {FLOORS[room]}) imports {other} (floor {FLOORS[other]})")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_room_has_a_floor():
+    rooms = {
+        p.name.removesuffix(".py")
+        for p in (ROOT / "vpr_lib").iterdir()
+        if p.suffix == ".py" or (p / "__init__.py").is_file()
+    }
+    assert rooms - {"__init__"} == set(FLOORS)
+
+
+def test_importing_the_package_is_light():
+    code = "import sys, vpr_lib, vpr_lib.config, vpr_lib.cli; print([m for m in ('torch', 'pandas', 'matplotlib') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.fixture(scope="module")
+def dependencies():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = project["dependencies"] + project["optional-dependencies"]["dev"]
+    return {normal(re.match(r"[\w.-]+", line).group()): line for line in lines}
+
+
+@pytest.fixture(scope="module")
+def constraints():
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.+!]+", line) for line in lines), (
+        "constraints are name==version, nothing else"
+    )
+    return {normal(line.split("==")[0]): line.split("==")[1] for line in lines}
+
+
+def test_constraints_pin_every_dependency_inside_its_range(dependencies, constraints):
+    from packaging.requirements import Requirement
+
+    for name, line in dependencies.items():
+        assert name in constraints, f"{name} is not in constraints.txt"
+        assert Requirement(line).specifier.contains(constraints[name]), f"{line} excludes {constraints[name]}"
+
+
+def test_environment_is_the_same_set(dependencies, constraints):
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    pip = next(entry["pip"] for entry in environment if isinstance(entry, dict))
+    pinned = {normal(line.split("==")[0]): line.split("==")[1] for line in pip if "==" in line}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {normal(re.match(r"[\w.-]+", line).group()) for line in project["dependencies"]}
+    assert set(pinned) == wanted
+    assert all(constraints[name] == version for name, version in pinned.items())
