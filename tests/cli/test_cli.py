@@ -1,0 +1,108 @@
+"""The commands a user types: results on disk, messages, exit codes."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import write_picture
+
+from vpr_lib.cli import main
+from vpr_lib.models.zoo import build_model
+
+
+@pytest.fixture
+def vpr(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("VPR_CACHE", str(tmp_path / "cache"))
+
+    def run(*arguments, code=0):
+        monkeypatch.setattr(sys, "argv", ["vpr", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        assert (ended.value.code or 0) == code, printed.out + printed.err
+        return printed.out if code == 0 else printed.err
+
+    return run
+
+
+def test_the_command_in_a_process_of_its_own():
+    done = subprocess.run(
+        [sys.executable, "-m", "vpr_lib.cli", "evaluate", "nope", "--dataset", "x"], capture_output=True
+    )
+    assert done.returncode == 2 and b"error: Unknown model 'nope'" in done.stderr and b"Traceback" not in done.stderr
+
+
+def test_help_lists_the_commands(vpr):
+    text = vpr("--help")
+    assert all(command in text for command in ("run", "evaluate", "retrieve", "train", "weights", "models"))
+
+
+def test_evaluate_on_real_images(vpr, tmp_path, real_data):
+    vpr("evaluate", "pixels", "--dataset", "vpr_bench", "--root", real_data / "vpr_bench_corridor", "--json",
+        tmp_path / "r.json", "--out", tmp_path / "out")  # fmt: skip
+    result = json.loads((tmp_path / "r.json").read_text())
+    protocol = result["protocols"][0]
+    assert (result["queries"], protocol["queries_counted"]) == (111, 111)
+    assert 0.1 < protocol["recall"]["1"] <= protocol["recall"]["5"] <= 1
+    low, high = protocol["interval"]["1"]
+    assert low < protocol["recall"]["1"] < high
+    page = (tmp_path / "out/index.html").read_text()
+    assert page.count("<section") == 111 and "http" not in page and "✓ correct" in page and "✗ wrong" in page
+    assert len(list((tmp_path / "out/strips").glob("*.png"))) == 111
+
+
+def test_retrieve_between_odd_folders(vpr, tmp_path, two_folders):
+    database, queries = two_folders
+    write_picture(database / "with space" / "ünï.png", 40)
+    (queries / "broken.jpg").write_bytes(b"no image")
+    out = vpr("retrieve", "--model", "pixels", "--query", queries, "--database", database, "--out", tmp_path / "out",
+              "--top-k", 50, "--json", tmp_path / "r.json")  # fmt: skip
+    assert "left out" in out and "broken.jpg" in out
+    rows = list(csv.DictReader((tmp_path / "out/matches.csv").open(encoding="utf-8")))
+    assert len(rows) == 6 * 13  # every readable query with the whole database: it is smaller than 50
+    assert [r["database"] for r in rows if r["rank"] == "1"] == [f"{2 * i:02d}.png" for i in range(6)]
+    assert json.loads((tmp_path / "r.json").read_text())["left_out"]
+    (queries / "broken.jpg").unlink()
+    again = [vpr("retrieve", "--model", "pixels", "--query", queries, "--database", database, "--out", tmp_path / "out2")
+             for _ in range(2)]  # fmt: skip
+    assert "described in 0.0 s" in again[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("evaluate", "nope", "--dataset", "toycity"), "Unknown model 'nope'"),
+        (("evaluate", "pixels", "--dataset", "nope"), "Unknown data set 'nope'"),
+        (("evaluate", "mixvpr_resnet50_4096", "--dataset", "toycity"), "No weights for 'mixvpr_resnet50_4096'"),
+        (("evaluate", "gem_toy_160", "--dataset", "toycity", "--weights", "absent.ckpt"), "No checkpoint absent.ckpt"),
+        (("train", "nope"), "Unknown recipe 'nope'"),
+        (("train", "mixvpr_paper", "--set", "fit.epoch=3"), "has no field 'fit.epoch'"),
+        (("retrieve", "--model", "pixels", "--query", "absent", "--database", "absent"), "No folder absent"),
+    ],
+)  # fmt: skip
+def test_mistakes_end_in_one_message(vpr, arguments, message):
+    text = vpr(*arguments, code=2)
+    assert message in text and "Traceback" not in text
+
+
+def test_empty_folder(vpr, tmp_path, two_folders):
+    (tmp_path / "void").mkdir()
+    assert "No image under" in vpr(
+        "retrieve", "--model", "pixels", "--query", tmp_path / "void", "--database", two_folders[0], code=2
+    )
+
+
+def test_registered_weights_are_used_by_name(vpr, tmp_path, two_folders):
+    torch.save({"state_dict": build_model("gem_toy_160", seed=5).state_dict()}, tmp_path / "official.ckpt")
+    assert "fits gem_toy_160" in vpr(
+        "weights", "add", tmp_path / "official.ckpt", "--as", "gem_toy_160", "--licence", "MIT"
+    )
+    about = json.loads((tmp_path / "cache/weights/gem_toy_160.json").read_text())
+    assert about["licence"] == "MIT" and len(about["sha256"]) == 64
+    database, queries = two_folders
+    assert "cache/weights/gem_toy_160" in vpr("retrieve", "--model", "gem_toy_160", "--query", queries, "--database", database,
+                                              "--out", tmp_path / "out", "--strips", 0)  # fmt: skip
+    assert "does not fit this model" in vpr("weights", "add", tmp_path / "official.ckpt", "--as", "avg_toy_160", code=2)

@@ -1,0 +1,3 @@
+from vpr_lib.cli import main
+
+main()
