@@ -1,0 +1,116 @@
+"""`vpr run`, `vpr status` and `vpr report`. Imports stand inside the functions, so that `vpr --help` stays fast."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from vpr_lib.workbook.runner import RunResult
+
+After = Callable[["RunResult"], None]
+
+
+def register(app: typer.Typer, after: After | None = None) -> None:
+    """Add the three commands to the app; `after` is called with the result of every run, before the closing lines."""
+
+    @app.command()
+    def run(
+        profile: Annotated[
+            str, typer.Option("--profile", "-p", help="toy, city, light, paper, or a YAML file.")
+        ] = "toy",
+        only: Annotated[
+            list[str] | None, typer.Option(help="Run just this notebook: name or prefix; repeatable.")
+        ] = None,
+        start_from: Annotated[
+            str | None, typer.Option("--from", help="Run this notebook and everything after it.")
+        ] = None,
+        set_: Annotated[list[str] | None, typer.Option("--set", help="Parameter, as 02.epochs=3; repeatable.")] = None,
+        force: Annotated[bool, typer.Option(help="Run also what is green already.")] = False,
+        keep_going: Annotated[bool, typer.Option(help="After a failure, run what does not depend on it.")] = True,
+        run_id: Annotated[str | None, typer.Option(help="Name of the run's folder; default: time and profile.")] = None,
+        report: Annotated[bool, typer.Option(help="Build the HTML report at the end.")] = True,
+        json_file: Annotated[Path | None, typer.Option("--json", help="Write the result to this file.")] = None,
+    ) -> None:
+        """Execute the workbook's notebooks in order; what is green already is not run again.
+
+        Exit codes: 0 all green, 1 a notebook failed (or the report), 2 refused before the start, 3 only blocked,
+        130 Ctrl-C, 143 SIGTERM.
+        """
+        from vpr_lib.workbook.plan import UsageError
+        from vpr_lib.workbook.runner import run_workbook
+        from vpr_lib.workbook.terminal import choose_display
+
+        try:
+            result = run_workbook(
+                profile, only, start_from, set_ or (), force, keep_going, run_id, report, choose_display()
+            )
+        except UsageError as error:
+            typer.echo(f"Cannot start: {error}", err=True)
+            raise typer.Exit(2) from error
+        if json_file:
+            _write_json(json_file, result)
+        if after:
+            after(result)
+        _print_result(result)
+        raise typer.Exit(result.exit_code)
+
+    @app.command()
+    def status(
+        run: Annotated[str, typer.Argument(help="Run id; default: the latest run.")] = "latest",
+        json_file: Annotated[Path | None, typer.Option("--json", help="Write the status to this file.")] = None,
+    ) -> None:
+        """Show how a run stands."""
+        from vpr_lib import paths
+        from vpr_lib.workbook.status import read_status
+        from vpr_lib.workbook.terminal import print_status
+
+        found = _or_exit(lambda: read_status(run))
+        print_status(found)
+        if json_file:
+            paths.write_text(json_file, found.model_dump_json(indent=1))
+
+    @app.command()
+    def report(run: Annotated[str, typer.Argument(help="Run id; default: the latest run.")] = "latest") -> None:
+        """Build the HTML report of a run again."""
+        from vpr_lib.workbook.report import build_report
+
+        typer.echo(_or_exit(lambda: build_report(run)))
+
+
+def _or_exit(action: Callable):
+    """The action's value; a missing or damaged run ends the command with exit code 2 and its message."""
+    try:
+        return action()
+    except (FileNotFoundError, ValueError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from error
+
+
+def _write_json(path: Path, result: "RunResult") -> None:
+    import json
+
+    from vpr_lib import paths
+
+    places = {"folder": str(result.folder), "figures": str(result.figures), "report": str(result.report or "")}
+    facts = result.status.model_dump(mode="json") | places | {"problem": result.problem}
+    paths.write_text(path, json.dumps(facts, indent=1) + "\n")
+
+
+def _print_result(result: "RunResult") -> None:
+    """Why a notebook is not green, then where everything is."""
+    from vpr_lib.workbook.status import BROKEN, EXIT_CODES, Status
+
+    for line in result.notebooks:
+        if line.status in BROKEN | {Status.BLOCKED}:
+            typer.echo(f"\n{line.name} is {line.status}: {line.reason}", err=True)
+        if line.status in BROKEN:
+            typer.echo(f"  log: {result.folder / line.name}.log", err=True)
+    if result.problem:
+        typer.echo(result.problem, err=True)
+    typer.echo(f"\nfigures  {result.figures}\nrun      {result.folder}")
+    if result.report:
+        typer.echo(f"report   {result.report}")
+    if result.exit_code:
+        typer.echo(f"exit code {result.exit_code}: {EXIT_CODES[result.exit_code]}", err=True)
