@@ -107,7 +107,7 @@ def test_silent_child_that_ignores_sigterm_is_killed_with_its_family(project):
     project.add("01_data", family + "time.sleep(600)", settings={"timeout_minutes": 0.002})
     started = time.monotonic()
     result = project.run(slack_s=0.5)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 15
     assert result.notebooks[0].status == "timeout" and "nothing heard for longer" in result.notebooks[0].reason
     pid = int((result.folder / "01_data.ipynb.pid").read_text())
     with pytest.raises(ProcessLookupError):

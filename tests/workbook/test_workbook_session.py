@@ -2,6 +2,8 @@
 
 import json
 import math
+import sys
+from types import SimpleNamespace
 
 import matplotlib
 import pandas as pd
@@ -139,11 +141,12 @@ def test_interactive_session_has_an_id_of_its_own_and_the_toy_profile_is_the_def
 
 
 def test_folders_seed_device(book, project, monkeypatch):
+    cuda = SimpleNamespace(is_available=lambda: False)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(device=str, cuda=cuda, __version__="2"))  # 2 s to import
     assert book.cache.is_dir() and book.cache.name == "tiny"
     assert book.seed == 1 and str(book.device) == "cpu"
     project.settings["device"] = "cuda"
     needy = open_notebook("02_train", project.write().profile)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(RuntimeError, match=r"needs a CUDA device and torch .* sees none"):
         _ = needy.device
 

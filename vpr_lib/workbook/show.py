@@ -85,13 +85,14 @@ def markdown_table(frame: "pandas.DataFrame", digits: int = 3) -> str:
 def html_table(head: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool], caption: str = "") -> str:
     """A plain HTML table; the report styles it through the class `vpr`."""
 
+    styles = {True: "text-align:right;white-space:nowrap", False: "text-align:left"}
+
     def line(tag: str, texts: Sequence[str]) -> str:
         cells = zip(texts, numeric)
-        return "".join(f"<{tag}{right_aligned if right else ''}>{escape(text)}</{tag}>" for text, right in cells)
+        return "".join(f'<{tag} style="{styles[right]}">{escape(text)}</{tag}>' for text, right in cells)
 
-    right_aligned = ' style="text-align:right;white-space:nowrap"'
     body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
-    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    title = f'<caption style="caption-side:bottom;text-align:left">{escape(caption)}</caption>' if caption else ""
     return f'<table class="vpr">{title}<thead><tr>{line("th", head)}</tr></thead><tbody>{body}</tbody></table>'
 
 
@@ -116,12 +117,15 @@ def claims(results: Sequence[ClaimResult], notes: Mapping[str, float]) -> None:
     ]
     rows += [[key, "none", f"{value:.4g}", "noted"] for key, value in notes.items()]
     plain = "\n".join(" | ".join(row) for row in rows)
-    _display({"text/html": html_table(head, rows, [False, True, True, True]), "text/plain": plain})
+    unbroken = [[*row[:3], row[3].replace(" ", "\u00a0")] for row in rows]
+    _display({"text/html": html_table(head, unbroken, [False, True, True, False]), "text/plain": plain})
 
 
 def finished(sentinel: Sentinel) -> None:
     """One line at the end of the notebook."""
-    made = f"{len(sentinel.outputs)} files, {len(sentinel.claims)} claims, {sentinel.seconds:.0f} s"
+    counted = {"file": len(sentinel.outputs), "claim": len(sentinel.claims)}
+    made = ", ".join(f"{count} {noun}{'s' * (count != 1)}" for noun, count in counted.items())
+    made += f", {sentinel.seconds:.0f} s"
     text = f"Finished: {sentinel.headline + '; ' if sentinel.headline else ''}{made}."
     _display({"text/markdown": f"**{text}**", "text/plain": text})
 

@@ -107,7 +107,12 @@ class LiveDisplay(Silent):
         for line in self.lines.values():
             style = _STYLES.get(line.status, "dim")
             label = Text(f"{SYMBOLS[line.status]} {line.status}", style=style)
-            table.add_row(label, line.name, self._time(line), Text(self._note(line), style="dim", overflow="fold"))
+            table.add_row(
+                label,
+                line.name,
+                self._time(line),
+                Text(self._note(line), style="dim", no_wrap=True, overflow="ellipsis"),
+            )
         return table
 
     def _time(self, line: NotebookStatus) -> str:
