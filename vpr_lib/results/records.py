@@ -1,10 +1,8 @@
 """Records: one row per query and evaluation. Tables, figures and widgets read nothing else. DESIGN §4."""
 
 import platform
-import subprocess
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,26 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vpr_lib.data.ground_truth import Benchmark
-from vpr_lib.paths import atomic_path, project_root
+from vpr_lib.paths import atomic_path
+from vpr_lib.provenance import git_state
 from vpr_lib.retrieval.metrics import distances_m
 from vpr_lib.retrieval.protocol import Scored
 
 TOP = 25  # database images kept per query
-
-
-@cache
-def git_state() -> str:
-    """Commit of the project, with '+changes' when files differ from it; 'unknown' outside a checkout."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(project_root()), *arguments], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
 
 
 @dataclass(frozen=True)

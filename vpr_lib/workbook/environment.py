@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vpr_lib import paths
+from vpr_lib.provenance import git_state
 
 _CPU_FLAGS = (
     "avx2",
@@ -40,21 +41,12 @@ _NUMERIC = (
 )
 
 
-def _output(*command: str, cwd: Path | None = None) -> str:
+def _output(*command: str) -> str:
     """What a command prints, or nothing if it is absent, fails or takes longer than ten seconds."""
     try:
-        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
-
-
-def git_state() -> str:
-    """Commit of the project, with '+changes' when files differ from it; 'unknown' outside a git checkout."""
-    root = paths.project_root()
-    commit = _output("git", "rev-parse", "--short=12", "HEAD", cwd=root)
-    if not commit:
-        return "unknown"
-    return commit + ("+changes" if _output("git", "status", "--porcelain", "-uno", cwd=root) else "")
 
 
 @cache
