@@ -50,7 +50,7 @@ def test_edited_parquet_is_refused(tmp_path):
         ({"image_path": ["a.jpg"], "colour": [1]}, "Unknown manifest columns"),
         ({"image_path": ["a.jpg", "b.jpg"], "lat": [1.0]}, "has 1 values, expected 2"),
         ({"image_path": ["a.jpg", "a.jpg"]}, "listed twice"),
-        ({"image_path": ["a.jpg", "A.jpg"]}, "differ from another one by case only"),
+        ({"image_path": ["a.jpg", "A.jpg"]}, "differ from another one by case"),
         ({"lat": [1.0]}, "needs 'image_path' or 'cloud_path'"),
     ],
 )

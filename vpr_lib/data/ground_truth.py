@@ -49,12 +49,29 @@ class Positives:
 
     def contains(self, queries: np.ndarray, database: np.ndarray) -> np.ndarray:
         """For arrays of equal shape: is database[...] a positive of queries[...]? Negative indices never are."""
-        codes = np.repeat(np.arange(len(self), dtype=np.int64), self.counts) * self.n_database + self.indices
+        codes = self.rows * self.n_database + self.indices
         wanted = queries.astype(np.int64) * self.n_database + database
         place = np.searchsorted(codes, wanted)
         found = place < len(codes)
         found[found] = codes[place[found]] == wanted[found]
         return found & (database >= 0)
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """The query of every pair, int64 and as long as `indices`."""
+        return np.repeat(np.arange(len(self), dtype=np.int64), self.counts)
+
+    def where(self, keep: np.ndarray) -> "Positives":
+        """Only the pairs that `keep` marks, bool and as long as `indices`: "and at another time", "and looking there"."""
+        counts = np.bincount(self.rows[keep], minlength=len(self))
+        return Positives(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), self.indices[keep], self.n_database)
+
+    def take(self, queries: np.ndarray) -> "Positives":
+        """The rows of some queries, in that order."""
+        counts = self.counts[queries]
+        indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        place = np.repeat(self.indptr[queries] - indptr[:-1], counts) + np.arange(indptr[-1])
+        return Positives(indptr, self.indices[place], self.n_database)
 
     @classmethod
     def from_lists(
@@ -107,10 +124,24 @@ class Positives:
         return cls.from_lists(rows, len(database))
 
     @classmethod
-    def from_window(cls, centres: np.ndarray, half_width: int, n_database: int) -> "Positives":
-        """Frame `centres[q]` and `half_width` frames to either side, clipped to the database."""
-        lists = [range(max(0, c - half_width), min(n_database, c + half_width + 1)) for c in map(int, centres)]
-        return cls.from_lists(lists, n_database)
+    def from_window(
+        cls, centres: np.ndarray, half_width: int, n_database: int, section: int | None = None
+    ) -> "Positives":
+        """Frame `centres[q]` and `half_width` frames to either side, clipped to the database.
+
+        Args:
+            section: frames per section of the drive; windows do not reach from one section into the next.
+        """
+        centres = np.asarray(centres, np.int64)
+        low, high = 0, n_database
+        if section is not None:
+            low = centres // section * section
+            high = np.minimum(low + section, n_database)
+        first, stop = np.maximum(low, centres - half_width), np.minimum(high, centres + half_width + 1)
+        counts = np.maximum(stop - first, 0)
+        indptr = np.concatenate([[0], np.cumsum(counts)])
+        inside = np.arange(indptr[-1]) - np.repeat(indptr[:-1], counts)
+        return cls(indptr, (np.repeat(first, counts) + inside).astype(np.int32), n_database)
 
 
 def _within_radius(database: np.ndarray, queries: np.ndarray, radius_m: float) -> Iterator[np.ndarray]:
@@ -193,17 +224,21 @@ def make_protocol(
     query_mask: np.ndarray | None = None,
     **card_fields: object,
 ) -> Protocol:
-    """A protocol whose card carries the hashes of the lists it was built from; `card_fields` as in ProtocolCard."""
+    """A protocol whose card carries the hashes of the lists it was built from; `card_fields` as in ProtocolCard.
+
+    Only queries inside `query_mask` enter the hashes: 740 queries out of 11,084 are the same protocol as a list of 740.
+    """
     if len(positives) != len(queries) or positives.n_database != len(database):
         raise ValueError(
             f"Ground truth is {len(positives)} x {positives.n_database}, the lists are "
             f"{len(queries)} x {len(database)}."
         )
     mask = np.ones(len(queries), bool) if query_mask is None else np.asarray(query_mask, bool)
+    looked_at = positives if mask.all() else positives.take(np.flatnonzero(mask))
     card = ProtocolCard(
         database_hash=database.list_hash,
-        query_hash=hashlib.sha256(queries.list_hash.encode() + mask.tobytes()).hexdigest(),
-        positives_hash=positives.hash,
+        query_hash=queries.list_hash if mask.all() else queries.take(np.flatnonzero(mask)).list_hash,
+        positives_hash=looked_at.hash,
         **card_fields,
     )
     groups = None

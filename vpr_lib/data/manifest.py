@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vpr_lib.paths import atomic_path
@@ -47,7 +48,10 @@ class Manifest:
     @cached_property
     def list_hash(self) -> str:
         """SHA-256 over the sample ids in order: the identity of the list that indices refer to."""
-        return hashlib.sha256("\n".join(self.table["sample_id"]).encode()).hexdigest()
+        ids, digest = self.table["sample_id"], hashlib.sha256()
+        for start in range(0, len(ids), 100_000):  # in pieces: the ids of SF-XL are half a gigabyte
+            digest.update((b"\n" if start else b"") + "\n".join(ids.iloc[start : start + 100_000].tolist()).encode())
+        return digest.hexdigest()
 
     def image_paths(self) -> list[str]:
         """Absolute path of every image, in row order."""
@@ -114,12 +118,13 @@ def build_manifest(
 
     Args:
         root: folder that `image_path` (and `cloud_path`) are relative to.
-        columns: column name -> sequence of N values or one value for all rows; at least `image_path` or `cloud_path`.
+        columns: column name -> sequence of N values or one value for all rows; at least `image_path` or `cloud_path`. The
+            cloud, where there is one, is what a row is named and sorted by.
         keep_order: keep the given order because an official index array refers to it; otherwise rows are sorted
             byte-wise by path.
     Raises:
         ValueError: for an unknown column, role or position kind, a column of another length, a repeated path, or two
-            paths that differ only by case.
+            paths that differ only by case or by the spelling of accents.
     Spec: datasets §13.1.
     """
     if unknown := set(columns) - COLUMNS:
@@ -129,43 +134,66 @@ def build_manifest(
             f"role must be one of {ROLES} and position_kind one of {POSITION_KINDS}, "
             f"got '{role}' and '{position_kind}'."
         )
-    key = "image_path" if "image_path" in columns else "cloud_path"
+    key = (
+        "cloud_path" if "cloud_path" in columns else "image_path"
+    )  # a submap is its cloud; its image is the nearest one
     if key not in columns:
         raise ValueError("A manifest needs 'image_path' or 'cloud_path'.")
-    n = len(columns[key])
-    table = pd.DataFrame({name: _column(name, values, n) for name, values in columns.items()})
-    if not keep_order:
-        order = np.argsort(np.array([path.encode() for path in table[key]], dtype=object), kind="stable")
-        table = table.iloc[order].reset_index(drop=True)
-    paths = table[key]
+    paths = pa.array(columns[key], pa.large_string())
+    n = len(paths)
     _check_paths(paths, root)
-    table["uid"] = np.arange(n, dtype=np.int64)
-    for name, value in dict(
-        dataset=dataset, variant=variant, split=split, role=role, position_kind=position_kind
-    ).items():
+    table = pd.DataFrame({name: _column(name, values, n) for name, values in columns.items()})
+    if not keep_order and not pc.all(pc.less(paths[:-1], paths[1:])).as_py():
+        order = pc.sort_indices(paths)  # UTF-8 bytes
+        paths, table = paths.take(order), table.iloc[order.to_numpy()].reset_index(drop=True)
+    labels = dict(dataset=dataset, variant=variant, split=split, role=role, position_kind=position_kind)
+    for name, value in labels.items():
         table[name] = pd.Categorical.from_codes(np.zeros(n, np.int8), [value])
-    table["sample_id"] = [f"{dataset}/{split}/{role}/{path}" for path in paths]
+    table["uid"] = np.arange(n, dtype=np.int64)
+    table["sample_id"] = _sample_ids(f"{dataset}/{split}/{role}/", paths).to_pandas()
     return Manifest(table[[*ALWAYS, *(c for c in table.columns if c not in ALWAYS)]], Path(root))
 
 
 def _column(name: str, values: Any, n: int) -> Any:
     if isinstance(values, str) or not hasattr(values, "__len__"):
         values = [values] * n
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        values = values.to_pandas()
     if len(values) != n:
         raise ValueError(f"Column '{name}' has {len(values)} values, expected {n}.")
     if name in FLOATS:
         return np.asarray(values, np.float64)
+    if name in INTEGERS and getattr(values, "dtype", None) == np.int64:
+        return values
     if name in INTEGERS:
         return pd.array(values, dtype="Int64") if any(v is None for v in values) else np.asarray(values, np.int64)
-    return list(values)
+    return values if isinstance(values, pd.Series | np.ndarray) else list(values)
 
 
-def _check_paths(paths: pd.Series, root: Path) -> None:
-    if (repeated := paths[paths.duplicated()]).size:
-        raise ValueError(f"{repeated.size} paths under {root} are listed twice, for instance '{repeated.iloc[0]}'.")
-    folded = paths.str.casefold()
-    if (clash := paths[folded.duplicated()]).size:
+def _sample_ids(prefix: str, paths: pa.LargeStringArray) -> pa.LargeStringArray:
+    """The prefix before every path, in Unicode's composed form: the same list has one hash on every file system."""
+    if not pc.all(pc.string_is_ascii(paths)).as_py():
+        paths = pc.utf8_normalize(paths, "NFC")
+    before, separator = pa.scalar(prefix, pa.large_string()), pa.scalar("", pa.large_string())
+    return pc.binary_join_element_wise(before, paths, separator)
+
+
+def _check_paths(paths: pa.LargeStringArray, root: Path) -> None:
+    if (known := len(pc.unique(paths))) < len(paths):
         raise ValueError(
-            f"{clash.size} paths under {root} differ from another one by case only, for instance "
-            f"'{clash.iloc[0]}'; a case-insensitive file system would merge them."
+            f"{len(paths) - known} paths under {root} are listed twice, for instance '{_first_repeated(paths)}'."
         )
+    if pc.all(pc.string_is_ascii(paths)).as_py():
+        folded = pc.ascii_lower(paths)
+    else:
+        folded = pa.array([text.casefold() for text in pc.utf8_normalize(paths, "NFC").to_pylist()], pa.large_string())
+    if (known := len(pc.unique(folded))) < len(paths):
+        raise ValueError(
+            f"{len(paths) - known} paths under {root} differ from another one by case or by the spelling of accents "
+            f"only, for instance '{_first_repeated(folded, paths)}'; a case-insensitive file system would merge them."
+        )
+
+
+def _first_repeated(keys: pa.LargeStringArray, paths: pa.LargeStringArray | None = None) -> str:
+    row = int(keys.to_pandas().duplicated().to_numpy().argmax())
+    return (keys if paths is None else paths)[row].as_py()

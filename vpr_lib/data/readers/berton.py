@@ -1,24 +1,75 @@
-"""Data sets in the '@' layout: images/{train,val,test}/{database,queries}. Spec: datasets §1.1."""
+"""Data sets in the '@' layout: images/{train,val,test}/{database,queries}. Spec: datasets §1.1, §9."""
 
 from pathlib import Path
 
-from vpr_lib.data.ground_truth import Benchmark
-from vpr_lib.data.readers.folders import read_folders
+from vpr_lib.data.ground_truth import Benchmark, Positives, make_protocol
+from vpr_lib.data.readers.folders import folder_manifest, read_folders
+from vpr_lib.data.readers.names import is_at_name
 
 
-def read_berton(root: Path, split: str = "test", radius_m: float = 25.0, name: str | None = None) -> Benchmark:
+def read_berton(
+    root: Path,
+    split: str = "test",
+    radius_m: float = 25.0,
+    name: str | None = None,
+    queries: str = "queries",
+    dataset: str | None = None,
+    matchable: bool = False,
+) -> Benchmark:
     """One split of a data set in the '@' layout; `gallery` is accepted for `database` (SVOX).
 
+    Args:
+        queries: folder of the queries, for sets that have several (`queries_night`).
+        dataset, matchable: as `read_folders`.
     Raises:
         FileNotFoundError, ValueError: as `read_folders`, or when a name carries no position.
     """
-    folder = Path(root) / "images" / split
-    if not folder.is_dir():
-        folder = Path(root) / split
-    database = next(
-        (folder / part for part in ("database", "gallery") if (folder / part).is_dir()), folder / "database"
+    database, query_folder = split_folders(root, split, queries)
+    name = name or Path(root).name
+    benchmark = read_folders(
+        database, query_folder, radius_m=radius_m, name=name, split=split, dataset=dataset, matchable=matchable
     )
-    benchmark = read_folders(database, folder / "queries", radius_m=radius_m, name=name or Path(root).name, split=split)
     if not benchmark.protocols:
-        raise ValueError(f"{folder}: some names carry no '@easting@northing@' position, so there is no ground truth.")
+        _refuse(benchmark)
     return benchmark
+
+
+def read_mock_pairs(root: Path, split: str = "test", name: str | None = None) -> Benchmark:
+    """A set of image pairs in the '@' layout, where equal mock positions mean the same place (AmsterTime, SPED).
+
+    The card is `<name>@pairs`: same place id, every query counts. Positions say nothing about metres, so none are drawn.
+    """
+    database, query_folder = split_folders(root, split)
+    name = name or Path(root).name
+    sides = [
+        folder_manifest(folder, role, name, split, position_kind="mock_pair")
+        for folder, role in ((database, "db"), (query_folder, "query"))
+    ]
+    if not all("utm_east" in side.table for side in sides):
+        _refuse(Benchmark(name, *sides))
+    same = Positives.from_radius(sides[0].positions(), sides[1].positions(), 0.0)
+    return Benchmark(name, *sides, (make_protocol(*sides, same, name=f"{name}@pairs", dataset=name, rule="place_id"),))
+
+
+def split_folders(root: Path, split: str, queries: str = "queries") -> tuple[Path, Path]:
+    """Database and query folder of a split: below images/<split>/, <split>/ or the root itself."""
+    root = Path(root)
+    folder = next((path for path in (root / "images" / split, root / split) if path.is_dir()), root)
+    names = ("database", "gallery")
+    there = (folder / part for part in names if _has_images(folder / part))
+    return next(there, folder / names[0]), folder / queries
+
+
+def _has_images(folder: Path) -> bool:
+    return folder.is_dir() or (folder.parent / f"{folder.name}_images_paths.txt").is_file()
+
+
+def _refuse(benchmark: Benchmark) -> None:
+    """Name the first image without a position."""
+    for side in (benchmark.database, benchmark.queries):
+        plain = [path for path in side.table["image_path"] if not is_at_name(path)]
+        if plain:
+            raise ValueError(
+                f"{side.root}: some names carry no '@easting@northing@' position ({len(plain)} of {len(side)}, for "
+                f"instance '{plain[0]}'), so there is no ground truth. Remove them, or read the set with `folders`."
+            )

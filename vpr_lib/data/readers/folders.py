@@ -1,15 +1,19 @@
 """Any two folders of images, with or without positions: '@' names, a CSV, or nothing at all."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from vpr_lib.data.ground_truth import Benchmark, Positives, Protocol, make_protocol
-from vpr_lib.data.images import list_images
+from vpr_lib.data.ground_truth import Benchmark, make_protocol
 from vpr_lib.data.manifest import Manifest, build_manifest
-from vpr_lib.data.readers.names import columns_from_names, is_at_name
+from vpr_lib.data.readers.cards import radius_cards
+from vpr_lib.data.readers.geo import utm_columns
+from vpr_lib.data.readers.lists import list_paths, read_csv
+from vpr_lib.data.readers.names import are_at_names, columns_from_names
 from vpr_lib.data.readers.vpr_bench import read_matches
+
+DEGREES, METRES = ("lat", "lon"), ("easting", "northing")
 
 
 def read_folders(
@@ -20,6 +24,8 @@ def read_folders(
     name: str = "folders",
     split: str = "test",
     matches: Path | None = None,
+    dataset: str | None = None,
+    matchable: bool = False,
 ) -> Benchmark:
     """Two folders, searched recursively, as a benchmark.
 
@@ -28,80 +34,68 @@ def read_folders(
     folder. `matches` names a VPR-Bench `ground_truth_new.npy` over the sorted images instead. Without either, the benchmark
     can be retrieved from, not evaluated.
 
+    Args:
+        dataset: name in the manifests; query sets that share one database share it, and so its descriptors.
+        matchable: also a card over the queries that have a positive.
     Raises:
         FileNotFoundError: if a folder or the CSV is absent. ValueError: if a folder holds no image, or the CSV lacks a
             column or an image.
     """
+    dataset = dataset or name
     table = _read_positions(Path(positions)) if positions is not None else None
-    sides = [_side(Path(folder), role, name, split, table) for folder, role in ((database, "db"), (queries, "query"))]
+    sides = [
+        folder_manifest(Path(folder), role, dataset, split, table)
+        for folder, role in ((database, "db"), (queries, "query"))
+    ]
     if matches is not None:
         listed = read_matches(Path(matches), len(sides[1]), len(sides[0]))
-        return Benchmark(name, *sides, (make_protocol(*sides, listed, name="listed", dataset=name, rule="list"),))
-    return Benchmark(name, *sides, _radius_protocol(*sides, radius_m, name))
+        card = make_protocol(*sides, listed, name=f"{name}@listed", dataset=dataset, rule="list")
+        return Benchmark(name, *sides, (card,))
+    return Benchmark(name, *sides, radius_cards(*sides, name, dataset, radius_m, matchable))
 
 
-def _side(folder: Path, role: str, name: str, split: str, table: dict[str, dict[str, float]] | None) -> Manifest:
-    paths = list_images(folder)
+def folder_manifest(
+    folder: Path,
+    role: str,
+    dataset: str,
+    split: str,
+    positions: pd.DataFrame | None = None,
+    position_kind: str | None = None,
+) -> Manifest:
+    """The images of one folder, sorted by path, with positions where their names or a table have them.
+
+    Args:
+        positions: manifest columns of a table, indexed by image.
+        position_kind: what '@' names mean here, where it is neither GPS nor metres.
+    """
+    paths = list_paths(folder)
     if not paths:
         raise ValueError(f"No image under {folder}: expected files ending in .jpg, .png and the like.")
     columns, kind = {"image_path": paths}, "none"
-    if table is not None:
-        columns, kind = {"image_path": paths, **_positions_of(paths, table, folder)}, "gps"
-    elif all(is_at_name(path) for path in paths):
+    if positions is not None:
+        columns, kind = {"image_path": paths, **_positions_of(paths, positions, folder)}, "gps"
+    elif are_at_names(paths):
         columns = columns_from_names(paths)
-        kind = "gps" if "utm_zone" in columns else "local_metric"
-    return build_manifest(folder, name, split, role, columns, position_kind=kind)
+        kind = position_kind or ("gps" if "utm_zone" in columns else "local_metric")
+    return build_manifest(folder, dataset, split, role, columns, position_kind=kind)
 
 
-def _radius_protocol(database: Manifest, queries: Manifest, radius_m: float, name: str) -> tuple[Protocol, ...]:
-    if not (database.has_positions and queries.has_positions):
-        return ()
-    groups = [side.table["utm_zone"].to_numpy() if "utm_zone" in side.table else None for side in (database, queries)]
-    positives = Positives.from_radius(database.positions(), queries.positions(), radius_m, *groups)
-    return (
-        make_protocol(
-            database, queries, positives, name=f"{radius_m:g}m", dataset=name, rule="radius_m", threshold=radius_m
-        ),
-    )
+def _read_positions(path: Path) -> pd.DataFrame:
+    has = set(read_csv(path, ()).columns)
+    known = next((pair for pair in (METRES, DEGREES) if {"image", *pair} <= has), None)
+    if known is None:
+        raise ValueError(f"{path} needs the columns image and easting, northing (or lat, lon); it has {sorted(has)}.")
+    table = read_csv(path, ("image", *known), text=("image",), numbers=known)
+    if (again := table["image"].duplicated()).any():
+        raise ValueError(f"{path} names '{table['image'][again].iloc[0]}' twice.")
+    first, second = (table[column].to_numpy(np.float64) for column in known)
+    columns = {"utm_east": first, "utm_north": second} if known == METRES else utm_columns(first, second)
+    return pd.DataFrame(columns, index=table["image"])
 
 
-def _read_positions(path: Path) -> dict[str, dict[str, float]]:
-    if not path.is_file():
-        raise FileNotFoundError(f"No file of positions {path}.")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        columns = {column.strip().lower() for column in reader.fieldnames or []}
-        if "image" not in columns or not ({"easting", "northing"} <= columns or {"lat", "lon"} <= columns):
-            raise ValueError(
-                f"{path} needs the columns image and easting, northing (or lat, lon); it has {sorted(columns)}."
-            )
-        rows = [{key.strip().lower(): value for key, value in row.items() if key} for row in reader]
-    try:
-        return {
-            row["image"]: {k: float(row[k]) for k in ("easting", "northing", "lat", "lon") if row.get(k)}
-            for row in rows
-        }
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def _positions_of(paths: list[str], table: dict[str, dict[str, float]], folder: Path) -> dict[str, object]:
-    if missing := [path for path in paths if path not in table]:
+def _positions_of(paths: list[str], table: pd.DataFrame, folder: Path) -> dict[str, object]:
+    if missing := [path for path in paths if path not in table.index]:
         raise ValueError(
             f"{len(missing)} images under {folder} have no row in the file of positions, for instance '{missing[0]}'."
         )
-    rows = [table[path] for path in paths]
-    if "easting" in rows[0]:
-        return {"utm_east": [r["easting"] for r in rows], "utm_north": [r["northing"] for r in rows]}
-    import utm
-
-    lat, lon = np.array([r["lat"] for r in rows]), np.array([r["lon"] for r in rows])
-    converted = [utm.from_latlon(*point) for point in zip(lat, lon)]
-    return {
-        "lat": lat,
-        "lon": lon,
-        "utm_east": [c[0] for c in converted],
-        "utm_north": [c[1] for c in converted],
-        "utm_zone": [c[2] for c in converted],
-        "utm_band": [c[3] for c in converted],
-    }
+    return {column: values.to_numpy() for column, values in table.loc[paths].items()}

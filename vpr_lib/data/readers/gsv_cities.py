@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from vpr_lib.data.manifest import Manifest, build_manifest
+from vpr_lib.data.readers.lists import read_csv
 
 CITIES = (  # the order of the MixVPR training script; it decides the order of in-city batches
     *("Bangkok", "BuenosAires", "LosAngeles", "MexicoCity", "OSL", "Rome", "Barcelona", "Chicago", "Madrid", "Miami"),
@@ -55,9 +56,7 @@ def read_gsv_cities(root: Path, cities: list[str] | None = None, name: str = "gs
 
 def _read_city(root: Path, city: str) -> pd.DataFrame:
     path = root / "Dataframes" / f"{city}.csv"
-    table = pd.read_csv(path, dtype={"lat": str, "lon": str, "panoid": str, "city_id": str}, keep_default_na=False)
-    if missing := [column for column in COLUMNS if column not in table]:
-        raise ValueError(f"{path} lacks the columns {missing}; it has {list(table.columns)}.")
+    table = read_csv(path, COLUMNS, text=("lat", "lon", "panoid", "city_id"))
     name = [image_name(*row) for row in table[list(COLUMNS)].itertuples(index=False)]
     return table.assign(image_path=[f"Images/{city}/{file}" for file in name])
 

@@ -9,31 +9,45 @@ from vpr_lib.data.ground_truth import Benchmark, Positives, make_protocol
 from vpr_lib.data.images import list_images
 from vpr_lib.data.manifest import build_manifest
 from vpr_lib.data.pickles import load_array
+from vpr_lib.data.readers.arrays import read_arrays
 
 log = logging.getLogger(__name__)
+TRUTH = "ground_truth_new.npy"
 
 
-def read_vpr_bench(root: Path, name: str | None = None) -> Benchmark:
-    """A VPR-Bench data set.
+def read_vpr_bench(
+    root: Path, name: str | None = None, metadata: Path | None = None, arrays: str | None = None, card: str = "listed"
+) -> Benchmark:
+    """A VPR-Bench data set: `ref/`, `query/` and `ground_truth_new.npy`.
 
     The ground truth is an object array (N, 2): query index, list of acceptable reference indices. `[-1]` marks a query
     without a match; it stays in the denominator. Indices beyond the references (17 Places, GardensPoint) are dropped
     with a warning that counts them.
 
+    Args:
+        arrays: stem of the three arrays that GSV-Cities and SALAD ship for the same images (`SPED_dbImages.npy`,
+            `SPED_qImages.npy`, `SPED_gt.npy`); they are read where there is no `ground_truth_new.npy`.
+        metadata: folder of the arrays, default the root.
+        card: second half of the card's name, `<name>@listed`.
     Raises:
         FileNotFoundError: if a folder or the ground truth is absent. ValueError: if the ground truth does not describe
             these images (another number of queries, nothing left after dropping).
     """
     root = Path(root)
     name = name or root.name
+    fields = dict(name=f"{name}@{card}", dataset=name, rule="list")
+    if arrays is not None and not (root / TRUTH).is_file() and (Path(metadata or root) / f"{arrays}_gt.npy").is_file():
+        files = [f"{arrays}_{part}.npy" for part in ("dbImages", "qImages", "gt")]
+        return read_arrays(root, files, name, metadata, **fields)
     references, queries = list_images(root / "ref"), list_images(root / "query")
     if not references or not queries:
         raise ValueError(f"{root}: {len(references)} images in ref/ and {len(queries)} in query/; both need some.")
-    positives = read_matches(root / "ground_truth_new.npy", len(queries), len(references))
-    database = build_manifest(root, name, "test", "db", {"image_path": [f"ref/{path}" for path in references]})
-    query_table = build_manifest(root, name, "test", "query", {"image_path": [f"query/{path}" for path in queries]})
-    protocol = make_protocol(database, query_table, positives, name="listed", dataset=name, rule="list")
-    return Benchmark(name, database, query_table, (protocol,))
+    positives = read_matches(root / TRUTH, len(queries), len(references))
+    sides = [
+        build_manifest(root, name, "test", role, {"image_path": [f"{folder}/{path}" for path in paths]})
+        for role, folder, paths in (("db", "ref", references), ("query", "query", queries))
+    ]
+    return Benchmark(name, *sides, (make_protocol(*sides, positives, **fields),))
 
 
 def read_matches(path: Path, n_queries: int, n_references: int) -> Positives:

@@ -1,0 +1,41 @@
+"""Degrees to UTM metres, so that neighbours stay neighbours. Spec: datasets §13.3 rule 1."""
+
+import numpy as np
+
+ONE_ZONE_DEG = 6.0  # a set no wider than a zone is converted in one zone, wherever the border runs
+
+
+def utm_columns(lat: np.ndarray, lon: np.ndarray) -> dict[str, object]:
+    """Manifest columns lat, lon, utm_east, utm_north (metres), utm_zone and utm_band of N positions in degrees.
+
+    A set that is at most six degrees wide is converted in the zone of its middle: two images on either side of a zone
+    border, or of the equator, are neighbours, and in zones of their own they would never be compared.
+
+    Raises:
+        ValueError: for a latitude beyond 80° S or 84° N, or a longitude beyond 180°, with the row.
+    """
+    import utm
+
+    lat, lon = np.asarray(lat, np.float64), np.asarray(lon, np.float64)
+    good = (lat >= -80) & (lat <= 84) & (np.abs(lon) <= 180)
+    if not good.all():
+        row = int((~good).argmax())
+        raise ValueError(
+            f"Row {row}: latitude {lat[row]:g}, longitude {lon[row]:g} is no position in degrees; expected -80 to 84 and "
+            "-180 to 180, latitude first."
+        )
+    if np.ptp(lon) > ONE_ZONE_DEG:
+        converted = [utm.from_latlon(*point) for point in zip(lat, lon)]
+        east, north, zone, band = (np.array(values) for values in zip(*converted))
+    else:
+        zone, band = utm_zone(lat, lon)
+        east, north, _, _ = utm.from_latlon(lat, lon, force_zone_number=zone, force_northern=bool(np.median(lat) >= 0))
+    return {"lat": lat, "lon": lon, "utm_east": east, "utm_north": north, "utm_zone": zone, "utm_band": band}
+
+
+def utm_zone(lat: np.ndarray, lon: np.ndarray) -> tuple[int, str]:
+    """Zone number and band letter of the middle of some positions."""
+    import utm
+
+    middle = float(np.median(lat)), float(np.median(lon))
+    return utm.latlon_to_zone_number(*middle), utm.latitude_to_zone_letter(middle[0])

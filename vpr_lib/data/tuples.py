@@ -1,0 +1,169 @@
+"""Training by tuples: a query, images of its place, and images that surely show another one. Spec: datasets §1.3, §13.2."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from vpr_lib.data.ground_truth import Positives
+from vpr_lib.data.manifest import Manifest
+from vpr_lib.seeds import derive_seed
+
+
+@dataclass(frozen=True)
+class TupleSet:
+    """What a query may be pulled towards and must not be pushed from.
+
+    `positives` (the inner radius, 10 m) may serve as positives; everything outside `non_negatives` (25 m, Oxford 50 m) as a
+    negative; the ring between the two is neither. For sets where every image is query and database, pass one manifest
+    twice.
+    """
+
+    database: Manifest
+    queries: Manifest
+    positives: Positives
+    non_negatives: Positives
+
+    def __post_init__(self) -> None:
+        inner, outer = self.positives, self.non_negatives
+        if (len(inner), inner.n_database) != (len(outer), outer.n_database):
+            raise ValueError(
+                f"Positives are {len(inner)} x {inner.n_database}, non-negatives {len(outer)} x {outer.n_database}."
+            )
+        inside = outer.contains(inner.rows, inner.indices)
+        if not inside.all():
+            raise ValueError(
+                f"{int((~inside).sum())} positives are not among the non-negatives, the first is database image "
+                f"{int(inner.indices[inside.argmin()])} of query {int(inner.rows[inside.argmin()])}: they could be drawn "
+                "as negatives of the same query."
+            )
+
+    @cached_property
+    def usable(self) -> np.ndarray:
+        """Queries with at least one positive and one negative, int64, rising; training takes only these."""
+        counts = self.non_negatives.counts
+        return np.flatnonzero((self.positives.counts > 0) & (counts < self.non_negatives.n_database))
+
+    def are_negatives(self, query: int, database: np.ndarray) -> np.ndarray:
+        """Which of some database images may be negatives of a query, bool, as long as `database`."""
+        return ~np.isin(database, self.non_negatives[query])
+
+    def draw_negatives(self, query: int, count: int, rng: np.random.Generator) -> np.ndarray:
+        """`count` different negatives at random, int64; all there are when that is fewer.
+
+        Drawn without listing the database: near images are skipped over by their rank.
+        """
+        near = self.non_negatives[query].astype(np.int64)
+        available = self.non_negatives.n_database - len(near)
+        ranks = np.sort(rng.choice(available, min(count, available), replace=False))
+        # the k-th image that is not near: k plus the near images at or before it
+        return ranks + np.searchsorted(near - np.arange(len(near)), ranks, side="right")
+
+
+def radius_tuples(
+    database: Manifest,
+    queries: Manifest,
+    positive_m: float = 10.0,
+    non_negative_m: float = 25.0,
+    group: str | None = None,
+) -> TupleSet:
+    """Tuples by distance: positives within `positive_m`, no negatives within `non_negative_m`, both thresholds included.
+
+    A query is never its own positive, nor its own negative, when both sides are one manifest.
+
+    Args:
+        group: column whose values are never compared (`city`); images of another group are negatives.
+    Raises:
+        ValueError: if the radii are not in order, or a side has no positions in metres.
+    """
+    if not 0 < positive_m <= non_negative_m:
+        raise ValueError(f"Expected 0 < positive_m <= non_negative_m, got {positive_m:g} and {non_negative_m:g}.")
+    rings = radius_rings(database, queries, (positive_m, non_negative_m), group)
+    positives = rings[positive_m]
+    if database.list_hash == queries.list_hash:
+        positives = positives.where(positives.rows != positives.indices)
+    return TupleSet(database, queries, positives, rings[non_negative_m])
+
+
+def radius_rings(
+    database: Manifest, queries: Manifest, radii_m: Sequence[float] = (10.0, 25.0, 50.0), group: str | None = None
+) -> dict[float, Positives]:
+    """All pairs within each of some radii, the threshold included; what lies between two of them is a ring.
+
+    Raises:
+        ValueError: when a side has no positions in metres: mock and frame coordinates only look like some.
+    """
+    for side in (database, queries):
+        if not side.has_positions:
+            raise ValueError(
+                f"The {len(side)} images under {side.root} have no positions in metres, so no radius applies."
+            )
+    column = group or ("utm_zone" if all("utm_zone" in side.table for side in (database, queries)) else None)
+    groups = [side.table[column].to_numpy() if column else None for side in (database, queries)]
+    return {
+        radius: Positives.from_radius(database.positions(), queries.positions(), radius, *groups) for radius in radii_m
+    }
+
+
+@dataclass(frozen=True)
+class TupleSampler:
+    """Random tuples, different in every epoch and the same for a seed; mining by descriptors starts from the same sets.
+
+    Args:
+        negatives: how many per tuple.
+        weights: probability of a query relative to others, (Q,), as MSLS gives to night and sideways ones; default equal,
+            and then every usable query comes once per epoch.
+        rank, world_size: every process takes every world_size-th tuple.
+    """
+
+    tuples: TupleSet
+    negatives: int = 5
+    seed: int = 1
+    weights: np.ndarray | None = None
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        if not len(self.tuples.usable):
+            raise ValueError(
+                f"None of the {len(self.tuples.queries)} queries has both a positive and a negative; widen the inner radius."
+            )
+
+    def __len__(self) -> int:
+        """Tuples per epoch and process; the last ones that do not fill all processes are dropped."""
+        return len(self.tuples.usable) // self.world_size
+
+    def epoch(self, epoch: int) -> list[tuple[int, int, np.ndarray]]:
+        """(query, positive, negatives int64) for every tuple of the epoch."""
+        rng = np.random.default_rng(derive_seed("tuples", self.seed, epoch))
+        order = self._order(rng)[: len(self) * self.world_size][self.rank :: self.world_size]
+        return [self._draw(int(query), epoch) for query in order]
+
+    def _order(self, rng: np.random.Generator) -> np.ndarray:
+        usable = self.tuples.usable
+        if self.weights is None:
+            return rng.permutation(usable)
+        chances = np.asarray(self.weights, np.float64)[usable]
+        return rng.choice(usable, len(usable), p=chances / chances.sum())
+
+    def _draw(self, query: int, epoch: int) -> tuple[int, int, np.ndarray]:
+        rng = np.random.default_rng(derive_seed("tuple", self.seed, epoch, query))
+        positive = int(rng.choice(self.tuples.positives[query]))
+        return query, positive, self.tuples.draw_negatives(query, self.negatives, rng)
+
+
+Condition = Literal["night", "sideways"]
+
+
+def condition_weights(queries: Manifest, conditions: Sequence[Condition] = ("night", "sideways")) -> np.ndarray:
+    """The official MSLS weights, float64 (Q,): 1, plus Q / n for each condition that a query has and n queries have.
+
+    Spec: datasets §4.
+    """
+    weights = np.ones(len(queries))
+    for condition in conditions:
+        has = np.array([condition in words for words in queries.table["conditions"]])
+        weights[has] += len(queries) / max(1, has.sum())
+    return weights
