@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vpr_lib.provenance import git_state
+from vpr_lib.paths import git_state
 from vpr_lib.results.records import Run, read_records, write_records
 from vpr_lib.results.statistics import mcnemar, wilson_interval
 from vpr_lib.results.tables import MixedProtocols, compare, recall_table

@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vpr_lib.data.ground_truth import Benchmark
-from vpr_lib.paths import atomic_path
-from vpr_lib.provenance import git_state
+from vpr_lib.paths import atomic_path, git_state
 from vpr_lib.retrieval.metrics import distances_m
 from vpr_lib.retrieval.protocol import Scored
 

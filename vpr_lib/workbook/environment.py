@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vpr_lib import paths
-from vpr_lib.provenance import git_state
+from vpr_lib.paths import git_state
 
 _CPU_FLAGS = (
     "avx2",

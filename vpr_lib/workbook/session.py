@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from vpr_lib import paths
 from vpr_lib.config import NotebookSettings, Profile, load_profile
-from vpr_lib.provenance import git_state
+from vpr_lib.paths import git_state
 from vpr_lib.workbook import show
 from vpr_lib.workbook.sentinel import (
     Checked,
