@@ -77,7 +77,7 @@ class RunPairs:
                 for q in range(n) for d in range(n) if q != d
             }  # fmt: skip
         stored = ProtocolCard.model_validate(about["card"])
-        made = make_run_pairs(about["name"], about["runs"], databases, rows, positives, **_own_fields(stored))
+        made = make_run_pairs(about["name"], about["runs"], databases, rows, positives, _own_fields(stored))
         if made.card != stored:
             raise ValueError(f"{folder}: matches and tables do not belong together; prepare the data set again.")
         return made
@@ -89,9 +89,9 @@ def make_run_pairs(
     databases: tuple[Manifest, ...],
     query_rows: tuple[np.ndarray, ...],
     positives: Mapping[tuple[int, int], Positives],
-    **card_fields: object,
+    card: Mapping[str, object],
 ) -> RunPairs:
-    """Run pairs whose card carries the hashes of what it was built from.
+    """Run pairs whose card, with the fields in `card`, carries the hashes of what it was built from.
 
     Raises:
         ValueError: when the matches of a pair are missing or do not fit its runs.
@@ -104,13 +104,13 @@ def make_run_pairs(
             raise ValueError(
                 f"{name}: queries of {runs[query]} in {runs[database]} need matches of {expected[0]} x {expected[1]}, got {came}."
             )
-    card = ProtocolCard(
+    full = ProtocolCard(
         database_hash=_hash(database.list_hash for database in databases),
         query_hash=_hash(rows.astype(np.int64).tobytes().hex() for rows in query_rows),
         positives_hash=_hash(positives[pair].hash for pair in sorted(positives)),
-        **card_fields,
+        **card,
     )
-    return RunPairs(name, tuple(runs), tuple(databases), tuple(query_rows), positives, card)
+    return RunPairs(name, tuple(runs), tuple(databases), tuple(query_rows), positives, full)
 
 
 def _own_fields(card: ProtocolCard) -> dict[str, object]:

@@ -1,14 +1,17 @@
 """Training by tuples: a query, images of its place, and images that surely show another one. Spec: datasets §1.3, §13.2."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from vpr_lib.data.ground_truth import Positives
 from vpr_lib.data.manifest import Manifest
+from vpr_lib.paths import atomic_path, write_text
 from vpr_lib.seeds import derive_seed
 
 
@@ -39,6 +42,36 @@ class TupleSet:
                 f"{int(inner.indices[inside.argmin()])} of query {int(inner.rows[inside.argmin()])}: they could be drawn "
                 "as negatives of the same query."
             )
+
+    def save(self, folder: Path) -> Path:
+        """Write tables and pairs below `folder`; `load` reads them back."""
+        folder = Path(folder)
+        self.database.save(folder / "database.parquet")
+        if own := self.queries is not self.database:
+            self.queries.save(folder / "queries.parquet")
+        pairs = {"positives": self.positives, "non_negatives": self.non_negatives}
+        arrays = {
+            f"{name}_{part}": getattr(found, part) for name, found in pairs.items() for part in ("indptr", "indices")
+        }
+        with atomic_path(folder / "tuples.npz") as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        roots = [str(side.root) for side in (self.database, self.queries)]
+        write_text(folder / "tuples.json", json.dumps({"roots": roots, "own_queries": own}))
+        return folder
+
+    @classmethod
+    def load(cls, folder: Path) -> "TupleSet":
+        """Read what `save` wrote (ValueError if a table was edited)."""
+        folder = Path(folder)
+        about = json.loads((folder / "tuples.json").read_text())
+        database = Manifest.load(folder / "database.parquet", about["roots"][0])
+        queries = Manifest.load(folder / "queries.parquet", about["roots"][1]) if about["own_queries"] else database
+        with np.load(folder / "tuples.npz", allow_pickle=False) as arrays:
+            pairs = [
+                Positives(arrays[f"{name}_indptr"], arrays[f"{name}_indices"], len(database))
+                for name in ("positives", "non_negatives")
+            ]
+        return cls(database, queries, *pairs)
 
     @cached_property
     def usable(self) -> np.ndarray:

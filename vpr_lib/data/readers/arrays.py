@@ -1,6 +1,6 @@
 """Names and matches as NumPy arrays, the form of GSV-Cities, SALAD and OpenVPRLab. Spec: datasets §3, §4, §8."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +42,7 @@ def read_arrays(
     split: str = "test",
     folders: Sequence[str] = ("",),
     kept: str | None = None,
-    **card: object,
+    card: Mapping[str, object] | None = None,
 ) -> Benchmark:
     """A benchmark from three arrays: database names, query names, matches; the order of the arrays is kept.
 
@@ -64,7 +64,7 @@ def read_arrays(
         for role, listed in zip(("db", "query"), names)
     ]
     positives = read_truth(folder / files[2], len(names[1]), len(names[0]))
-    card = dict(name=f"{name}@listed", dataset=dataset, rule="list") | card
+    card = dict(name=f"{name}@listed", dataset=dataset, rule="list") | dict(card or {})
     return Benchmark(name, *sides, (make_protocol(*sides, positives, **card),))
 
 

@@ -1,5 +1,6 @@
 """The `dbStruct` MATLAB files of NetVLAD, read by field name: the fields stand in another order in every set. Spec: §1.2."""
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def read_db_struct(path: Path) -> DbStruct:
 
 def _load(path: Path) -> object:
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     if not path.is_file():
         raise FileNotFoundError(
@@ -59,7 +61,7 @@ def _load(path: Path) -> object:
         )
     try:
         content = loadmat(path, squeeze_me=True, struct_as_record=False)
-    except (ValueError, NotImplementedError, TypeError, EOFError, OSError) as error:
+    except (MatReadError, zlib.error, ValueError, NotImplementedError, TypeError, EOFError, OSError) as error:
         raise ValueError(f"{path} is not a MATLAB 5 file (damaged, or saved with -v7.3): {error}") from error
     if "dbStruct" not in content:
         held = sorted(key for key in content if not key.startswith("__"))

@@ -45,7 +45,8 @@ def read_msls(
     Validation carries several cards over one set of rankings. `<name>@740`: the subtask's queries that have a positive
     within 25 m, the official protocol (740 for subtask `all`); `@747` keeps the seven that have none. `@11k` and
     `@11k_matchable`: all queries that are no panoramas, as in the '@' layout. The database is the subtask's; where that is
-    not the whole database, the 11k cards would be searched in too little and are left out.
+    not the whole database, the 11k cards would be searched in too little and are left out. Other subtasks than `all` have
+    `@matchable` and `@listed` in place of the first two.
 
     Training has `<name>@10m` (the official positives) and `<name>@25m`, every query counts. Test cities have no positions
     and so no card, unless their `postprocessed.csv` is there.
@@ -67,12 +68,18 @@ def read_msls(
     if split == "train":
         return Benchmark(name, database.manifest, queries.manifest, _train_cards(name, database, queries))
     whole = bool(database.in_subtask.all())
+    for side, what in ((database, "database"), (queries, "query")):
+        if not side.in_subtask.any():
+            raise ValueError(f"{name}: no {what} image of {', '.join(cities)} is in the subtask '{subtask}'.")
     searched = database.manifest if whole else database.manifest.take(np.flatnonzero(database.in_subtask))
     if not (searched.has_positions and queries.manifest.has_positions):
         return Benchmark(name, searched, queries.manifest.take(np.flatnonzero(queries.in_subtask)))
     if not whole:
-        log.info("%s: %d of %d database images are in the subtask", name, len(searched), len(database.manifest))
-    return Benchmark(name, searched, queries.manifest, _cards(name, searched, queries, whole, len(cities) > 1))
+        log.warning("%s: the subtask holds %d of %d database images, so there are no 11k cards over it", name, len(searched),
+                    len(database.manifest))  # fmt: skip
+    labels = ("740", "747") if subtask == "all" else ("matchable", "listed")
+    cards = _cards(name, searched, queries, labels, whole, joint=len(cities) > 1)
+    return Benchmark(name, searched, queries.manifest, cards)
 
 
 def read_msls_per_city(root: Path, split: str = "val", subtask: str = "all") -> dict[str, Benchmark]:
@@ -115,13 +122,15 @@ def _train_cards(name: str, database: Side, queries: Side) -> tuple[Protocol, ..
     )  # fmt: skip
 
 
-def _cards(name: str, database: Manifest, queries: Side, whole: bool, joint: bool) -> tuple[Protocol, ...]:
+def _cards(
+    name: str, database: Manifest, queries: Side, labels: tuple[str, str], whole: bool, joint: bool
+) -> tuple[Protocol, ...]:
     positives = radius_positives(database, queries.manifest, 25.0, "city")
     found = positives.counts > 0
-    masks = {"740": (queries.in_subtask & found, "with_positive"), "747": (queries.in_subtask, "all")}
+    masks = {labels[0]: (queries.in_subtask & found, "with_positive"), labels[1]: (queries.in_subtask, "all")}
     if whole:
         masks |= {"11k": (np.ones(len(found), bool), "all"), "11k_matchable": (found, "with_positive")}
-    if not masks["740"][0].any():
+    if not masks[labels[0]][0].any():
         raise ValueError(f"{name}: no query of the subtask has a database image within 25 m.")
     return tuple(
         make_protocol(

@@ -35,7 +35,7 @@ def read_msls_val(root: Path, metadata: Path | None = None) -> Benchmark:
     found = first_file(Path(metadata or root), list(RELEASES), f"msls_val (nor train_val/{CITIES['val'][0]})")
     *files, kept = RELEASES[found.name]
     card = dict(name=f"{name}@740", rule="radius_m", threshold=25.0, denominator="with_positive")
-    return read_arrays(root, files, name, metadata, dataset="msls", split="val", kept=kept, **card)
+    return read_arrays(root, files, name, metadata, dataset="msls", split="val", kept=kept, card=card)
 
 
 def read_official_matches(folder: Path, n_database: int) -> tuple[list[str], list[str], Positives]:

@@ -50,7 +50,7 @@ def read_pittsburgh(
         return _from_mat(Path(root), found, name, split)
     files = (f"{name}_dbImages.npy", f"{name}_qImages.npy", found.name)
     card = dict(name=f"{name}@25m", rule="radius_m", threshold=25.0)
-    return read_arrays(root, files, name, folder, split=split, folders=DATABASE_FOLDERS, **card)
+    return read_arrays(root, files, name, folder, split=split, folders=DATABASE_FOLDERS, card=card)
 
 
 def read_patchnetvlad(

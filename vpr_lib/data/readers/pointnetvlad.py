@@ -87,7 +87,7 @@ def read_evaluation_pickles(root: Path, layout: Layout, prefix: str, radius_m: f
         (q, d): _matches(queries[q], d, len(manifests[d]), f"{files[1]}, run {names[q]}", names[d])
         for q in range(len(names)) for d in range(len(names)) if q != d
     }  # fmt: skip
-    return make_run_pairs(prefix, names, manifests, rows, positives, **run_card(prefix, layout.dataset, radius_m))
+    return make_run_pairs(prefix, names, manifests, rows, positives, run_card(prefix, layout.dataset, radius_m))
 
 
 def read_training_pickle(root: Path, layout: Layout, file: str, candidates: int = 1) -> TupleSet:

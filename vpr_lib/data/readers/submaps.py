@@ -192,7 +192,7 @@ def build_run_pairs(
         (q, d): Positives.from_radius(databases[d].positions(), databases[q].positions()[rows[q]], radius_m)
         for q in range(len(runs)) for d in range(len(runs)) if q != d
     }  # fmt: skip
-    return make_run_pairs(name, runs, databases, rows, positives, **run_card(name, layout.dataset, radius_m))
+    return make_run_pairs(name, runs, databases, rows, positives, run_card(name, layout.dataset, radius_m))
 
 
 def run_card(name: str, dataset: str, radius_m: float | None) -> dict[str, object]:

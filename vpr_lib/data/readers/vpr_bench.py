@@ -38,7 +38,7 @@ def read_vpr_bench(
     fields = dict(name=f"{name}@{card}", dataset=name, rule="list")
     if arrays is not None and not (root / TRUTH).is_file() and (Path(metadata or root) / f"{arrays}_gt.npy").is_file():
         files = [f"{arrays}_{part}.npy" for part in ("dbImages", "qImages", "gt")]
-        return read_arrays(root, files, name, metadata, **fields)
+        return read_arrays(root, files, name, metadata, card=fields)
     references, queries = list_images(root / "ref"), list_images(root / "query")
     if not references or not queries:
         raise ValueError(f"{root}: {len(references)} images in ref/ and {len(queries)} in query/; both need some.")

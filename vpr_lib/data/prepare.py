@@ -1,0 +1,116 @@
+"""Data sets read once and kept as Parquet: where they lie, and when what is kept still fits the folder it came from."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vpr_lib.data.ground_truth import BUILDER_VERSION, Benchmark
+from vpr_lib.data.manifest import Manifest
+from vpr_lib.data.run_pairs import RunPairs
+from vpr_lib.data.tuples import TupleSet
+from vpr_lib.paths import cache_root, write_text
+
+Content = Benchmark | Manifest | RunPairs | TupleSet
+STAMP = "stamp.json"
+
+
+def prepared_folder(name: str) -> Path:
+    """Where a prepared data set is kept."""
+    return cache_root() / "benchmarks" / name
+
+
+def manifests_of(content: Content) -> dict[str, Manifest]:
+    """The tables of a data set by what they are: database and queries, train, or one per run."""
+    if isinstance(content, Benchmark):
+        return {"database": content.database, "queries": content.queries}
+    if isinstance(content, RunPairs):
+        return dict(zip(content.runs, content.databases))
+    if isinstance(content, TupleSet):
+        same = content.database is content.queries
+        return {"train": content.database} if same else {"database": content.database, "queries": content.queries}
+    return {"train": content}
+
+
+def save_prepared(name: str, content: Content, root: Path, reading: dict[str, Any], metadata: Sequence[str]) -> Path:
+    """Keep a data set with a stamp of what it was read from; the stamp comes last, so half of one is never believed.
+
+    Args:
+        reading: reader and arguments; read with others, it is another set.
+        metadata: patterns of the files that the reader looks at, relative to the root.
+    """
+    folder = prepared_folder(name)
+    (folder / STAMP).unlink(missing_ok=True)
+    if isinstance(content, Manifest):
+        content.save(folder / "manifest.parquet")
+    else:
+        content.save(folder)
+    stamp = {"root": str(root), "reading": reading, "code": code_version(), "metadata": list(metadata),
+             "files": _files(root, metadata), "folders": _folders(content)}  # fmt: skip
+    write_text(folder / STAMP, json.dumps(stamp, indent=1))
+    return folder
+
+
+def load_prepared(name: str, kind: type[Content], root: Path, reading: dict[str, Any]) -> Content | None:
+    """What was kept under that name, or None when there is nothing or it does not fit any more: another root, reader or
+    code, a table of the data set that changed, an image folder in which files came or went."""
+    folder = prepared_folder(name)
+    try:
+        stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
+        fits = (
+            (stamp["root"], stamp["reading"], stamp["code"])
+            == (str(root), json.loads(json.dumps(reading)), code_version())
+            and stamp["files"] == _files(root, stamp["metadata"])
+            and all(_changed(place) == when for place, when in stamp["folders"].items())
+        )
+    except (OSError, ValueError, KeyError):
+        return None
+    if not fits:
+        return None
+    return Manifest.load(folder / "manifest.parquet", root) if kind is Manifest else kind.load(folder)
+
+
+@lru_cache(maxsize=1)
+def code_version() -> str:
+    """16 hex digits over the code that reads data sets: other code, read again."""
+    here = Path(__file__).parent
+    sources = [*sorted((here / "readers").glob("*.py")), *(here / f"{name}.py" for name in _PARTS)]
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()[:16] + f"-{BUILDER_VERSION}"
+
+
+_PARTS = ("manifest", "ground_truth", "run_pairs", "tuples", "pickles")
+
+
+def _files(root: Path, patterns: Iterable[str]) -> dict[str, list[int]]:
+    """Size and time of every file that matches, by its path below the root."""
+    found = {path for pattern in patterns for path in Path(root).glob(pattern) if path.is_file()}
+    return {str(path.relative_to(root)): [path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(found)}
+
+
+def _folders(content: Content) -> dict[str, int | None]:
+    """Time of last change of every folder that holds a listed file, and of those above up to the root."""
+    found: dict[str, int | None] = {}
+    for manifest in manifests_of(content).values():
+        for column in ("image_path", "cloud_path"):
+            if column in manifest.table:
+                paths = pa.array(manifest.table[column], pa.large_string())
+                parents = pc.unique(pc.replace_substring_regex(paths, r"/?[^/]*$", "")).to_pylist()
+                found |= {place: None for parent in parents for place in _above(manifest.root, parent)}
+    return {place: _changed(place) for place in sorted(found)}
+
+
+def _above(root: Path, parent: str) -> list[str]:
+    steps = parent.split("/") if parent else []
+    return [str(Path(root, *steps[:depth])) for depth in range(len(steps) + 1)]
+
+
+def _changed(place: str) -> int | None:
+    try:
+        return Path(place).stat().st_mtime_ns
+    except OSError:
+        return None
