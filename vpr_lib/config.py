@@ -50,10 +50,10 @@ class Claim(Strict):
         return self.at_most is None or value <= self.at_most
 
     def target(self) -> str:
-        """The target in words, for tables: '0.882 ± 0.010' or '≥ 0.050'."""
-        parts = [] if self.expected is None else [f"{self.expected:.3f} ± {self.tolerance:.3f}"]
-        parts += [] if self.at_least is None else [f"≥ {self.at_least:.3f}"]
-        parts += [] if self.at_most is None else [f"≤ {self.at_most:.3f}"]
+        """The target in words, for tables: '0.882 ± 0.01' or '≥ 0.05'."""
+        parts = [] if self.expected is None else [f"{self.expected:.5g} ± {self.tolerance:.3g}"]
+        parts += [] if self.at_least is None else [f"≥ {self.at_least:.5g}"]
+        parts += [] if self.at_most is None else [f"≤ {self.at_most:.5g}"]
         return ", ".join(parts)
 
 

@@ -12,9 +12,10 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 def _register() -> None:
     if app.registered_commands:
         return
-    from vpr_lib.cli import evaluate, models, retrieve, run, train
+    from vpr_lib.cli import evaluate, models, recalls, retrieve, run, train
 
-    for module in (run, evaluate, retrieve, train, models):
+    run.register(app, after=recalls.print_recalls)
+    for module in (evaluate, retrieve, train, models):
         module.register(app)
 
 

@@ -11,6 +11,7 @@ from vpr_lib.cli.common import Device, JsonFile, choose_device, write_json
 
 def register(app: typer.Typer) -> None:
     app.command()(train)
+    app.command("toy-start")(toy_start)
 
 
 def train(
@@ -55,3 +56,22 @@ def _apply(values: dict, change: str) -> None:
     if not isinstance(values, dict) or (last not in values and parents[:1] != ["model_changes"]):
         raise ValueError(f"--set {change}: the recipe has no field '{name}'.")
     values[last] = yaml.safe_load(text)
+
+
+def toy_start(
+    backbone: Annotated[str, typer.Argument(help="A toy backbone; its recipe is toy_start_<backbone>.")] = "tinyresnet",
+    device: Device = "auto",
+) -> None:
+    """Make the committed starting point of a toy backbone, on generated streets that no other set uses."""
+    from vpr_lib.models.checkpoints import save_weights, toy_start_path
+    from vpr_lib.paths import cache_root, git_state
+    from vpr_lib.training.recipes import load_experiment
+    from vpr_lib.training.recipes import train as run
+
+    experiment = load_experiment(f"toy_start_{backbone}")
+    model, result = run(experiment, cache_root() / "training" / f"toy_start_{backbone}", choose_device(device))
+    best = max(result.history, key=lambda row: row["recall@1"])
+    about = {"what": f"starting point of {backbone} for the toy city, fp16", "recipe": experiment.model_dump(), "git": git_state(),
+             "trained_with": experiment.model, "best_epoch": best}  # fmt: skip
+    path = save_weights(model.backbone, toy_start_path(backbone), about, half=True)
+    typer.echo(f"{path}: {path.stat().st_size / 1e6:.2f} MB, validation R@1 {100 * best['recall@1']:.1f} %")

@@ -119,10 +119,15 @@ def load_toy_start(module: nn.Module, name: str) -> None:
     Raises:
         FileNotFoundError: naming the command that makes the file.
     """
-    path = TOY_START / f"{name}.safetensors"
+    path = toy_start_path(name)
     if not path.is_file():
         raise FileNotFoundError(f"No toy starting point {path}; make it with `vpr toy-start {name}`.")
     load_weights(module, path)
+
+
+def toy_start_path(name: str) -> Path:
+    """The committed file of a toy backbone's starting point; `vpr toy-start` makes it."""
+    return TOY_START / f"{name}.safetensors"
 
 
 def trained_path(model_name: str) -> Path:

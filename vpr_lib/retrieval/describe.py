@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from vpr_lib.data import images as images_module
 from vpr_lib.data.images import ImageError, ImageSet, InputSpec
 from vpr_lib.data.manifest import Manifest
+from vpr_lib.machine import keep_freed_memory
 from vpr_lib.models.checkpoints import weights_hash
 from vpr_lib.progress import track
 from vpr_lib.retrieval.store import DescriptorStore, file_fingerprints
@@ -87,7 +88,8 @@ def describe(
     todo = store.missing_rows()
     if len(todo):
         log.info("describing %d of %d images", len(todo), len(manifest))
-        model.eval().to(device)
+        keep_freed_memory()
+        model.eval().to(device, memory_format=torch.channels_last)
         for rows, descriptors in _batches(
             model, paths, todo, device, precision, batch_size, workers, quiet, store.errors
         ):

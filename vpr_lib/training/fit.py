@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from vpr_lib.config import Strict
+from vpr_lib.machine import keep_freed_memory
 from vpr_lib.models.checkpoints import save_weights
 from vpr_lib.paths import atomic_path
 from vpr_lib.progress import ProgressLine
@@ -130,6 +131,7 @@ def fit(
     Raises:
         TrainingDiverged: on a loss that is not finite. ValueError: if the folder belongs to other settings.
     """
+    keep_freed_memory()
     loop = _Loop(
         model, source, step, settings, Path(folder), weights_of, about or {}, fabric or make_fabric(settings), quiet
     )

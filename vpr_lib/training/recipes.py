@@ -1,6 +1,7 @@
 """Recipes: one YAML file is one experiment, opening with the claim it should reproduce. `vpr train` runs them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,8 @@ from vpr_lib.retrieval.protocol import evaluate
 from vpr_lib.training.fit import FitResult, FitSettings
 from vpr_lib.training.metric_learning import PlaceRecipe, train_places
 
+START_STREETS = 160  # streets of the toy starting point: the more, the better it carries over to others
+
 
 class Experiment(Strict):
     """A training run. `claim`, `expected` and `hardware` are for the reader; the rest decides what is computed."""
@@ -26,7 +29,7 @@ class Experiment(Strict):
     model: str
     model_changes: dict[str, Any] = {}
     pretrained: bool = True
-    train_set: Literal["gsv_cities", "toycity"] = "gsv_cities"
+    train_set: Literal["gsv_cities", "toycity", "toycity_start"] = "gsv_cities"
     train_root: str | None = None  # default: data/gsv_cities, or the generated city
     validation: str | None = None  # a data set by name
     validation_root: str | None = None
@@ -43,14 +46,21 @@ def load_experiment(name: str | Path) -> Experiment:
 
 def training_places(experiment: Experiment) -> Places:
     """The experiment's training set, read from disk (or generated, for the toy city)."""
-    if experiment.train_set == "toycity":
-        from vpr_lib.data.toycity.city import TOY
-        from vpr_lib.data.toycity.export import ensure
-
-        root, name = ensure(TOY, "places"), "toycity"
+    if experiment.train_set == "gsv_cities":
+        root = Path(experiment.train_root or data_root() / "gsv_cities")
     else:
-        root, name = Path(experiment.train_root or data_root() / "gsv_cities"), "gsv_cities"
-    return Places.from_manifest(read_gsv_cities(root, name=name), experiment.places.images_per_place)
+        root = _toy_places(experiment.train_set)
+    manifest = read_gsv_cities(root, name=experiment.train_set)
+    return Places.from_manifest(manifest, experiment.places.images_per_place)
+
+
+def _toy_places(train_set: str) -> Path:
+    from vpr_lib.data.toycity.city import TOY
+    from vpr_lib.data.toycity.export import ensure
+
+    if train_set == "toycity":
+        return ensure(TOY, "places")
+    return ensure(replace(TOY, start_streets=START_STREETS), "start")
 
 
 def validator(experiment: Experiment, device: str) -> Callable[[nn.Module], dict[str, float]] | None:

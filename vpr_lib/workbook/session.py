@@ -11,6 +11,7 @@ In JupyterLab, where no runner gives a run id, everything works the same with an
 import json
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -104,6 +105,13 @@ class Book:
     def cache(self) -> Path:
         """Folder of this profile's data, descriptors and checkpoints, which can be computed again."""
         return _folder(paths.cache_root() / self.profile.name)
+
+    @cached_property
+    def records(self) -> Path:
+        """Folder of this notebook's per-query records, emptied when it is first asked for."""
+        folder = self.cache / "records" / self.name
+        shutil.rmtree(folder, ignore_errors=True)
+        return _folder(folder)
 
     @property
     def run_folder(self) -> Path:

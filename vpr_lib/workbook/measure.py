@@ -1,0 +1,47 @@
+"""From a model and a benchmark to records, with everything the book knows about the run written on every row."""
+
+import pandas as pd
+from torch import nn
+
+from vpr_lib.data.ground_truth import Benchmark
+from vpr_lib.paths import cache_root
+from vpr_lib.results.records import Run, query_records, read_records, write_records
+from vpr_lib.retrieval.protocol import KS, Evaluation, evaluate
+from vpr_lib.workbook.session import Book
+
+
+def measure(
+    book: Book,
+    model: nn.Module,
+    benchmark: Benchmark,
+    name: str,
+    system: str,
+    weights: str = "trained here",
+    seed: int | None = None,
+) -> Evaluation:
+    """Evaluate a model on a benchmark and write its records, one file per protocol card.
+
+    Args:
+        name, system: what tables call the model and its method.
+        weights: what was loaded, in words.
+        seed: of the training run; default the profile's.
+    """
+    device = str(book.device)
+    result = evaluate(model, benchmark, cache_root() / "descriptors", KS, device, book.profile.precision, quiet=True)
+    run = Run(
+        model=name, system=system, dim=model.dim, profile=book.profile.name, notebook=book.name, run_id=book.run_id,
+        seed=book.seed if seed is None else seed, weights=weights, device=device, precision=book.profile.precision,
+    )  # fmt: skip
+    for scored in result.scores:
+        write_records(book.records, query_records(benchmark, scored, result.ranking.scores, run))
+    return result
+
+
+def own_records(book: Book) -> pd.DataFrame:
+    """The records this notebook has written so far."""
+    return read_records(book.records)
+
+
+def all_records(book: Book) -> pd.DataFrame:
+    """The records of every notebook of this profile."""
+    return read_records(book.cache / "records")
