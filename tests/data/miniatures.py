@@ -101,7 +101,10 @@ def msls_val(root):
     """Two cities whose coordinates coincide. Scored: q1 (two positives), 1e5000 (one); q3 has none; q4 is outside the
     subtask, q5 a panorama."""
     cph = root / "train_val" / "cph"
-    msls_folder(cph / "database", [dict(key="d1"), dict(key="-d2", east=20.0), dict(key="p0", pano=True), dict(key="d3", east=500.0)])
+    msls_folder(
+        cph / "database",
+        [dict(key="d1"), dict(key="-d2", east=20.0), dict(key="p0", pano=True), dict(key="d3", east=500.0)],
+    )
     msls_folder(cph / "query", [
         dict(key="q1", night=True, view="Sideways"), dict(key="q3", east=250.0), dict(key="q4", all=False, panel=True),
         dict(key="q5", pano=True),
@@ -175,7 +178,7 @@ def stamp(run, index):
     return 1415982873000000 + 10**9 * run + 10**6 * index
 
 
-def lidar2image(path, runs=len(RUNS), n=6, leave_out=()):
+def lidar2image(path, runs=3, n=6, leave_out=()):
     nearest = {stamp(r, i): [stamp(r, i) + 7, stamp(r, i) - 90] for r in range(runs) for i in range(n)}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(pickle.dumps({key: value for key, value in nearest.items() if key not in leave_out}))

@@ -47,7 +47,9 @@ def test_per_city_search(tmp_path):
     assert list(found) == ["cph", "sf"] and [len(b.database) for b in found.values()] == [3, 1]
     card = found["sf"].protocol.card
     assert card.name == "msls_val_sf@740" and not card.cross_city_distractors
-    assert [p.card.cross_city_distractors for p in read_msls(msls_val(tmp_path), cities=["sf"]).protocols] == [False] * 4
+    assert [p.card.cross_city_distractors for p in read_msls(msls_val(tmp_path), cities=["sf"]).protocols] == [
+        False
+    ] * 4
 
 
 def test_subtasks_filter_both_sides_and_drop_the_11k_cards(tmp_path):
@@ -67,7 +69,11 @@ def test_subtasks_filter_both_sides_and_drop_the_11k_cards(tmp_path):
 
 
 def test_training_has_ten_and_twenty_five_metres(tmp_path):
-    msls_folder(tmp_path / "train_val/austin/database", [dict(key="a"), dict(key="b", east=20.0)], ["seq_info", "postprocessed", "raw"])
+    msls_folder(
+        tmp_path / "train_val/austin/database",
+        [dict(key="a"), dict(key="b", east=20.0)],
+        ["seq_info", "postprocessed", "raw"],
+    )
     msls_folder(tmp_path / "train_val/austin/query", [dict(key="q", east=1.0)], ["seq_info", "postprocessed", "raw"])
     found = read_msls(tmp_path, "train", ["austin"])
     assert [(p.card.name, p.positives[0].tolist()) for p in found.protocols] == [
@@ -80,7 +86,11 @@ def test_the_tables_of_a_folder_must_agree(tmp_path):
     good = {path: path.read_text() for path in query.glob("*.csv")}
     changes = [
         ("raw.csv", lambda text: text.replace("q1", "q9"), r"line 2 is 'q9' in raw.csv and 'q1' in seq_info.csv"),
-        ("subtask_index.csv", lambda text: text.rstrip().rsplit("\n", 1)[0], "subtask_index.csv has 3 rows, seq_info.csv 4"),
+        (
+            "subtask_index.csv",
+            lambda text: text.rstrip().rsplit("\n", 1)[0],
+            "subtask_index.csv has 3 rows, seq_info.csv 4",
+        ),
         ("postprocessed.csv", lambda text: text.replace("easting", "x"), r"lacks the columns \['easting'\]"),
         ("postprocessed.csv", lambda text: text.replace("250.0", "far"), r"line 3: 'far' is no number \(easting\)"),
         ("raw.csv", lambda text: text.replace("True", "maybe"), "holds 'maybe', expected True or False"),
@@ -127,7 +137,9 @@ def test_arrays_are_the_same_protocol_as_the_tables(tmp_path):
     ],
 )
 def test_openvprlab_bundles(tmp_path, names):
-    for name, rows in zip(names, (np.array(["cph/database/images/d.jpg"]), np.array(["cph/query/images/q.jpg"]), objects([[0]]))):
+    for name, rows in zip(
+        names, (np.array(["cph/database/images/d.jpg"]), np.array(["cph/query/images/q.jpg"]), objects([[0]]))
+    ):
         np.save(tmp_path / f"{name}.npy", rows, allow_pickle=True)
     found = read_msls_val(tmp_path)
     assert found.protocol.card.name == "msls_val@740" and found.positives[0].tolist() == [0]
@@ -159,4 +171,6 @@ def test_salads_test_lists(tmp_path):
 
 def test_release_cities():
     assert {split: len(names) for split, names in CITIES.items()} == {"train": 22, "val": 2, "test": 6}
-    assert "saopaulo" in CITIES["train"] and all(re.fullmatch("[a-z]+", city) for names in CITIES.values() for city in names)
+    assert "saopaulo" in CITIES["train"] and all(
+        re.fullmatch("[a-z]+", city) for names in CITIES.values() for city in names
+    )

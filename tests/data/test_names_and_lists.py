@@ -47,7 +47,9 @@ def test_names_that_are_refused(name, message):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.floats(-1e7, 1e7), st.floats(0, 1e7), st.text("ab_-.c", max_size=5)), min_size=1, max_size=5))
+@given(
+    st.lists(st.tuples(st.floats(-1e7, 1e7), st.floats(0, 1e7), st.text("ab_-.c", max_size=5)), min_size=1, max_size=5)
+)
 def test_columns_agree_with_one_name_at_a_time(rows):
     names = [f"d/@{e!r}@{n!r}@{17 + i}@T@@@{p}@@@@@@@@.jpg" for i, (e, n, p) in enumerate(rows)]
     columns, single = columns_from_names(names), [parse_name(name) for name in names]
@@ -79,14 +81,19 @@ def test_tables_keep_text(tmp_path):
 def test_locate_follows_the_files(tmp_path):
     (tmp_path / "images/a").mkdir(parents=True)
     (tmp_path / "images/a/1.png").touch()
-    assert locate(tmp_path, ["a/1.jpg", "a/2.jpg"], ["", "images"], [".jpg", ".png"]) == ["images/a/1.png", "images/a/2.png"]
+    assert locate(tmp_path, ["a/1.jpg", "a/2.jpg"], ["", "images"], [".jpg", ".png"]) == [
+        "images/a/1.png",
+        "images/a/2.png",
+    ]
     assert locate(tmp_path, ["b/1.jpg"], ["", "images"]) == ["b/1.jpg"]  # nothing there: the first way
 
 
 def test_a_zone_border_does_not_part_neighbours():
     found = utm_columns(np.array([48.0, 48.0]), np.array([11.9999, 12.0001]))  # zones 32 and 33 meet at 12 degrees
     assert found["utm_zone"] == 33 or found["utm_zone"] == 32
-    assert abs(np.diff(found["utm_east"])[0]) == pytest.approx(14.9, abs=0.2) and abs(np.diff(found["utm_north"])[0]) < 1
+    assert (
+        abs(np.diff(found["utm_east"])[0]) == pytest.approx(14.9, abs=0.2) and abs(np.diff(found["utm_north"])[0]) < 1
+    )
     equator = utm_columns(np.array([-0.0001, 0.0001]), np.array([9.0, 9.0]))
     assert np.diff(equator["utm_north"])[0] == pytest.approx(22.1, abs=0.2)
 
@@ -94,5 +101,5 @@ def test_a_zone_border_does_not_part_neighbours():
 def test_the_whole_world_is_converted_zone_by_zone():
     found = utm_columns(np.array([55.68, 37.77]), np.array([12.57, -122.42]))
     assert found["utm_zone"].tolist() == [33, 10] and found["utm_band"].tolist() == ["U", "S"]
-    with pytest.raises(ValueError, match="Row 1: latitude -122.42, longitude 37.77 is no position.*latitude first"):
+    with pytest.raises(ValueError, match=r"Row 1: latitude -122.42, longitude 37.77 is no position.*latitude first"):
         utm_columns(np.array([0.0, -122.42]), np.array([0.0, 37.77]))

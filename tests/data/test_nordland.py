@@ -28,7 +28,7 @@ def test_one_benchmark_four_tolerances(tmp_path):
 def test_unfiltered_season_is_refused_until_the_list_is_there(tmp_path):
     frames(tmp_path / "summer", [202, 204])
     frames(tmp_path / "winter", [202, 203, 204])
-    with pytest.raises(ValueError, match="frame 203 is in one of them only.*cleanImageNames.txt"):
+    with pytest.raises(ValueError, match=r"frame 203 is in one of them only.*cleanImageNames.txt"):
         read_nordland_27592(tmp_path)
     (tmp_path / "cleanImageNames.txt").write_text("images-00202.png\nimages-00204.png\n")
     assert len(read_nordland_27592(tmp_path).queries) == 2
@@ -91,5 +91,5 @@ def test_missing_seasons_and_numbers(tmp_path):
         frame_number("images.png")
     (tmp_path / "summer").mkdir()
     frames(tmp_path / "winter", [1])
-    with pytest.raises(ValueError, match="No image under .*summer"):
+    with pytest.raises(ValueError, match=r"No image under .*summer"):
         read_nordland_27592(tmp_path)

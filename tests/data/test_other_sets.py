@@ -45,7 +45,7 @@ def test_small_sfxl_has_its_own_name(tmp_path):
     assert small.name == "sfxl_small_v1" and small.protocol.card.dataset == "sfxl_small"
     assert small.protocol.card.hash != large.protocol.card.hash
     assert read_sfxl(tmp_path, "val", "queries").name == "sfxl_val"
-    with pytest.raises(FileNotFoundError, match="No folder 'queries_v3'.*queries_occlusion"):
+    with pytest.raises(FileNotFoundError, match=r"No folder 'queries_v3'.*queries_occlusion"):
         read_sfxl(tmp_path, queries="queries_v3")
 
 
@@ -57,7 +57,11 @@ def test_lists_replace_folders(tmp_path):
     (folder / "queries_v1_images_paths.txt").write_text(at_name(550002, 4180000, "q", **SF))
     found = read_sfxl(tmp_path)
     assert found.database.table["pano_id"].tolist() == ["p1", "p2", "p3"]  # sorted, whatever the order of the list
-    for text, message in [("/etc/passwd", "lead out of the data set"), ("a/../../b.jpg", "lead out"), ("\n", "names no file")]:
+    for text, message in [
+        ("/etc/passwd", "lead out of the data set"),
+        ("a/../../b.jpg", "lead out"),
+        ("\n", "names no file"),
+    ]:
         (folder / "database_images_paths.txt").write_text(text)
         with pytest.raises(ValueError, match=message):
             read_sfxl(tmp_path)
@@ -100,7 +104,7 @@ def test_mock_positions_are_places_not_metres(tmp_path):
     assert [row.tolist() for row in found.positives] == [[0], [1], [2]]
     assert not found.database.has_positions and found.protocol.card.rule == "place_id"
     (tmp_path / "images/test/queries/plain.jpg").touch()
-    with pytest.raises(ValueError, match="for instance 'plain.jpg'"):
+    with pytest.raises(ValueError, match=r"for instance 'plain.jpg'"):
         read_mock_pairs(tmp_path)
 
 
@@ -110,7 +114,10 @@ def test_amstertime_as_published(tmp_path):
         touch_image(tmp_path / "old" / f"{stem}.jpg")
     found = read_amstertime(tmp_path)
     assert found.protocol.card.name == "amstertime@pairs"
-    pairs = [(found.queries.table["place_id"][q], found.database.table["place_id"][row[0]]) for q, row in enumerate(found.positives)]
+    pairs = [
+        (found.queries.table["place_id"][q], found.database.table["place_id"][row[0]])
+        for q, row in enumerate(found.positives)
+    ]
     assert all(a == b for a, b in pairs) and len(pairs) == 3
     (tmp_path / "new/2.png").unlink()
     with pytest.raises(ValueError, match="have no partner of the same name, for instance '2'"):

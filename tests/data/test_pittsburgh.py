@@ -59,7 +59,11 @@ def test_files_that_are_no_mat(tmp_path):
     (tmp_path / "text.mat").write_text("hello")
     (tmp_path / "hdf.mat").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(600))
     savemat(tmp_path / "other.mat", {"something": 1})
-    for name, message in [("text", "not a MATLAB 5 file"), ("hdf", "not a MATLAB 5 file"), ("other", "holds no struct")]:
+    for name, message in [
+        ("text", "not a MATLAB 5 file"),
+        ("hdf", "not a MATLAB 5 file"),
+        ("other", "holds no struct"),
+    ]:
         with pytest.raises(ValueError, match=message):
             read_db_struct(tmp_path / f"{name}.mat")
     with pytest.raises(FileNotFoundError, match="netvlad_v100_datasets"):
@@ -67,7 +71,9 @@ def test_files_that_are_no_mat(tmp_path):
 
 
 def test_nothing_there_names_all_ways_in(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"No pitts250k_val .*datasets/pitts250k_val.mat.*pitts250k_val_gt_25m.npy"):
+    with pytest.raises(
+        FileNotFoundError, match=r"No pitts250k_val .*datasets/pitts250k_val.mat.*pitts250k_val_gt_25m.npy"
+    ):
         read_pittsburgh(tmp_path, "250k", "val")
 
 

@@ -81,7 +81,7 @@ def test_hostile_arrays_are_refused(tmp_path, capsys):
     array = np.empty(1, object)
     array[0] = Evil()
     np.save(tmp_path / "evil.npy", array, allow_pickle=True)
-    with pytest.raises(UnsafePickle, match="builtins.print"):
+    with pytest.raises(UnsafePickle, match=r"builtins.print"):
         load_array(tmp_path / "evil.npy")
     assert capsys.readouterr().out == ""
 
@@ -217,7 +217,7 @@ def test_gsv_cities_errors(tmp_path):
 
 
 def test_catalogue_messages(tmp_path):
-    with pytest.raises(ValueError, match="Unknown data set 'toycty'. Did you mean 'toycity'"):
+    with pytest.raises(ValueError, match=r"Unknown data set 'toycty'. Did you mean 'toycity'"):
         open_benchmark("toycty")
     with pytest.raises(ValueError, match="say where it is with --root"):
         open_benchmark("vpr_bench")

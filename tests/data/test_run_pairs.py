@@ -94,9 +94,15 @@ def test_run_pairs_round_trip(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda db, q: q[1][2].pop(0), r"run 2014-11-18-13-20-12: 1 queries have no list of matches for run 0 .*query 2"),
+        (
+            lambda db, q: q[1][2].pop(0),
+            r"run 2014-11-18-13-20-12: 1 queries have no list of matches for run 0 .*query 2",
+        ),
         (lambda db, q: q[0][0].update({1: [6]}), "point beyond the 6 database images"),
-        (lambda db, q: q[0][0].update(query="oxford/2014-11-14-16-34-33/pointcloud_20m/1.bin"), "is not in the database of its run"),
+        (
+            lambda db, q: q[0][0].update(query="oxford/2014-11-14-16-34-33/pointcloud_20m/1.bin"),
+            "is not in the database of its run",
+        ),
         (lambda db, q: db[0][0].pop("easting"), "an entry of run 0 lacks 'easting'"),
         (lambda db, q: db[0].update({99: db[0].pop(0)}), "keys 0 to n - 1"),
         (lambda db, q: db.pop(), "has 2 runs, oxford_evaluation_query.pickle 3"),
@@ -119,7 +125,11 @@ def test_a_pickle_that_is_no_list_of_runs(tmp_path):
 
 def test_boreas_queries_are_its_database(tmp_path):
     runs = ("boreas-2021-01-26-11-22", "boreas-2021-02-02-14-07")
-    entry = lambda run, n: {"query": f"boreas/{run}/lidar_1_4096_interval10/{n}.npy", "northing": 4848820.0 + n, "easting": 623423.0}
+    entry = lambda run, n: {
+        "query": f"boreas/{run}/lidar_1_4096_interval10/{n}.npy",
+        "northing": 4848820.0 + n,
+        "easting": 623423.0,
+    }
     database = [{n: entry(run, n) for n in range(3)} for run in runs]
     query = [{n: entry(run, n) | {1 - r: [n]} for n in range(3)} for r, run in enumerate(runs)]
     for part, content in (("database", database), ("query", query)):
@@ -173,7 +183,7 @@ def test_training_pickles_that_are_refused(tmp_path):
         read_oxford_tuples(training_pickle(tmp_path, positives=None))
     with pytest.raises(ValueError, match="could be drawn as negatives"):
         read_oxford_tuples(training_pickle(tmp_path, non_negatives=np.array([1])))
-    with pytest.raises(UnsafePickle, match="some.other.TrainingTuple"):
+    with pytest.raises(UnsafePickle, match=r"some.other.TrainingTuple"):
         read_oxford_tuples(training_pickle(tmp_path, module="some.other"))
 
 
@@ -189,13 +199,15 @@ def test_training_tuples_from_tables_stay_outside_the_squares(tmp_path):
 
 def test_what_the_tables_may_lack(tmp_path):
     oxford_locations(tmp_path)
-    with pytest.raises(ValueError, match="3 runs have no submap inside.*exchanged"):
+    with pytest.raises(ValueError, match=r"3 runs have no submap inside.*exchanged"):
         build_run_pairs(tmp_path, RUNS, Regions((REGION[::-1],)))
-    with pytest.raises(FileNotFoundError, match="pointcloud_locations_20m.csv"):
+    with pytest.raises(FileNotFoundError, match=r"pointcloud_locations_20m.csv"):
         read_oxford(tmp_path)  # all 23 runs are wanted
     assert run_folders(tmp_path) == list(RUNS)
     with pytest.raises(FileNotFoundError, match="No runs under"):
         run_folders(tmp_path / "images")
     found = build_run_pairs(tmp_path, RUNS)
     with pytest.raises(ValueError, match="need matches of 3 x 6, got nothing"):
-        make_run_pairs("x", list(RUNS), found.databases, found.query_rows, {}, {"name": "x", "dataset": "x", "rule": "list"})
+        make_run_pairs(
+            "x", list(RUNS), found.databases, found.query_rows, {}, {"name": "x", "dataset": "x", "rule": "list"}
+        )

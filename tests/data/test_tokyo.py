@@ -14,7 +14,9 @@ def test_names_end_in_jpg_and_files_in_png(tmp_path):
     assert first["image_path"] == "database_gsv_vga/03810/381400/abcdefghijklmnopqrstu0_012_000.png"
     assert (tmp_path / first["image_path"]).is_file()
     assert found.queries.table["image_path"].tolist() == [f"247query_subset_v2/0000{n}.jpg" for n in range(3)]
-    assert found.database.table["tile"].tolist()[:12] == list(range(12)) and first["pano_id"] == "abcdefghijklmnopqrstu0"
+    assert (
+        found.database.table["tile"].tolist()[:12] == list(range(12)) and first["pano_id"] == "abcdefghijklmnopqrstu0"
+    )
 
 
 def test_two_cards_on_one_ranking(tmp_path):

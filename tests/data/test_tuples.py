@@ -9,7 +9,11 @@ from vpr_lib.data.tuples import TupleSampler, TupleSet, condition_weights, radiu
 
 
 def line(tmp_path, east, role="db", kind="gps", **columns):
-    columns = {"image_path": [f"{role}{i}.jpg" for i in range(len(east))], "utm_east": east, "utm_north": [0.0] * len(east)} | columns
+    columns = {
+        "image_path": [f"{role}{i}.jpg" for i in range(len(east))],
+        "utm_east": east,
+        "utm_north": [0.0] * len(east),
+    } | columns
     return build_manifest(tmp_path, "s", "train", role, columns, position_kind=kind, keep_order=True)
 
 
@@ -50,7 +54,7 @@ def test_groups_never_meet(tmp_path):
 
 def test_a_positive_must_not_be_drawable_as_a_negative(tmp_path):
     database, queries = line(tmp_path, [0.0, 1.0]), line(tmp_path, [0.0], "query")
-    with pytest.raises(ValueError, match="1 positives are not among the non-negatives.*image 1 of query 0"):
+    with pytest.raises(ValueError, match=r"1 positives are not among the non-negatives.*image 1 of query 0"):
         TupleSet(database, queries, Positives.from_lists([[0, 1]], 2), Positives.from_lists([[0]], 2))
     with pytest.raises(ValueError, match="non-negatives 2 x 2"):
         TupleSet(database, queries, Positives.from_lists([[0]], 2), Positives.from_lists([[0], [1]], 2))
@@ -75,7 +79,9 @@ def test_sampler_is_deterministic_and_ranks_share_an_epoch(tmp_path):
     whole = tell(sampler.epoch(2))
     assert whole == tell(TupleSampler(found, negatives=4, seed=3).epoch(2)) != tell(sampler.epoch(3))
     assert sorted(q for q, _, _ in whole) == found.usable.tolist()
-    assert all(p in found.positives[q] and found.are_negatives(q, np.array(n)).all() and len(set(n)) == 4 for q, p, n in whole)
+    assert all(
+        p in found.positives[q] and found.are_negatives(q, np.array(n)).all() and len(set(n)) == 4 for q, p, n in whole
+    )
     ranks = [tell(TupleSampler(found, 4, 3, rank=r, world_size=2).epoch(2)) for r in (0, 1)]
     assert len(ranks[0]) == len(ranks[1]) == len(found.usable) // 2
     assert [t for both in zip(*ranks) for t in both] == whole[: 2 * len(ranks[0])]

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from vpr_lib.config import Strict, load_yaml
 from vpr_lib.data.ground_truth import Benchmark
 from vpr_lib.data.manifest import Manifest
-from vpr_lib.data.prepare import Content, load_prepared, save_prepared
+from vpr_lib.data.prepare import STAMP, Content, load_prepared, prepared_folder, save_prepared
 from vpr_lib.data.run_pairs import RunPairs
 from vpr_lib.data.tuples import TupleSet
 from vpr_lib.paths import data_root
@@ -131,6 +131,19 @@ def default_root(name: str) -> Path | None:
 def holds(folder: Path, dataset: Dataset) -> bool:
     """Whether the folder looks like this data set."""
     return folder.is_dir() and any(next(iter(folder.glob(mark)), None) for mark in dataset.marks)
+
+
+def status(name: str) -> dict[str, str]:
+    """For a table: how to `get` the data set (fetch, by hand, made, --root) and whether it is `here`."""
+    dataset, place = find(name), default_root(name)
+    if dataset.generated:
+        return {"get": "made", "here": "made"}
+    if place is None:
+        return {"get": "--root", "here": "-"}
+    get = "fetch" if how_to_get(name).downloads else "by hand"
+    if not holds(place, dataset):
+        return {"get": get, "here": "no"}
+    return {"get": get, "here": "prepared" if (prepared_folder(name) / STAMP).is_file() else "yes"}
 
 
 def find_root(name: str, root: Path | None = None) -> Path:

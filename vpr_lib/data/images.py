@@ -4,7 +4,8 @@ One pass over the pixels: decode, resize as uint8 with antialiasing (PIL-equal w
 the device. EXIF orientation is ignored, as in the Pillow-based loaders behind the published numbers (datasets §14).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -59,12 +60,19 @@ def read_image(path: str | Path) -> Tensor:
     Raises:
         ImageError: if the file is missing, empty, not an image, truncated, or larger than MAX_PIXELS.
     """
+    with image_errors(path), Image.open(path) as image:
+        check_size(image, path)
+        pixels = np.asarray(_to_rgb(image))
+    return torch.from_numpy(pixels.copy() if not pixels.flags.writeable else pixels).permute(2, 0, 1)
+
+
+@contextmanager
+def image_errors(path: str | Path) -> Iterator[None]:
+    """Whatever goes wrong with an image inside becomes an ImageError that names the file and the reason."""
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ImageError(f"{path}: {width}x{height} pixels, more than the limit of {MAX_PIXELS:,}.")
-            pixels = np.asarray(_to_rgb(image))
+        yield
+    except ImageError:
+        raise
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file.") from error
     except UnidentifiedImageError as error:
@@ -73,10 +81,14 @@ def read_image(path: str | Path) -> Tensor:
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path}: {error}") from error
     except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, ImageError):
-            raise
         raise ImageError(f"{path}: damaged ({error}).") from error
-    return torch.from_numpy(pixels.copy() if not pixels.flags.writeable else pixels).permute(2, 0, 1)
+
+
+def check_size(image: Image.Image, path: str | Path) -> None:
+    """Refuse an image of more than MAX_PIXELS before it is decoded (ImageError)."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{path}: {width}x{height} pixels, more than the limit of {MAX_PIXELS:,}.")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -1,0 +1,334 @@
+"""Downloads against a server that breaks off, lies, changes its mind or has nothing; archives that want to do harm."""
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from vpr_lib.data import download
+from vpr_lib.data.download import DownloadError, fetch, recorded_sum, remember
+from vpr_lib.data.unpack import ArchiveError, unpack
+
+DATA = np.random.default_rng(0).bytes(300_000)
+
+
+class Shop:
+    """A local server whose behaviour a test decides: `break_after` bytes per answer, a false length, no ranges ..."""
+
+    def __init__(self):
+        self.data, self.requests = DATA, []
+        self.break_after = self.length = self.status = None
+        self.ranges, self.etag, self.chunked = True, '"v1"', False
+        shop = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                shop.answer(self)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True)
+        self.thread.start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}/set.zip"
+
+    def answer(self, request):
+        wanted = request.headers.get("Range", "")
+        self.requests.append(wanted)
+        if self.status:
+            return request.send_error(
+                self.status.pop(0) if isinstance(self.status, list) and self.status else self.status or 200
+            )
+        start = int(wanted[6:-1]) if wanted and self.ranges else 0
+        if request.headers.get("If-Range", self.etag) != self.etag:
+            start = 0
+        if start >= len(self.data) and self.length is None:
+            request.send_response(416)
+            request.send_header("Content-Range", f"bytes */{len(self.data)}")
+            request.end_headers()
+            return None
+        body = self.data[start:]
+        request.send_response(206 if start else 200)
+        request.send_header("ETag", self.etag)
+        if start:
+            total = self.length or len(self.data)
+            request.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+        if self.chunked:
+            request.send_header("Transfer-Encoding", "chunked")
+        else:
+            request.send_header("Content-Length", str(len(body) if self.length is None else self.length))
+        request.end_headers()
+        body = body[: self.break_after] if self.break_after else body
+        if self.chunked:
+            request.wfile.write(f"{len(body):x}\r\n".encode() + body[: len(body) // 2])
+        else:
+            request.wfile.write(body)
+        request.close_connection = True
+        return None
+
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
+    monkeypatch.setenv("VPR_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(download, "MARGIN_BYTES", 0)
+    shop = Shop()
+    yield shop
+    shop.server.shutdown()
+    shop.server.server_close()
+
+
+def get(shop, tmp_path, **options):
+    return fetch(shop.url, tmp_path / "d" / "set.zip", wait_s=0, quiet=True, **options)
+
+
+def test_a_whole_file(shop, tmp_path):
+    path = get(shop, tmp_path)
+    assert path.read_bytes() == DATA and os.listdir(path.parent) == ["set.zip"]
+    assert recorded_sum(shop.url) is None  # not before it proved good
+    assert remember(shop.url, path) == hashlib.sha256(DATA).hexdigest() == recorded_sum(shop.url)
+    get(shop, tmp_path)
+    assert len(shop.requests) == 1  # it is there and has the recorded sum
+
+
+def test_a_broken_transfer_goes_on_where_it_was(shop, tmp_path):
+    shop.break_after = 100_000
+    assert get(shop, tmp_path).read_bytes() == DATA
+    assert shop.requests == ["", "bytes=100000-", "bytes=200000-"]
+
+
+def test_a_killed_download_goes_on_in_the_next_call(shop, tmp_path, monkeypatch):
+    shop.break_after = 120_000
+    monkeypatch.setattr(
+        download.time, "sleep", lambda _: (_ for _ in ()).throw(KeyboardInterrupt)
+    )  # killed while it waits
+    with pytest.raises(KeyboardInterrupt):
+        get(shop, tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr(download, "MARGIN_BYTES", 0)
+    shop.break_after = None
+    assert get(shop, tmp_path).read_bytes() == DATA
+    assert shop.requests == ["", "bytes=120000-"]
+
+
+def test_a_server_without_ranges_starts_again(shop, tmp_path):
+    shop.ranges, shop.break_after = False, 100_000
+    with pytest.raises(DownloadError, match=r"100,000 of 300,000 bytes arrived.*announced 300,000"):
+        get(shop, tmp_path, attempts=3)
+    shop.break_after = None
+    assert get(shop, tmp_path).read_bytes() == DATA
+
+
+def test_a_server_that_announces_too_much(shop, tmp_path):
+    shop.length = 999_999
+    with pytest.raises(DownloadError, match=r"300,000 of 999,999 bytes arrived.*They are kept"):
+        get(shop, tmp_path, attempts=2)
+
+
+def test_a_server_that_announces_too_little(shop, tmp_path):
+    shop.length = 1_000
+    with pytest.raises(DownloadError, match=r"1,000 bytes, expected 300,000. The file was deleted"):
+        get(shop, tmp_path, size=300_000)
+    assert os.listdir(tmp_path / "d") == []
+    path = get(shop, tmp_path)  # nobody knows better: the archive will tell
+    with pytest.raises(ArchiveError, match=r"is no .zip or .tar"):
+        unpack(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_chunked_answer_that_ends_early_is_not_taken_for_whole(shop, tmp_path):
+    shop.chunked = True
+    with pytest.raises(DownloadError, match="brought nothing more"):
+        get(shop, tmp_path, attempts=2)
+
+
+def test_the_file_changed_between_two_attempts(shop, tmp_path):
+    shop.break_after = 100_000
+    original = shop.answer
+
+    def renew(request):
+        if len(shop.requests) == 1:
+            shop.data, shop.etag, shop.break_after = DATA[::-1], '"v2"', None
+        return original(request)
+
+    shop.answer = renew
+    assert get(shop, tmp_path).read_bytes() == DATA[::-1]  # whole and new, not half of each
+
+
+def test_a_complete_part_needs_no_transfer(shop, tmp_path):
+    folder = tmp_path / "d"
+    folder.mkdir()
+    (folder / "set.zip.part").write_bytes(DATA)
+    (folder / "set.zip.part.json").write_text(json.dumps({"url": shop.url, "etag": "", "total": None}))
+    assert get(shop, tmp_path).read_bytes() == DATA and shop.requests == ["bytes=300000-"]
+    (folder / "set.zip.part").write_bytes(DATA + b"more")
+    (folder / "set.zip.part.json").write_text(json.dumps({"url": shop.url, "etag": "", "total": None}))
+    assert get(shop, tmp_path).read_bytes() == DATA  # longer than the server's: begun again
+    (folder / "set.zip.part").write_bytes(b"of another address")
+    (folder / "set.zip.part.json").write_text(json.dumps({"url": "http://elsewhere", "etag": "", "total": 9}))
+    assert get(shop, tmp_path).read_bytes() == DATA
+
+
+def test_sums(shop, tmp_path):
+    with pytest.raises(DownloadError, match=r"SHA-256 .*from the catalogue. The file was deleted"):
+        get(shop, tmp_path, sha256="0" * 64)
+    remember(shop.url, get(shop, tmp_path))
+    (tmp_path / "d/set.zip").unlink()
+    shop.data = DATA[:-1] + b"x"
+    with pytest.raises(DownloadError, match="from its first download"):
+        get(shop, tmp_path)
+
+
+def test_refusals_and_busy_servers(shop, tmp_path):
+    shop.status = 404
+    with pytest.raises(DownloadError, match=r"the server says 404 .*Has the address changed"):
+        get(shop, tmp_path)
+    assert len(shop.requests) == 1  # no use to ask again
+    shop.status = [503, 429]
+    assert get(shop, tmp_path).read_bytes() == DATA
+    with pytest.raises(DownloadError, match="is no http"):
+        fetch("file:///etc/passwd", tmp_path / "x")
+    shop.server.server_close()
+    with pytest.raises(DownloadError, match="2 attempts brought nothing more"):
+        fetch(
+            shop.url.replace("set.zip", "b.zip").replace(str(shop.server.server_port), "9"),
+            tmp_path / "y",
+            attempts=2,
+            wait_s=0,
+            quiet=True,
+        )
+
+
+def test_a_full_disk_is_told_before_the_transfer(shop, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "MARGIN_BYTES", 1 << 60)
+    with pytest.raises(DownloadError, match="GB free; make room, or set VPR_DATA"):
+        get(shop, tmp_path)
+
+
+# ---- archives
+
+
+def make_zip(path, files, **options):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def make_tar(path, files, mode="w:gz"):
+    with tarfile.open(path, mode) as archive:
+        for name, content in files.items():
+            info = content if isinstance(content, tarfile.TarInfo) else tarfile.TarInfo(name)
+            info.size = 0 if content is info else len(content)
+            archive.addfile(info, None if content is info else io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar])
+@pytest.mark.parametrize("top", ["", "SPEDTEST/"])
+def test_one_folder_around_everything_is_left_out(tmp_path, make, top):
+    files = {f"{top}ref/1.jpg": b"a", f"{top}query/1.jpg": b"b", "__MACOSX/x": b"c", f"{top}ref/.DS_Store": b"d"}
+    folder = unpack(make(tmp_path / "a", files), tmp_path / "sets/sped")
+    assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()) == ["query/1.jpg", "ref/1.jpg"]
+    assert os.listdir(tmp_path / "sets") == ["sped"]
+
+
+def link(kind, name="ref/evil", target="/etc/passwd"):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+@pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil", "a\\..\\evil", "C:/evil"])
+def test_paths_that_lead_out(tmp_path, name):
+    for make in (make_zip, make_tar):
+        with pytest.raises(ArchiveError, match="leads out of its folder"):
+            unpack(make(tmp_path / "a", {"ref/1.jpg": b"a", name: b"b"}), tmp_path / "out/set")
+    assert not list(tmp_path.rglob("evil")) and not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
+def test_links_and_devices(tmp_path, kind):
+    with pytest.raises(ArchiveError, match="a link or a device"):
+        unpack(make_tar(tmp_path / "a", {"x": b"1", "ref/evil": link(kind)}), tmp_path / "set")
+
+
+def test_a_link_in_a_zip(tmp_path):
+    info = zipfile.ZipInfo("evil")
+    info.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "a", "w") as archive:
+        archive.writestr(info, "/etc/passwd")
+    with pytest.raises(ArchiveError, match="a link or a device"):
+        unpack(tmp_path / "a", tmp_path / "set")
+
+
+def test_bombs(tmp_path):
+    bomb = make_zip(tmp_path / "a", {"zeros": bytes(5_000_000)})
+    with pytest.raises(ArchiveError, match="unpacks to 5,000,000 bytes in 1 files, more than the limit"):
+        unpack(bomb, tmp_path / "set", limit_bytes=1_000_000)
+    data = bytearray(bomb.read_bytes())  # the directory claims ten bytes
+    for signature, offset in ((b"PK\x01\x02", 24), (b"PK\x03\x04", 22)):
+        place = data.find(signature) + offset
+        data[place : place + 4] = (10).to_bytes(4, "little")
+    (tmp_path / "liar").write_bytes(data)
+    with pytest.raises(ArchiveError):
+        unpack(tmp_path / "liar", tmp_path / "set", limit_bytes=1_000_000)
+    assert not (tmp_path / "set").exists()
+
+
+def test_names_twice_and_nothing_at_all(tmp_path):
+    with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(tmp_path / "a", "w") as archive:
+        archive.writestr("x", "1")
+        archive.writestr("x", "2")
+    with pytest.raises(ArchiveError, match="holds 1 names twice"):
+        unpack(tmp_path / "a", tmp_path / "set")
+    with pytest.raises(ArchiveError, match="holds no file"):
+        unpack(make_zip(tmp_path / "b", {}), tmp_path / "set")
+
+
+def make_plain_tar(path, files):
+    return make_tar(path, files, "w")
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar, make_plain_tar])
+def test_damaged_archives_leave_nothing(tmp_path, make):
+    path = make(tmp_path / "a", {f"{n}.jpg": np.random.default_rng(n).bytes(20_000) for n in range(5)})
+    whole = path.read_bytes()
+    damaged = bytearray(whole)
+    damaged[whole.find(b"4.jpg") if make is make_plain_tar else len(whole) // 2] ^= 255
+    for content in (whole[: len(whole) // 2], whole[: whole.rfind(b"4.jpg")], bytes(damaged)):
+        path.write_bytes(content)
+        with pytest.raises(ArchiveError, match=r"damaged|no .zip or .tar"):
+            unpack(path, tmp_path / "out/set")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_page_instead_of_an_archive(tmp_path):
+    (tmp_path / "a.zip").write_text("<html>Sign in</html>")
+    with pytest.raises(ArchiveError, match="perhaps a page that says why"):
+        unpack(tmp_path / "a.zip", tmp_path / "set")
+
+
+def test_what_is_there_is_not_touched(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="is not empty"):
+        unpack(make_zip(tmp_path / "a", {"x": b"1"}), tmp_path / "set")
+    (tmp_path / "set/mine.txt").unlink()
+    assert (unpack(tmp_path / "a", tmp_path / "set") / "x").read_bytes() == b"1"
+
+
+def test_an_archive_in_an_archive(tmp_path):
+    inner = make_zip(tmp_path / "inner", {"new/1.png": b"a", "old/1.jpg": b"b"}).read_bytes()
+    outer = make_zip(tmp_path / "outer", {"AmsterTime-v1.0.zip": inner, "readme.txt": b"r"})
+    folder = unpack(outer, tmp_path / "set", inner=["AmsterTime-v1.0.zip"])
+    assert sorted(os.listdir(folder)) == ["new", "old", "readme.txt"]
+    with pytest.raises(ArchiveError, match=r"holds no other.zip"):
+        unpack(outer, tmp_path / "set2", inner=["other.zip"])

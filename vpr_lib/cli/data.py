@@ -1,0 +1,176 @@
+"""`vpr data`: which data sets there are, how to get them, whether they are whole, what they look like."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vpr_lib.cli.common import JsonFile, show, write_json
+
+Name = Annotated[str, typer.Argument(help="A data set; `vpr data list` names them.")]
+Root = Annotated[Path | None, typer.Option(help="Where the data set is; default its folder below VPR_DATA.")]
+USERS = {"MixVPR": "M", "Lightweight-MixVPR": "L", "DINO-Mix": "D", "ClusVPR": "C", "DistilVPR": "K"}
+WIDE = 110  # columns of a terminal
+COLOURS = {"failure": "red", "warning": "yellow", "note": "dim"}
+
+
+def register(app: typer.Typer) -> None:
+    data = typer.Typer(help="Data sets: list, get, prepare, check, show.", no_args_is_help=True)
+    for name, command in (
+        ("list", list_datasets),
+        ("get", get),
+        ("prepare", prepare),
+        ("check", check),
+        ("show", show_dataset),
+    ):
+        data.command(name)(command)
+    app.add_typer(data, name="data")
+
+
+def list_datasets(
+    family: Annotated[str | None, typer.Option(help="Only one family, for instance msls.")] = None,
+    json: JsonFile = None,
+) -> None:
+    """List what is known: sizes, licence, who uses it, how to get it, and what is on this disk."""
+    from vpr_lib.data.catalogue import load_table, status
+    from vpr_lib.registry import lookup
+
+    table = load_table()
+    if family is not None:
+        lookup(table.families, family, "family")
+    chosen = {name: entry for name, entry in table.datasets.items() if family in (None, entry.family)}
+    _print_list(chosen, table.families)
+    write_json(json, {name: entry.model_dump() | status(name) for name, entry in chosen.items()})
+
+
+def get(
+    name: Name,
+    keep_archive: Annotated[bool, typer.Option(help="Keep the archive after unpacking.")] = False,
+) -> None:
+    """Fetch a data set where a public address exists (resumed, checked, unpacked safely); otherwise say what to do by hand."""
+    from vpr_lib.data.catalogue import default_root, find, how_to_get, load_table
+    from vpr_lib.data.get import fetch_dataset
+
+    dataset, way = find(name), how_to_get(name)
+    show(f"[bold]{name}[/bold]: {dataset.about}\n  licence: {load_table().families[dataset.family].licence}")
+    folder = default_root(name) or Path("<your folder>")
+    for download in way.downloads:
+        place = fetch_dataset(download, keep_archive)
+        show(f"  unpacked to {place}; next: vpr data check {name}")
+    for number, step in enumerate(way.steps, 1):
+        show(f"  {number}. {step.format(folder=folder)}")
+    if not way.downloads and not dataset.generated:
+        show(f"There is no public address to fetch [bold]{name}[/bold] from; the steps above are for you.")
+        raise typer.Exit(1)
+
+
+def prepare(name: Name, root: Root = None, json: JsonFile = None) -> None:
+    """Build tables and ground truth once and keep them; print the totals."""
+    import time
+
+    from vpr_lib.data.catalogue import find, prepare_dataset
+    from vpr_lib.data.totals import totals
+
+    start = time.monotonic()
+    content, kept = prepare_dataset(name, root)
+    numbers = totals(content)
+    _print_totals(numbers, find(name).expected)
+    show(f"  [dim]{time.monotonic() - start:.1f} s; kept in {kept}[/dim]")
+    write_json(json, {"name": name, "totals": numbers, "kept": str(kept)})
+
+
+def check(
+    name: Name,
+    root: Root = None,
+    decode: Annotated[
+        bool, typer.Option(help="Open every file completely; --no-decode checks counts and names only.")
+    ] = True,
+    workers: Annotated[int | None, typer.Option(help="Threads; default all cores.")] = None,
+    json: JsonFile = None,
+) -> None:
+    """Check counts, lists, names, every file, and duplicates; the exit code is 1 when something must be mended."""
+    from vpr_lib.data.catalogue import find
+    from vpr_lib.data.findings import check_dataset, summary
+
+    report = check_dataset(name, root, decode, workers)
+    show(f"[bold]{name}[/bold] in {report.root}")
+    _print_totals(report.totals, find(name).expected)
+    for finding in sorted(report.findings, key=lambda finding: list(COLOURS).index(finding.level)):
+        show(f"  [{COLOURS[finding.level]}]{finding.level:8s}[/] {_plain(finding.what)}")
+        for line in (*finding.examples, *([finding.do] if finding.do else [])):
+            show(f"           [dim]{_plain(line)}[/dim]")
+    show(f"  {summary(report.findings)} ({report.files:,} files, {report.seconds:.1f} s)")
+    write_json(json, report.as_dict())
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def show_dataset(
+    name: Name,
+    root: Root = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the pictures; default figures/data.")] = None,
+    count: Annotated[int, typer.Option(help="Pictures on the sheet.")] = 24,
+    seed: int = 1,
+) -> None:
+    """Draw a sheet of sample pictures and, where there are positions, a map; print where they are."""
+    from vpr_lib.cli.data_pictures import draw_dataset
+    from vpr_lib.data.catalogue import open_dataset
+    from vpr_lib.paths import figures_root
+
+    for path in draw_dataset(name, open_dataset(name, root), out or figures_root() / "data", count, seed):
+        show(str(path))
+
+
+def _print_list(chosen: dict, families: dict) -> None:
+    """One block per family; what each data set is about is left out on a narrow terminal."""
+    from itertools import groupby
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from vpr_lib.data.catalogue import status
+
+    console = Console()
+    for family, entries in groupby(chosen.items(), lambda item: item[1].family):
+        about = families[family]
+        console.print(f"\n[bold]{about.title}[/bold]  [dim]{about.licence}[/dim]", highlight=False)
+        block = Table(box=None, show_header=False, padding=(0, 1))
+        for width, side in (
+            (20, "left"),
+            (10, "right"),
+            (8, "right"),
+            (6, "right"),
+            (5, "left"),
+            (7, "left"),
+            (8, "left"),
+        ):
+            block.add_column(width=width, justify=side, no_wrap=True)
+        for name, entry in entries:
+            state = status(name)
+            count = entry.count("database") or entry.count("images")
+            size = "" if entry.size_gb is None else f"{entry.size_gb[0]:g} GB"
+            users = "".join(
+                letter for user, letter in USERS.items() if any(user == used.split(" (")[0] for used in entry.users)
+            )
+            row = [name, count, entry.count("queries"), size, users, state["get"], state["here"]]
+            block.add_row(*row, *([entry.about] if console.width >= WIDE else []))
+        console.print(block)
+    console.print("\n[dim]columns: data set, database (or training) images, queries, size, used by, get, here; ~ not verified\n"
+                  f"used by: {', '.join(f'{letter} {user}' for user, letter in USERS.items())}\n"
+                  "`vpr data get NAME` fetches, or says what to do by hand[/dim]", highlight=False)  # fmt: skip
+
+
+def _print_totals(numbers: dict[str, int], expected: dict) -> None:
+    for what, number in numbers.items():
+        wanted, tag = expected.get(what, (None, ""))
+        verdict = (
+            "" if wanted is None else f"  [{tag}] " + ("as expected" if wanted == number else f"expected {wanted:,}")
+        )
+        show(f"  {_plain(what):44s} {number:>14,}{_plain(verdict)}")
+
+
+def _plain(text: str) -> str:
+    """Text whose square brackets are no markup."""
+    from rich.markup import escape
+
+    return escape(text)
