@@ -22,7 +22,7 @@ class ToyCitySpec:
     seed: int = 1
     image_size: tuple[int, int] = (112, 112)
     street_m: float = 200.0
-    streets_per_city: int = 22  # `places`: two cities, ToyNorth and ToySouth
+    streets_per_city: int = 21  # `places`: two cities, ToyNorth and ToySouth
     places_per_street: int = 5
     views_per_place: int = 6
     start_streets: int = 10  # `start`: one more city, to pretrain on

@@ -76,7 +76,7 @@ def clutter(street: Street, visit: Visit) -> tuple[np.ndarray, np.ndarray]:
     slots = np.arange(low, high, 6.2)
     x, y = np.tile(slots, 2), np.repeat((-1.0, 1.0), len(slots)) * (street.half_road_m - 1.05)
     parked = rng.random(len(x)) < street.type.parking * rng.uniform(0.5, 1.2)
-    moving = rng.poisson(visit.traffic * (high - low) / 100)
+    moving = rng.poisson(visit.traffic * (high - low) / 130)
     lane_y = rng.choice((-1.0, 1.0), moving) * street.half_road_m * 0.38
     x = np.concatenate([x[parked] + rng.normal(0, 0.5, parked.sum()), rng.uniform(low, high, moving)])
     y = np.concatenate([y[parked] + rng.normal(0, 0.08, parked.sum()), lane_y])

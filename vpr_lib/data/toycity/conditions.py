@@ -1,5 +1,6 @@
 """When a picture is taken: time of day, weather and season, and what changes from one visit to the next."""
 
+from bisect import bisect
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ TIMES, WEATHERS, SEASONS = (
     ("clear", "overcast", "rain", "fog"),
     ("summer", "autumn", "winter"),
 )
-_TIME_SHARES, _WEATHER_SHARES, _SEASON_SHARES = (0.6, 0.16, 0.24), (0.42, 0.28, 0.2, 0.1), (0.5, 0.25, 0.25)
+_UP_TO = (0.6, 0.76, 1.0), (0.42, 0.70, 0.90, 1.0), (0.5, 0.75, 1.0)  # cumulative shares of times, weathers, seasons
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,8 @@ CONDITIONS: dict[str, Condition] = {
 
 def random_condition(rng: np.random.Generator) -> Condition:
     """What a photographer who comes back now and then would meet: mostly day, mostly dry."""
-    return Condition(
-        str(rng.choice(TIMES, p=_TIME_SHARES)),
-        str(rng.choice(WEATHERS, p=_WEATHER_SHARES)),
-        str(rng.choice(SEASONS, p=_SEASON_SHARES)),
-    )
+    time, weather, season = (bisect(shares, rng.random()) for shares in _UP_TO)
+    return Condition(TIMES[time], WEATHERS[weather], SEASONS[season])
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class Visit:
     def sample(cls, condition: Condition, seed: int) -> "Visit":
         rng = np.random.default_rng(seed)
         night = condition.time == "night"
-        visibility = {"clear": (500, 900), "overcast": (250, 450), "rain": (80, 160), "fog": (28, 60)}[
+        visibility = {"clear": (500, 900), "overcast": (250, 450), "rain": (80, 160), "fog": (35, 70)}[
             condition.weather
         ]
         return cls(

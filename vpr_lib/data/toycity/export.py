@@ -17,12 +17,13 @@ import pandas as pd
 import PIL
 from PIL import Image
 
-from vpr_lib.data.toycity.city import ToyCitySpec, build_street, sites
-from vpr_lib.data.toycity.conditions import Visit
+from vpr_lib.data.toycity.city import Site, ToyCitySpec, build_street, sites
+from vpr_lib.data.toycity.conditions import Condition, Visit
 from vpr_lib.data.toycity.formats import write_tables
 from vpr_lib.data.toycity.lidar import submap
 from vpr_lib.data.toycity.plan import Frame, check_subset, plan
 from vpr_lib.data.toycity.render import render
+from vpr_lib.data.toycity.view import Pose
 from vpr_lib.data.toycity.workers import render_in_workers
 from vpr_lib.paths import data_root, write_text
 from vpr_lib.progress import track
@@ -130,18 +131,23 @@ def _available_cores() -> int:
 
 def write_frame(spec: ToyCitySpec, frame: Frame, folder: Path) -> None:
     """Render one frame into its file. All its randomness follows from the spec's seed and the frame's name."""
-    street = build_street(frame.site)
-    visit = Visit.sample(frame.condition, derive_seed(spec.seed, "visit", frame.visit))
-    seed = derive_seed(spec.seed, "frame", frame.path)
-    path = folder / frame.path
+    path, visit_seed = folder / frame.path, derive_seed(spec.seed, "visit", frame.visit)
     if path.suffix == ".bin":
         # both folders of clouds hold the same points where they share a time stamp
         cloud_seed = derive_seed(spec.seed, "cloud", frame.visit, path.stem)
-        path.write_bytes(submap(street, visit, frame.pose, cloud_seed).astype("<f8").tobytes())
+        path.write_bytes(_cloud(frame.site, frame.pose, frame.condition, visit_seed, cloud_seed))
         return
+    visit, seed = Visit.sample(frame.condition, visit_seed), derive_seed(spec.seed, "frame", frame.path)
     size = spec.run_image_size if path.suffix == ".png" else spec.image_size
+    street = build_street(frame.site)
     pixels = render(street, visit, frame.pose, size, seed, frame.occluded, spec.supersampling)
     Image.fromarray(pixels).save(path, quality=spec.jpeg_quality)
+
+
+@lru_cache(maxsize=1)  # the plan names the same cloud twice in a row
+def _cloud(site: Site, pose: Pose, condition: Condition, visit_seed: int, seed: int) -> bytes:
+    """The content of a .bin file: 4096 x 3 float64, little-endian."""
+    return submap(build_street(site), Visit.sample(condition, visit_seed), pose, seed).astype("<f8").tobytes()
 
 
 def _frame_table(frames: Sequence[Frame]) -> pd.DataFrame:

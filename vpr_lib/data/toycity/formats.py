@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import utm
 
 from vpr_lib.data.toycity.city import UTM_BAND, UTM_ZONE, ToyCitySpec
-from vpr_lib.data.toycity.geo import utm_to_degrees
 
 if TYPE_CHECKING:
     from vpr_lib.data.toycity.plan import Frame
@@ -22,7 +22,7 @@ IMAGES_NEAR_US = 700_000  # images this close in time count as taken where a clo
 
 def at_name(east: float, north: float, pano: str, heading_deg: float, date: int, note: str) -> str:
     """File name of the Berton format, sixteen tokens between '@'. Spec: datasets §1.1."""
-    latitude, longitude = utm_to_degrees(east, north, UTM_ZONE)
+    latitude, longitude = utm.to_latlon(east, north, UTM_ZONE, UTM_BAND)
     tokens = ("", f"{east:010.2f}", f"{north:010.2f}", f"{UTM_ZONE:02d}", UTM_BAND, f"{latitude:09.5f}",
               f"{longitude:010.5f}", pano, "00", f"{round(heading_deg) % 360:03d}", "000", "", "", str(date), note, ".jpg")  # fmt: skip
     return "@".join(tokens)
@@ -42,10 +42,10 @@ class Shot:
     panoid: str
 
     @classmethod
-    def at(cls, east: float, north: float, pano_seed: int, **columns: object) -> "Shot":
-        """A shot at UTM metres, with a 22-character panorama id drawn from `pano_seed`."""
-        latitude, longitude = utm_to_degrees(east, north, UTM_ZONE)
-        panoid = base64.urlsafe_b64encode(np.random.default_rng(pano_seed).bytes(16)).decode().rstrip("=")
+    def at(cls, east: float, north: float, pano_bytes: bytes, **columns: object) -> "Shot":
+        """A shot at UTM metres, with a 22-character panorama id spelled from 16 bytes."""
+        latitude, longitude = map(float, utm.to_latlon(east, north, UTM_ZONE, UTM_BAND))
+        panoid = base64.urlsafe_b64encode(pano_bytes).decode().rstrip("=")
         return cls(lat=latitude, lon=longitude, panoid=panoid, **columns)
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vpr_lib.data.toycity.buildings import SIGN_COLOURS, WALL_COLOURS, Design
-from vpr_lib.data.toycity.prisms import ACROSS, ALONG, CUTOUT, DECIDUOUS, EVERGREEN, FLAT, PrismList
+from vpr_lib.data.toycity.prisms import ACROSS, ALONG, CUTOUT, DECIDUOUS, EVERGREEN, FLAT, LATTICE, PrismList
 from vpr_lib.data.toycity.textures import WORDS
 
 if TYPE_CHECKING:
@@ -199,6 +199,15 @@ def add_mural(out: PrismList, x: float, side: int, front: float, height: float, 
         accent=_colour(rng, SIGN_COLOURS),
         frame=_colour(rng, WALL_COLOURS["plaster"]),
     )
+
+
+def add_hedge(out: PrismList, x0: float, x1: float, side: int, at: float, rng: np.random.Generator) -> None:
+    """A hedge or a fence in front of a garden, `at` metres from the axis."""
+    box = (x0, x1, *sorted((side * at, side * (at + 0.5))), 0, rng.uniform(0.8, 1.4))
+    if rng.random() < 0.4:
+        out.prop(box, "fence", wall=(0.75, 0.73, 0.68), body=LATTICE)
+    else:
+        out.prop(box, "hedge", wall=(0.16, 0.27, 0.11), foliage=EVERGREEN)
 
 
 FURNITURE = (_add_sign, _add_shelter, _add_kiosk, _add_bin, _add_billboard, _add_banner)

@@ -12,7 +12,7 @@ from vpr_lib.data.toycity.view import Pose, View
 POINTS = 4096
 RADIUS_M = 25.0  # half the side of a submap; becomes 1 after scaling
 _SWEEPS_M = (-8.0, 0.0, 8.0)  # a submap collects the sweeps of 20 m of driving
-_AZIMUTHS, _RINGS = 540, 40
+_AZIMUTHS, _RINGS = 400, 32
 _ELEVATION_DEG = (-12.0, 45.0)
 _SENSOR_HEIGHT_M = 1.9
 _MAX_RANGE_M = 40.0

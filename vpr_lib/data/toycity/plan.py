@@ -55,8 +55,8 @@ def _places(spec: ToyCitySpec, city: str) -> Iterator[Frame]:
             place_id = site.index * spec.places_per_street + place
             for view in range(spec.views_per_place):
                 pose = Pose(
-                    x=x + float(np.clip(rng.normal(0, 2.5), -5, 5)), y=rng.uniform(-2, 2),
-                    yaw_deg=facing + float(np.clip(rng.normal(0, 11), -26, 26)), height_m=rng.uniform(1.6, 2.3),
+                    x=x + _within(5.0, rng.normal(0, 2.5)), y=rng.uniform(-2, 2),
+                    yaw_deg=facing + _within(26.0, rng.normal(0, 11)), height_m=rng.uniform(1.6, 2.3),
                     shift=rng.uniform(0.08, 0.18), fov_deg=rng.uniform(68, 82),
                 )  # fmt: skip
                 condition = random_condition(rng)
@@ -66,12 +66,16 @@ def _places(spec: ToyCitySpec, city: str) -> Iterator[Frame]:
                 yield Frame(f"Images/{city}/{gsv_name(shot)}", site, pose, condition, visit, occluded, shot)
 
 
+def _within(limit: float, value: float) -> float:
+    return max(-limit, min(limit, value))
+
+
 def _shot(site: Site, pose: Pose, city: str, place_id: int, condition: Condition, rng: np.random.Generator) -> Shot:
     months = {"summer": (4, 5, 6, 7, 8), "autumn": (9, 10, 11), "winter": (12, 1, 2)}[condition.season]
     east, north = site.to_utm(pose.x, pose.y)
     return Shot.at(
-        east, north, city_id=city, place_id=place_id, year=int(rng.integers(2012, 2025)), month=int(rng.choice(months)),
-        northdeg=round(site.heading_deg(pose.yaw_deg)) % 360, pano_seed=int(rng.integers(1 << 62)),
+        east, north, city_id=city, place_id=place_id, year=int(rng.integers(2012, 2025)), month=months[rng.integers(len(months))],
+        northdeg=round(site.heading_deg(pose.yaw_deg)) % 360, pano_bytes=rng.bytes(16),
     )  # fmt: skip
 
 

@@ -19,19 +19,19 @@ def shade_roofs(
     row = pixels // width
     column = pixels - row * width
     pick = hits.pick(column * count + surface.reshape(-1)[pixels] - count)
-    p, start, top = prisms[pick("prism")], pick("depth"), pick("top")
+    prism, start, top = prisms[pick("prism")], pick("depth"), pick("top")
     end, slope = pick("ridge_depth"), view.slopes[row]
     climb = (pick("ridge") - top) / np.maximum(end - start, 1e-3)
     depth = np.clip((top - view.height - climb * start) / (slope - climb), start, end)
     x, y = (np.float32(o) + depth * d[column] for o, d in zip(view.eye, (view.dx, view.dy)))
     along, up = (
-        np.where(p["roof_axis"] == ACROSS, y, x) / MATERIAL_TILE_M,
+        np.where(prism["roof_axis"] == ACROSS, y, x) / MATERIAL_TILE_M,
         (view.height + slope * depth) / MATERIAL_TILE_M,
     )
     level = materials().level(np.log2(depth / (view.focal * MATERIAL_TILE_M)) + materials().size_log2)
     along, up = (np.minimum(w - np.floor(w), np.float32(0.9999)) for w in (along, up))
-    factor = 2 * materials().sample(p["roof_material"].astype(np.int64), along, up, level, level)[0]
-    colour = (np.where((p["roof_axis"] != FLAT)[:, None], p["roof"], p["wall"]).T * factor) ** 2
+    factor = 2 * materials().sample(prism["roof_material"].astype(np.int64), along, up, level, level)[0]
+    colour = (np.where((prism["roof_axis"] != FLAT)[:, None], prism["roof"], prism["wall"]).T * factor) ** 2
     colour += (SNOW - colour) * np.float32(0.95 * visit.snow)
     facing = np.full(len(pixels), max(0.3, 0.8 * sun[2]), np.float32)
     return Surface(pixels, depth, colour, None, facing)

@@ -38,9 +38,9 @@ def develop(linear: np.ndarray, image_size: tuple[int, int], visit: Visit, noise
     time = visit.condition.time
     linear *= np.array(visit.white_balance, np.float32)[:, None] * np.float32(visit.exposure * _GAIN[time])
     if visit.condition.weather == "rain":
-        linear += np.float32(0.025) * _streaks(image_size, rng)
+        linear += np.float32(0.02) * _streaks(image_size, rng)
     image = np.sqrt(np.maximum(1.2 * linear / (1 + np.float32(0.25) * linear), 0))
-    image += rng.standard_normal(image.shape, np.float32) * np.float32(0.03 if time == "night" else 0.012)
+    image += rng.standard_normal(image.shape, np.float32) * np.float32(0.022 if time == "night" else 0.012)
     image *= 255
     return np.clip(image + np.float32(0.5), 0, 255).astype(np.uint8).reshape(3, *image_size).transpose(1, 2, 0)
 

@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from vpr_lib.data.toycity.buildings import Architecture, Design, place_house, sample_design, varied
-from vpr_lib.data.toycity.furniture import add_furniture, add_mural, add_skyline, add_trees
+from vpr_lib.data.toycity.furniture import add_furniture, add_hedge, add_mural, add_skyline, add_trees
 from vpr_lib.data.toycity.prisms import ACROSS, ALONG, FLAT, PrismList
 from vpr_lib.seeds import derive_seed
 
@@ -152,15 +152,7 @@ class Street:
             if before_gap and rng.random() < 0.5:
                 add_mural(out, x + width, side, front, house.height_m, rng)
             if setback > 1.5 and rng.random() < kind.hedges:
-                y0, y1 = sorted((side * self.half_m, side * (self.half_m + 0.5)))
-                tile, wall = (("hedge", (0.16, 0.27, 0.11)), ("fence", (0.75, 0.73, 0.68)))[int(rng.random() < 0.4)]
-                out.prop(
-                    (x, x + 0.7 * width, y0, y1, 0, rng.uniform(0.8, 1.4)),
-                    tile,
-                    wall=wall,
-                    body=int(tile == "fence"),
-                    foliage=2 * int(tile == "hedge"),
-                )
+                add_hedge(out, x, x + 0.7 * width, side, self.half_m, rng)
             x += width
             if before_gap and not len(blocked):
                 x += rng.uniform(*kind.gap_m)
