@@ -124,7 +124,7 @@ def test_prepared_sets_are_used_while_they_fit(tmp_path, reads):
     "change",
     [
         lambda root: touch_image(root / "ref/0000002.jpg"),
-        lambda root: (root / "query/0000001.jpg").rename(root / "query/0000009.jpg"),
+        lambda root: (root / "query/0000001.jpg").rename(root / "query/0000001.png"),
         lambda root: vpr_bench(root, [(0, [1]), (1, [0])], 2, 2, files=False),
         lambda root: (prepared_folder("corridor") / "stamp.json").write_text("{"),
     ],

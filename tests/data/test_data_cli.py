@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 
 from vpr_lib.cli import data as cli
 from vpr_lib.data import catalogue, download, get
-from vpr_lib.data.catalogue import Download, Get, load_table
+from vpr_lib.data.catalogue import Download, Get, load_table, open_dataset
 from vpr_lib.data.download import DownloadError, recorded_sum
 from vpr_lib.data.unpack import ArchiveError
 from vpr_lib.plotting.maps import contact_sheet, plot_distances, plot_map, plot_positive_counts
@@ -65,7 +66,7 @@ def test_get_by_hand_gives_exact_steps(vpr, tmp_path):
     assert "There is no public address" in text
     for name in load_table().datasets:
         for step in catalogue.how_to_get(name).steps:
-            assert "{" not in step.format(folder="F").replace("{postprocessed,raw", "").replace("{database,quer", "")
+            assert "{folder}" not in step.format(folder="F") and "{{" not in step.format(folder="F")
 
 
 def test_get_fetches_unpacks_and_remembers(vpr, tmp_path, monkeypatch):
@@ -152,6 +153,29 @@ def test_show_without_positions_or_pictures(vpr, tmp_path):
         path.write_bytes(b"")
     with pytest.raises(ValueError, match="the file is empty"):
         vpr("show", "corridor", "--root", tmp_path / "c")
+
+
+def test_show_places_and_clouds(vpr, tmp_path, monkeypatch):
+    from miniatures import RUNS, lidar2image, oxford_locations, stamp
+
+    from vpr_lib.data.readers import submaps
+
+    monkeypatch.setattr(submaps, "EVALUATION_RUNS", RUNS)
+    rows = [
+        "place_id,year,month,northdeg,city_id,lat,lon,panoid",
+        *(f"{p},2010,1,3,Rome,1.5,2.5,{p}{n}" for p in (1, 2) for n in range(5)),
+    ]
+    (tmp_path / "g/Dataframes").mkdir(parents=True)
+    (tmp_path / "g/Dataframes/Rome.csv").write_text("\n".join(rows))
+    for path in open_dataset("gsv_cities", tmp_path / "g").image_paths():
+        touch_image(Path(path))
+    assert "gsv_cities_sheet.png" in vpr("show", "gsv_cities", "--root", tmp_path / "g").replace("\n", "")
+    root = oxford_locations(tmp_path / "o")
+    with pytest.raises(ValueError, match="holds clouds without images"):
+        vpr("show", "oxford", "--root", root)
+    lidar2image(root / "images/lidar2image_ndx.pickle")
+    touch_image(root / "images" / RUNS[0] / f"{stamp(0, 0) + 7}.png")
+    assert "oxford_map.png" in vpr("show", "oxford", "--root", root).replace("\n", "")
 
 
 # ---- the drawings

@@ -1,5 +1,6 @@
 """Downloads against a server that breaks off, lies, changes its mind or has nothing; archives that want to do harm."""
 
+import errno
 import hashlib
 import io
 import json
@@ -162,6 +163,26 @@ def test_the_file_changed_between_two_attempts(shop, tmp_path):
     assert get(shop, tmp_path).read_bytes() == DATA[::-1]  # whole and new, not half of each
 
 
+def test_another_piece_than_the_one_asked_for(shop, tmp_path):
+    shop.break_after = 100_000
+    original = shop.answer
+
+    def misplace(request):
+        if len(shop.requests) == 1:  # the second answer is a piece from somewhere else
+            shop.requests.append(request.headers["Range"])
+            request.send_response(206)
+            request.send_header("Content-Range", "bytes 5-9/300000")
+            request.send_header("Content-Length", "5")
+            request.end_headers()
+            request.wfile.write(b"wrong")
+            shop.break_after = None
+        else:
+            original(request)
+
+    shop.answer = misplace
+    assert get(shop, tmp_path).read_bytes() == DATA and shop.requests[2] == ""  # begun again
+
+
 def test_a_complete_part_needs_no_transfer(shop, tmp_path):
     folder = tmp_path / "d"
     folder.mkdir()
@@ -281,6 +302,26 @@ def test_bombs(tmp_path):
     with pytest.raises(ArchiveError):
         unpack(tmp_path / "liar", tmp_path / "set", limit_bytes=1_000_000)
     assert not (tmp_path / "set").exists()
+
+
+def test_a_disk_too_small(tmp_path, monkeypatch):
+    import shutil
+
+    usage = shutil.disk_usage(tmp_path)._replace(free=10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(ArchiveError, match="GB and the disk has"):
+        unpack(make_zip(tmp_path / "a", {"x": bytes(100)}), tmp_path / "set")
+
+
+def test_a_disk_that_fails_is_not_the_archives_fault(tmp_path, monkeypatch):
+    path = make_zip(tmp_path / "a", {"x": b"1"})
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "open", full)
+    with pytest.raises(OSError, match="No space left"):
+        unpack(path, tmp_path / "set")
 
 
 def test_names_twice_and_nothing_at_all(tmp_path):

@@ -148,3 +148,28 @@ def test_what_cannot_be_read_at_all_is_an_error(tmp_path):
         (tmp_path / "ref").mkdir()
         (tmp_path / "query").mkdir()
         check_dataset("corridor", tmp_path, quiet=True)
+
+
+def test_pairs_close_to_the_radius_and_training_tables(tmp_path):
+    touch_image(tmp_path / "a/images/test/database" / at_name(1000.00, 2000, "d"), 1)
+    touch_image(tmp_path / "a/images/test/queries" / at_name(1025.01, 2000, "q"), 2)
+    assert "1 pairs lie within 5 cm of the radius; keep positions in float64" in told(
+        check_dataset("st_lucia", tmp_path / "a", quiet=True), "note"
+    )
+    (tmp_path / "g/Dataframes").mkdir(parents=True)
+    (tmp_path / "g/Dataframes/Rome.csv").write_text(
+        "place_id,year,month,northdeg,city_id,lat,lon,panoid\n1,2010,1,3,Rome,1.5,2.5,a\n"
+    )
+    report = check_dataset("gsv_cities", tmp_path / "g", quiet=True)
+    assert "cities: expected 23 [V], found 1" in told(report, "failure") and "1 of 1 files are missing" in told(
+        report, "failure"
+    )
+    assert open_dataset("gsv_cities", tmp_path / "g").table["exclude_reason"].tolist() == ["missing"]
+
+
+def test_what_a_form_of_the_set_does_not_tell(tmp_path):
+    np.save(tmp_path / "msls_val_dbImages.npy", np.array(["cph/database/images/d.jpg"]))
+    np.save(tmp_path / "msls_val_qImages.npy", np.array(["cph/query/images/q.jpg"]))
+    np.save(tmp_path / "msls_val_gt_25m.npy", objects([[0]]), allow_pickle=True)
+    notes = told(check_dataset("msls_val", tmp_path, decode=False, quiet=True), "note")
+    assert "counted msls_val@11k: expected 11,084 [U], but this form of the data set does not tell" in notes

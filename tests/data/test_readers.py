@@ -12,7 +12,7 @@ from vpr_lib.data.readers.berton import read_berton
 from vpr_lib.data.readers.folders import read_folders
 from vpr_lib.data.readers.gsv_cities import read_gsv_cities
 from vpr_lib.data.readers.names import parse_name
-from vpr_lib.data.readers.vpr_bench import read_vpr_bench
+from vpr_lib.data.readers.vpr_bench import read_vpr_bench, with_gaps
 
 
 def object_rows(rows):
@@ -38,6 +38,24 @@ def test_vpr_bench_with_sentinel_and_rows_out_of_range(tmp_path, caplog):
     assert "1 rows point beyond the 4 references" in caplog.text
 
 
+def test_a_lost_image_does_not_shift_the_others(tmp_path, caplog):
+    root = vpr_bench(tmp_path, [(0, [0]), (1, [2]), (2, [3])])
+    (root / "ref/0000001.jpg").unlink()
+    found = read_vpr_bench(root)
+    assert [found.database.table["image_path"][row[0]] for row in found.positives] == [
+        f"ref/000000{n}.jpg" for n in (0, 2, 3)
+    ]
+    assert "1 images are missing, the first is number 1" in caplog.text
+    (root / "ref/cover.jpg").touch()  # names that are no numbers: the folder is taken as it is
+    assert len(read_vpr_bench(root).database) == 4
+    assert with_gaps(["1415982873000000.jpg", "1415982873000009.jpg"], root) == [
+        "1415982873000000.jpg",
+        "1415982873000009.jpg",
+    ]
+    assert with_gaps(["1.png", "3.png"], root) == ["1.png", "2.png", "3.png"] and with_gaps([], root) == []
+    assert with_gaps(["0000001.png"], root) == ["0000000.png", "0000001.png"]
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -58,7 +76,7 @@ def test_vpr_bench_shape_and_missing_parts(tmp_path):
     with pytest.raises(ValueError, match="array of shape"):
         read_vpr_bench(root)
     (root / "ground_truth_new.npy").unlink()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"No ground truth .*ground_truth_new.npy"):
         read_vpr_bench(root)
     for path in (root / "query").iterdir():
         path.unlink()
@@ -162,8 +180,17 @@ def test_positions_from_csv(tmp_path, two_folders):
     table.write_text("image,x\n")
     with pytest.raises(ValueError, match="needs the columns"):
         read_folders(database, queries, table)
-    with pytest.raises(FileNotFoundError):
+    table.write_text("image,easting,northing\na.png,1,2\na.png,1,2\n")
+    with pytest.raises(ValueError, match=r"names 'a.png' twice"):
+        read_folders(database, queries, table)
+    with pytest.raises(FileNotFoundError, match="No table"):
         read_folders(database, queries, tmp_path / "absent.csv")
+
+
+def test_matches_from_a_file(tmp_path, two_folders):
+    np.save(tmp_path / "m.npy", object_rows([(q, [2 * q]) for q in range(6)]), allow_pickle=True)
+    found = read_folders(*two_folders, matches=tmp_path / "m.npy", name="mine")
+    assert found.protocol.card.name == "mine@listed" and found.positives[5].tolist() == [10]
 
 
 def test_degrees_become_metres(tmp_path, two_folders):

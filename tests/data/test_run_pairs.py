@@ -1,5 +1,6 @@
 """Oxford and Boreas: pickles that may lack something, tables by the same rules, tuples for training."""
 
+import json
 import pickle
 import sys
 import types
@@ -9,13 +10,15 @@ import pytest
 from miniatures import REGION, RUNS, lidar2image, oxford_locations, stamp
 
 from vpr_lib.data.pickles import UnsafePickle
-from vpr_lib.data.readers.pointnetvlad import read_boreas, read_oxford, read_oxford_tuples
+from vpr_lib.data.readers.pointnetvlad import read_boreas, read_boreas_tuples, read_oxford, read_oxford_tuples
 from vpr_lib.data.readers.submaps import (
     EVALUATION_RUNS,
     OXFORD_REGIONS,
     Regions,
     build_run_pairs,
     build_training_tuples,
+    read_toy_runs,
+    read_toy_tuples,
     run_folders,
 )
 from vpr_lib.data.run_pairs import RunPairs, make_run_pairs
@@ -141,7 +144,7 @@ def test_boreas_queries_are_its_database(tmp_path):
     assert found.databases[0].table["cloud_format"][0] == "npy"
 
 
-def training_pickle(root, module="datasets.oxford", **change):
+def training_pickle(root, module="datasets.oxford", file="training_queries_baseline.pickle", **change):
     """A training pickle whose class lived in the authors' module, which is not importable here."""
     importable = module.replace(".", "_")
     kind = type("TrainingTuple", (), {"__module__": importable})
@@ -163,7 +166,7 @@ def training_pickle(root, module="datasets.oxford", **change):
             setattr(records[1], key, value)
     content = pickle.dumps(records, protocol=4)
     del sys.modules[importable]
-    (root / "training_queries_baseline.pickle").write_bytes(content.replace(importable.encode(), module.encode()))
+    (root / file).write_bytes(content.replace(importable.encode(), module.encode()))
     return root
 
 
@@ -211,3 +214,25 @@ def test_what_the_tables_may_lack(tmp_path):
         make_run_pairs(
             "x", list(RUNS), found.databases, found.query_rows, {}, {"name": "x", "dataset": "x", "rule": "list"}
         )
+
+
+def test_boreas_tuples_are_the_same_class(tmp_path):
+    clouds = dict(rel_scan_filepath="boreas/boreas-2021-01-26-11-22/lidar_1_4096_interval10/7.npy")
+    with pytest.raises(ValueError, match="run name of 23 characters"):  # entries 0 and 2 still say Oxford
+        read_boreas_tuples(training_pickle(tmp_path, file="boreas_training_queries_baseline.pickle", **clouds))
+
+
+def test_the_toy_citys_drives(tmp_path):
+    oxford_locations(tmp_path, n=12)
+    regions = {"centres": [REGION], "half_width_m": 150.0}
+    (tmp_path / "toycity.json").write_text(json.dumps({"test_regions": regions}))
+    found = read_toy_runs(tmp_path)
+    assert found.runs == RUNS and found.card.name == "toycity_runs@pairs_25m" and found.counted[1, 0] == 3
+    assert len(read_toy_tuples(tmp_path).database) == 3 * 6
+
+
+def test_a_hostile_evaluation_pickle(tmp_path):
+    evaluation(oxford_locations(tmp_path))
+    (tmp_path / "oxford_evaluation_query.pickle").write_bytes(b"cos\nsystem\n(S'echo harm'\ntR.")
+    with pytest.raises(UnsafePickle, match=r"asks for os.system"):
+        read_oxford(tmp_path)

@@ -11,18 +11,14 @@ Name = Annotated[str, typer.Argument(help="A data set; `vpr data list` names the
 Root = Annotated[Path | None, typer.Option(help="Where the data set is; default its folder below VPR_DATA.")]
 USERS = {"MixVPR": "M", "Lightweight-MixVPR": "L", "DINO-Mix": "D", "ClusVPR": "C", "DistilVPR": "K"}
 WIDE = 110  # columns of a terminal
+WIDTHS, SIDES = (20, 10, 8, 7, 5, 7, 8), ("left", "right", "right", "right", "left", "left", "left")
 COLOURS = {"failure": "red", "warning": "yellow", "note": "dim"}
 
 
 def register(app: typer.Typer) -> None:
     data = typer.Typer(help="Data sets: list, get, prepare, check, show.", no_args_is_help=True)
-    for name, command in (
-        ("list", list_datasets),
-        ("get", get),
-        ("prepare", prepare),
-        ("check", check),
-        ("show", show_dataset),
-    ):
+    commands = {"list": list_datasets, "get": get, "prepare": prepare, "check": check, "show": show_dataset}
+    for name, command in commands.items():
         data.command(name)(command)
     app.add_typer(data, name="data")
 
@@ -135,24 +131,15 @@ def _print_list(chosen: dict, families: dict) -> None:
         about = families[family]
         console.print(f"\n[bold]{about.title}[/bold]  [dim]{about.licence}[/dim]", highlight=False)
         block = Table(box=None, show_header=False, padding=(0, 1))
-        for width, side in (
-            (20, "left"),
-            (10, "right"),
-            (8, "right"),
-            (6, "right"),
-            (5, "left"),
-            (7, "left"),
-            (8, "left"),
-        ):
+        for width, side in zip(WIDTHS, SIDES):
             block.add_column(width=width, justify=side, no_wrap=True)
         for name, entry in entries:
             state = status(name)
             count = entry.count("database") or entry.count("images")
             size = "" if entry.size_gb is None else f"{entry.size_gb[0]:g} GB"
-            users = "".join(
-                letter for user, letter in USERS.items() if any(user == used.split(" (")[0] for used in entry.users)
-            )
-            row = [name, count, entry.count("queries"), size, users, state["get"], state["here"]]
+            users = {used.split(" (")[0] for used in entry.users}
+            letters = "".join(letter for user, letter in USERS.items() if user in users)
+            row = [name, count, entry.count("queries"), size, letters, state["get"], state["here"]]
             block.add_row(*row, *([entry.about] if console.width >= WIDE else []))
         console.print(block)
     console.print("\n[dim]columns: data set, database (or training) images, queries, size, used by, get, here; ~ not verified\n"
@@ -163,10 +150,8 @@ def _print_list(chosen: dict, families: dict) -> None:
 def _print_totals(numbers: dict[str, int], expected: dict) -> None:
     for what, number in numbers.items():
         wanted, tag = expected.get(what, (None, ""))
-        verdict = (
-            "" if wanted is None else f"  [{tag}] " + ("as expected" if wanted == number else f"expected {wanted:,}")
-        )
-        show(f"  {_plain(what):44s} {number:>14,}{_plain(verdict)}")
+        verdict = "as expected" if wanted == number else f"expected {wanted}"
+        show(f"  {_plain(what):44s} {number:>14,}" + ("" if wanted is None else _plain(f"  [{tag}] {verdict}")))
 
 
 def _plain(text: str) -> str:

@@ -158,7 +158,7 @@ def find_root(name: str, root: Path | None = None) -> Path:
         from vpr_lib.data.toycity.export import ensure
 
         return ensure(TOY, dataset.generated)
-    place = Path(root) if root is not None else default_root(name)
+    place = Path(root).expanduser().absolute() if root is not None else default_root(name)
     if place is None:
         raise ValueError(f"'{name}' has no place of its own: say where it is with --root.")
     if not place.is_dir():

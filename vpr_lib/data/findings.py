@@ -57,7 +57,7 @@ def check_dataset(
     """Check a data set and keep it prepared, with what was learnt about every file in its table.
 
     Args:
-        decode: open every file completely; otherwise only counts, lists and names are checked.
+        decode: open every file completely; otherwise only counts, lists and names are checked, and nothing is kept.
     Raises:
         FileNotFoundError, ValueError: when it cannot even be read.
     """
@@ -83,8 +83,7 @@ def check_dataset(
             *check_other_splits(name, audit),
             *describe(audit),
         ]
-        content = _with_audit(content, audit)
-    keep(name, content, place)
+        keep(name, _with_audit(content, audit), place)
     return Report(name, str(place), numbers, tuple(findings), files, time.monotonic() - start)
 
 

@@ -4,8 +4,9 @@ from functools import singledispatch
 
 import numpy as np
 
-from vpr_lib.data.ground_truth import Benchmark, Positives
+from vpr_lib.data.ground_truth import Benchmark
 from vpr_lib.data.manifest import Manifest
+from vpr_lib.data.readers.cards import radius_positives
 from vpr_lib.data.run_pairs import RunPairs
 from vpr_lib.data.tuples import TupleSet
 
@@ -72,6 +73,7 @@ def near_threshold(content: Benchmark) -> int | None:
         or not (content.database.has_positions and content.queries.has_positions)
     ):
         return None
-    positions = content.database.positions(), content.queries.positions()
-    outer, inner = (Positives.from_radius(*positions, card.threshold + margin) for margin in (NEAR_M, -NEAR_M))
+    sides = content.database, content.queries
+    group = "city" if all("city" in side.table for side in sides) else None
+    outer, inner = (radius_positives(*sides, card.threshold + margin, group) for margin in (NEAR_M, -NEAR_M))
     return len(outer.indices) - len(inner.indices)

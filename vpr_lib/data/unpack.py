@@ -101,15 +101,7 @@ def _damage(archive: Path) -> Iterator[None]:
     """What the archive modules raise for a damaged file becomes one message."""
     try:
         yield
-    except (
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        zlib.error,
-        EOFError,
-        OSError,
-        RuntimeError,
-        NotImplementedError,
-    ) as error:
+    except DAMAGE as error:
         if getattr(error, "errno", None) in DISK:
             raise
         raise ArchiveError(

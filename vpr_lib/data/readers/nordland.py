@@ -116,11 +116,8 @@ def _frames(root: Path, name: str, database: str, queries: str) -> tuple[Manifes
 
 def _season(root: Path, season: str) -> Path:
     """The folder of a season, whatever the case of its name."""
-    found = (
-        [path for path in root.iterdir() if path.is_dir() and path.name.lower() == season.lower()]
-        if root.is_dir()
-        else []
-    )
+    folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+    found = [path for path in folders if path.name.lower() == season.lower()]
     if not found:
         raise FileNotFoundError(f"No folder '{season}' under {root}, nor images/test/database with '@' names.")
     return found[0]
@@ -152,5 +149,6 @@ def _check_pairing(paths: list[list[str]], folders: tuple[Path, Path]) -> None:
     example = f"frame {(only[0] or only[1])[0]} is in one of them only" if any(only) else "the order differs"
     raise ValueError(
         f"{folders[0]} has {len(numbers[0])} frames and {folders[1]} has {len(numbers[1])}, and they are not the same ones: "
-        f"{example}. One season still holds the unfiltered frames; put {CLEAN_NAMES} beside the folders."
+        f"{example}. Either a file is lost, or one season still holds the unfiltered frames; then put {CLEAN_NAMES} beside the "
+        "folders."
     )

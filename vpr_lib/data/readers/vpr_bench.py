@@ -1,6 +1,7 @@
 """VPR-Bench folders: ref/, query/ and ground_truth_new.npy, with all their traps. Spec: datasets §8."""
 
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def read_vpr_bench(
     if arrays is not None and not (root / TRUTH).is_file() and (Path(metadata or root) / f"{arrays}_gt.npy").is_file():
         files = [f"{arrays}_{part}.npy" for part in ("dbImages", "qImages", "gt")]
         return read_arrays(root, files, name, metadata, card=fields)
-    references, queries = list_images(root / "ref"), list_images(root / "query")
+    references, queries = (with_gaps(list_images(root / folder), root / folder) for folder in ("ref", "query"))
     if not references or not queries:
         raise ValueError(f"{root}: {len(references)} images in ref/ and {len(queries)} in query/; both need some.")
     positives = read_matches(root / TRUTH, len(queries), len(references))
@@ -48,6 +49,24 @@ def read_vpr_bench(
         for role, folder, paths in (("db", "ref", references), ("query", "query", queries))
     ]
     return Benchmark(name, *sides, (make_protocol(*sides, positives, **fields),))
+
+
+def with_gaps(paths: list[str], folder: Path) -> list[str]:
+    """The images of a folder whose names are their indices, with those that are missing in between.
+
+    The ground truth refers to numbers: one lost file, and a plain listing would shift every later index by one. Here it stays
+    in the list, so that `vpr data check` names it and describing it fails. Other names, time stamps among them, are left as
+    they are; VPR-Bench's seven digits begin with 0, others where they begin.
+    """
+    matches = [re.fullmatch(r"(\d+)(\.\w+)", path) for path in paths]
+    by_number = {int(match[1]): match[0] for match in matches if match}
+    if not paths or len(by_number) < len(paths) or max(by_number) > 2 * len(paths) + 10:
+        return paths
+    width, suffix = len(matches[0][1]), matches[0][2]
+    numbers = range(0 if width == 7 else min(by_number), max(by_number) + 1)
+    if missing := [number for number in numbers if number not in by_number]:
+        log.warning("%s: %d images are missing, the first is number %d", folder, len(missing), missing[0])
+    return [by_number.get(number, f"{number:0{width}d}{suffix}") for number in numbers]
 
 
 def read_matches(path: Path, n_queries: int, n_references: int) -> Positives:
@@ -65,6 +84,10 @@ def read_matches(path: Path, n_queries: int, n_references: int) -> Positives:
 
 def _read_rows(path: Path, n_queries: int) -> list[list[int]]:
     """One list of reference indices per query, in query order; sentinels and out-of-range indices still inside."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"No ground truth {path}; VPR-Bench keeps one per data set in https://github.com/MubarizZaffar/VPR-Bench."
+        )
     table = load_array(path)
     if table.ndim != 2 or table.shape[1] != 2:
         raise ValueError(f"{path}: expected rows of (query, list of references), got an array of shape {table.shape}.")
