@@ -59,10 +59,13 @@ def test_files_that_are_no_mat(tmp_path):
     (tmp_path / "text.mat").write_text("hello")
     (tmp_path / "hdf.mat").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(600))
     savemat(tmp_path / "other.mat", {"something": 1})
+    whole = (pittsburgh(tmp_path) / "datasets/pitts30k_test.mat").read_bytes()
+    (tmp_path / "cut.mat").write_bytes(whole[: len(whole) // 2])
     for name, message in [
         ("text", "not a MATLAB 5 file"),
         ("hdf", "not a MATLAB 5 file"),
         ("other", "holds no struct"),
+        ("cut", "not a MATLAB 5 file"),
     ]:
         with pytest.raises(ValueError, match=message):
             read_db_struct(tmp_path / f"{name}.mat")

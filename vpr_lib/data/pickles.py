@@ -3,6 +3,7 @@
 import io
 import pickle
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ NUMPY_MODULES = (
     "numpy._core.numeric",
 )
 NUMPY_NAMES = ("ndarray", "dtype", "_reconstruct", "scalar", "_frombuffer")
+
+DAMAGE = (pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyError, TypeError, ValueError, MemoryError,
+          OverflowError)  # fmt: skip
 
 
 class UnsafePickle(ValueError):
@@ -62,7 +66,7 @@ def load_array(path: Path) -> np.ndarray:
         return np.load(path, allow_pickle=False)
     except EOFError as error:
         raise ValueError(f"{path} is empty or cut short.") from error
-    except ValueError as error:
+    except (ValueError, SyntaxError, TokenError, MemoryError) as error:  # a damaged header is parsed as Python
         if "Object arrays" not in str(error):
             raise ValueError(f"{path} is not a NumPy array file: {error}") from error
     with path.open("rb") as file:
@@ -77,5 +81,5 @@ def _load(file: io.IOBase, path: Path, records: dict | None) -> Any:
         return PlainUnpickler(file, records).load()
     except UnsafePickle as error:
         raise UnsafePickle(f"{path}: {error}") from error
-    except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except DAMAGE as error:
         raise ValueError(f"{path} is damaged or not a pickle of plain data: {error}") from error
