@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from conftest import write_picture
+from pictures import write_picture
 
 from vpr_lib.cli import main
 from vpr_lib.models.zoo import build_model

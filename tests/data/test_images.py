@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import picture
+from pictures import picture
 from PIL import Image
 
 from vpr_lib.data import images as module

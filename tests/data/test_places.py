@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import write_picture
+from pictures import write_picture
 
 from vpr_lib.data.images import ImageError, InputSpec
 from vpr_lib.data.manifest import build_manifest

@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from conftest import write_picture
+from pictures import write_picture
 
 from vpr_lib.data.catalogue import open_benchmark
 from vpr_lib.data.pickles import UnsafePickle, load_array

@@ -13,8 +13,8 @@ import pytest
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from conftest import DEVIATIONS  # noqa: E402
 from golden import Fixture, draw, fill  # noqa: E402
+from goldtools import DEVIATIONS  # noqa: E402
 
 SYSTEMS = [importlib.import_module(path.stem) for path in sorted(HERE.glob("golden_*.py"))]
 

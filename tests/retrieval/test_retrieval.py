@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from conftest import write_picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures import write_picture
 
 from vpr_lib.data.ground_truth import Positives
 from vpr_lib.data.readers.folders import read_folders

@@ -12,10 +12,10 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 def _register() -> None:
     if app.registered_commands:
         return
-    from vpr_lib.cli import evaluate, models, recalls, retrieve, run, train
+    from vpr_lib.cli import data, evaluate, models, recalls, retrieve, run, train
 
     run.register(app, after=recalls.print_recalls)
-    for module in (evaluate, retrieve, train, models):
+    for module in (data, evaluate, retrieve, train, models):
         module.register(app)
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     _register()
     try:
         app()
-    except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+    except (ValueError, OSError) as error:  # OSError: absent files, no permission, a full disk
         if "--traceback" in sys.argv:
             raise
         print(f"error: {error}", file=sys.stderr)

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from vpr_lib.plotting.style import method_colour, method_marker
 from vpr_lib.results.statistics import wilson_interval
+from vpr_lib.results.tables import compare, recall_table
 
 
 def plot_recall_at_n(
@@ -59,4 +60,22 @@ def plot_bars_with_intervals(table: pd.DataFrame, k: int = 1, ax: Axes | None = 
         ax.text(high + 1, place, f"{number:.1f}", va="center", fontsize=9.5)
     ax.set(xlabel=f"recall@{k} (%), 95 % interval", xlim=(0, min(112, max(table[f"R@{k} high"]) + 9)))
     ax.grid(axis="y", visible=False)
+    return ax
+
+
+def plot_mcnemar_matrix(records: pd.DataFrame, k: int = 1, level: float = 0.01, ax: Axes | None = None) -> Axes:
+    """Net queries that the row's model finds and the column's does not; starred where exact McNemar gives p < `level`."""
+    models = list(recall_table(records, (k,)).sort_values(f"R@{k}", ascending=False)["model"])
+    ax = ax or plt.subplots(figsize=(1.1 * len(models) + 2.6, 0.75 * len(models) + 1.6))[1]
+    tests = [[compare(records, row, column, k) for column in models] for row in models]
+    net = np.array([[test.only_first - test.only_second for test in line] for line in tests])
+    bound = max(1, np.abs(net).max())
+    ax.imshow(net, cmap="PuOr_r", vmin=-bound, vmax=bound, aspect="auto")
+    for i, line in enumerate(tests):
+        for j, test in enumerate(line):
+            text = "–" if i == j else f"{net[i, j]:+d}{'*' if test.p_value < level else ''}"
+            ax.text(j, i, text, ha="center", va="center", color="white" if abs(net[i, j]) > 0.6 * bound else "black")
+    ax.set_xticks(range(len(models)), models, rotation=30, ha="right")
+    ax.set_yticks(range(len(models)), models)
+    ax.grid(visible=False)
     return ax

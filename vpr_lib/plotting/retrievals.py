@@ -1,0 +1,63 @@
+"""Grids of queries with their best matches, for notebooks and the report."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from vpr_lib.data.images import read_image
+from vpr_lib.plotting.style import RIGHT, RIGHT_SIGN, WRONG, WRONG_SIGN
+from vpr_lib.retrieval.metrics import distances_m
+from vpr_lib.retrieval.protocol import Evaluation
+
+
+def choose_queries(first_hits: np.ndarray, counted: np.ndarray, rows: int, seed: int = 0) -> np.ndarray:
+    """Half successes and half failures at rank one, drawn at random under `seed`; successes first."""
+    rng = np.random.default_rng(seed)
+    right, wrong = (np.flatnonzero(counted & hit) for hit in (first_hits == 1, first_hits != 1))
+    n_wrong = min(len(wrong), rows // 2)
+    chosen = [rng.permutation(part)[:n] for part, n in ((right, min(len(right), rows - n_wrong)), (wrong, n_wrong))]
+    return np.concatenate(chosen)
+
+
+def plot_retrievals(
+    evaluation: Evaluation, queries: Sequence[int] | None = None, rows: int = 6, columns: int = 5, seed: int = 0
+) -> Figure:
+    """One line per query: the query, then its best matches; correct ones ticked in a solid frame, wrong ones crossed in
+    a dashed one, with the distance in metres where positions are known.
+    """
+    scored, benchmark = evaluation.scores[0], evaluation.benchmark
+    chosen = choose_queries(scored.first_hits, scored.counted, rows, seed) if queries is None else np.asarray(queries)
+    top = scored.ranking[chosen, :columns]
+    metres = distances_m(benchmark.database, benchmark.queries.take(chosen), top)
+    paths = [manifest.image_paths() for manifest in (benchmark.queries, benchmark.database)]
+    figure, axes = plt.subplots(
+        len(chosen), columns + 1, figsize=(1.75 * (columns + 1), 1.95 * len(chosen)), squeeze=False
+    )
+    for line, query, matches, gaps in zip(axes, chosen, top, metres):
+        _show(line[0], paths[0][query], _conditions(benchmark, query) or "query", None)
+        correct = scored.protocol.positives.contains(np.full(len(matches), query), matches)
+        for ax, match, gap, hit in zip(line[1:], matches, gaps, correct):
+            _show(ax, paths[1][match], "" if np.isnan(gap) else f"{gap:.0f} m", bool(hit))
+    return figure
+
+
+def _conditions(benchmark, query: int) -> str:
+    if "conditions" not in benchmark.queries.table:
+        return ""
+    return " ".join(benchmark.queries.table["conditions"].iloc[query])
+
+
+def _show(ax: Axes, path: str, caption: str, correct: bool | None) -> None:
+    image = read_image(path).permute(1, 2, 0).numpy()
+    ax.imshow(image)
+    ax.set_axis_off()
+    height, width = image.shape[:2]
+    colour = {True: RIGHT, False: WRONG, None: "#333333"}[correct]
+    ax.add_patch(Rectangle((-0.5, -0.5), width, height, fill=False, edgecolor=colour, linewidth=4, clip_on=False,
+                           linestyle=(0, (2, 1.2)) if correct is False else "-"))  # fmt: skip
+    sign = {True: f"{RIGHT_SIGN} ", False: f"{WRONG_SIGN} ", None: ""}[correct]
+    ax.set_title(sign + caption, fontsize=9, color=colour, loc="left", fontweight="normal", pad=5)
