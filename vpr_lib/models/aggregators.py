@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vpr_lib.models.netvlad import NetVLAD
 from vpr_lib.registry import lookup
 
 
@@ -145,6 +146,7 @@ AGGREGATORS: dict[str, Callable[..., nn.Module]] = {
     "ConvAP": ConvAP,
     "CosPlace": CosPlace,
     "GeM": GeM,
+    "NetVLAD": NetVLAD,
     "average": AveragePooling,
     "flatten": Flatten,
 }

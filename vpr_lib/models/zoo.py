@@ -123,11 +123,19 @@ ZOO: dict[str, ModelConfig] = {
     "cosplace_resnet50_512": _resnet50("CosPlace", "CosPlace", out_dim=512),
     "gem_resnet50_2048": _resnet50("GeM", "GeM"),
     "avg_resnet50_2048": _resnet50("AVG", "average"),
+    "netvlad_resnet50_32768": ModelConfig(  # the paper's D; how it splits into clusters x channels is not stated
+        system="NetVLAD",
+        backbone="resnet50",
+        backbone_args=dict(layers_to_crop=[4], layers_to_freeze=2),
+        aggregator="NetVLAD",
+        aggregator_args=dict(clusters=32),
+    ),
     "pixels": ModelConfig(system="Raw pixels", backbone="pixels", aggregator="flatten", image_size=(128, 128)),
     "mixvpr_toy_256": _toy("MixVPR", "MixVPR", out_channels=64, out_rows=4, mix_depth=4),
     "gem_toy_160": _toy("GeM", "GeM"),
     "avg_toy_160": _toy("AVG", "average"),
     "convap_toy_512": _toy("Conv-AP", "ConvAP", out_channels=128),
+    "netvlad_toy_2560": _toy("NetVLAD", "NetVLAD", clusters=16),
     "cosplace_toy_160": _toy("CosPlace", "CosPlace", out_dim=160),
 }
 TRAINING_FREE = frozenset({"pixels"})
