@@ -86,6 +86,12 @@ def _toy(system: str, aggregator: str, crop: bool = False, **head: Any) -> Model
     )
 
 
+def _toy_student(widths: tuple[int, ...], **head: Any) -> ModelConfig:
+    """A narrower TinyResNet without a starting point of its own: what distillation is tried on in the toy city."""
+    config = _toy("Lightweight-MixVPR", "MixVPR", mix_depth=4, **head)
+    return config.model_copy(update={"backbone_args": dict(widths=list(widths))})
+
+
 ZOO: dict[str, ModelConfig] = {
     "mixvpr_resnet50_4096": _mixvpr("resnet50", 1024, 4),
     "mixvpr_resnet50_512": _mixvpr("resnet50", 256, 2),
@@ -102,6 +108,7 @@ ZOO: dict[str, ModelConfig] = {
     "avg_resnet50_2048": _resnet50("AVG", "average"),
     "pixels": ModelConfig(system="Raw pixels", backbone="pixels", aggregator="flatten", image_size=(128, 128)),
     "mixvpr_toy_256": _toy("MixVPR", "MixVPR", out_channels=64, out_rows=4, mix_depth=4),
+    "mixvpr_toy_student": _toy_student((16, 24, 48, 80), out_channels=64, out_rows=4),
     "gem_toy_160": _toy("GeM", "GeM"),
     "avg_toy_160": _toy("AVG", "average"),
     "convap_toy_512": _toy("Conv-AP", "ConvAP", out_channels=128),
