@@ -64,6 +64,17 @@ def _mixvpr(backbone: str, out_channels: int, out_rows: int, **changes: Any) -> 
     )
 
 
+def _light(backbone: str, out_channels: int, **arguments: Any) -> ModelConfig:
+    head = dict(out_channels=out_channels, out_rows=4, mix_depth=4)
+    return ModelConfig(
+        system="Lightweight-MixVPR",
+        backbone=backbone,
+        backbone_args=arguments,
+        aggregator="MixVPR",
+        aggregator_args=head,
+    )
+
+
 def _resnet50(system: str, aggregator: str, **head: Any) -> ModelConfig:
     return ModelConfig(
         system=system,
@@ -98,6 +109,18 @@ ZOO: dict[str, ModelConfig] = {
     "mixvpr_resnet50_128": _mixvpr("resnet50", 64, 2),
     "mixvpr_resnet34_1024": _mixvpr("resnet34", 256, 4),
     "mixvpr_resnet18_512": _mixvpr("resnet18", 128, 4),
+    "mixvpr_swinv2_4096": ModelConfig(
+        system="MixVPR",
+        backbone="swinv2_base_window12to16_192to256",
+        backbone_args=dict(layers_to_freeze=2, image_size=(256, 256)),
+        aggregator="MixVPR",
+        aggregator_args=dict(out_channels=1024, out_rows=4, mix_depth=4),
+        image_size=(256, 256),
+    ),
+    "lightmixvpr_resnet18_512": _light("resnet18", 128, layers_to_crop=[4], layers_to_freeze=2),
+    "lightmixvpr_kd_resnet18_512": _light("resnet18", 128, layers_to_crop=[4], layers_to_freeze=2),
+    "lightmixvpr_efficientnet_b0_128": _light("efficientnet_b0", 32, layers_to_freeze=2, classifier=True),
+    "lightmixvpr_mobilenet_v2_1024": _light("mobilenet_v2", 256),
     "convap_resnet50_8192": _resnet50("Conv-AP", "ConvAP", out_channels=2048),
     "convap_resnet50_4096": _resnet50("Conv-AP", "ConvAP", out_channels=1024),
     "convap_resnet50_2048": _resnet50("Conv-AP", "ConvAP", out_channels=512),
