@@ -140,7 +140,8 @@ class TinyResNet(Backbone):
         if pretrained:
             from vpr_lib.models.checkpoints import load_toy_start
 
-            load_toy_start(self, "tinyresnet")
+            cropped = {"layer1", "layer2", "layer3"} - set(self.stages)
+            load_toy_start(self, "tinyresnet", ignore=tuple(f"model.{stage}." for stage in cropped))
         if layers_to_freeze >= 0:
             frozen = ["conv1", "bn1", *self.stages[:layers_to_freeze]]
             self.freeze([getattr(self.model, part) for part in frozen], fixed_statistics)
@@ -187,6 +188,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "mobilenet_v2": _later("trunks", "MobileNetV2"),
     **{name: _later("trunks", "SwinV2", name) for name in SWINS},
     "vgg16": _later("trunks", "VGG16"),
+    "timm": _later("light", "TimmTrunk"),  # any timm network: backbone_args network, stride
     "tinyresnet": TinyResNet,
     "pixels": PixelGrid,
 }

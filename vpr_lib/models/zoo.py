@@ -121,6 +121,14 @@ ZOO: dict[str, ModelConfig] = {
     "lightmixvpr_kd_resnet18_512": _light("resnet18", 128, layers_to_crop=[4], layers_to_freeze=2),
     "lightmixvpr_efficientnet_b0_128": _light("efficientnet_b0", 32, layers_to_freeze=2, classifier=True),
     "lightmixvpr_mobilenet_v2_1024": _light("mobilenet_v2", 256),
+    # ours: the improvements that spec lightweight_mixvpr §8 names, and modern light trunks, all tapped at stride 16
+    "lightmixvpr_resnet18_unfrozen_512": _light("resnet18", 128, layers_to_crop=[4]),
+    "lightmixvpr_efficientnet_b0_unfrozen_128": _light("efficientnet_b0", 32),
+    "lightmixvpr_efficientnet_b0_s16_512": _light("timm", 128, network="efficientnet_b0", stride=16),
+    "lightmixvpr_mobilenet_v2_s16_1024": _light("mobilenet_v2", 256, tap=13),
+    "lightmixvpr_mobilenetv4_s16_512": _light("timm", 128, network="mobilenetv4_conv_small", stride=16),
+    "lightmixvpr_efficientvit_b1_s16_512": _light("timm", 128, network="efficientvit_b1", stride=16),
+    "lightmixvpr_starnet_s1_s16_512": _light("timm", 128, network="starnet_s1", stride=16),
     "convap_resnet50_8192": _resnet50("Conv-AP", "ConvAP", out_channels=2048),
     "convap_resnet50_4096": _resnet50("Conv-AP", "ConvAP", out_channels=1024),
     "convap_resnet50_2048": _resnet50("Conv-AP", "ConvAP", out_channels=512),
@@ -131,6 +139,10 @@ ZOO: dict[str, ModelConfig] = {
     "avg_resnet50_2048": _resnet50("AVG", "average"),
     "pixels": ModelConfig(system="Raw pixels", backbone="pixels", aggregator="flatten", image_size=(128, 128)),
     "mixvpr_toy_256": _toy("MixVPR", "MixVPR", out_channels=64, out_rows=4, mix_depth=4),
+    "mixvpr_toy_cropped_256": _toy("Lightweight-MixVPR", "MixVPR", crop=True, out_channels=64, out_rows=4, mix_depth=2),
+    "mixvpr_toy_80px_256": _toy("Lightweight-MixVPR", "MixVPR", out_channels=64, out_rows=4, mix_depth=4).model_copy(
+        update={"image_size": (80, 80)}
+    ),
     "mixvpr_toy_student": _toy_student((16, 24, 48, 80), out_channels=64, out_rows=4),
     "gem_toy_160": _toy("GeM", "GeM"),
     "avg_toy_160": _toy("AVG", "average"),
