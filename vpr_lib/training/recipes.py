@@ -14,6 +14,7 @@ from vpr_lib.data.readers.gsv_cities import read_gsv_cities
 from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import data_root
 from vpr_lib.retrieval.protocol import evaluate
+from vpr_lib.training.distillation import Distillation, train_distilled
 from vpr_lib.training.fit import FitResult, FitSettings
 from vpr_lib.training.metric_learning import PlaceRecipe, train_places
 
@@ -34,6 +35,7 @@ class Experiment(Strict):
     validation: str | None = None  # a data set by name
     validation_root: str | None = None
     places: PlaceRecipe = PlaceRecipe()
+    distillation: Distillation | None = None  # None is the control run: the same schedule without a teacher
     fit: FitSettings
     workers: int = 8
     keep_images: bool = False
@@ -84,9 +86,14 @@ def train(
     from vpr_lib.models.checkpoints import load_weights
 
     model = build_model(experiment.model, experiment.pretrained, experiment.fit.seed, **experiment.model_changes)
-    result = train_places(
-        model, training_places(experiment), experiment.places, experiment.fit, folder, validator(experiment, device), device,
-        experiment.workers, experiment.keep_images, {"experiment": experiment.model_dump()}, quiet=quiet,
+    data = (training_places(experiment), experiment.places)
+    rest = dict(
+        folder=folder, validate=validator(experiment, device), device=device, workers=experiment.workers,
+        keep_images=experiment.keep_images, about={"experiment": experiment.model_dump()}, quiet=quiet,
     )  # fmt: skip
+    if experiment.distillation is None:
+        result = train_places(model, *data, settings=experiment.fit, **rest)
+    else:
+        result = train_distilled(model, *data, distillation=experiment.distillation, settings=experiment.fit, **rest)
     load_weights(model, result.best)
     return model, result
