@@ -12,7 +12,7 @@ STEM = {"stem": "backbone.model.maxpool", "features": "backbone", "pooled": "agg
 
 def compute(fixture):
     config = fixture.config
-    if "aggregator_args" not in config or config["aggregator"] not in AGGREGATORS:
+    if fixture.system == "DINO-Mix" or "aggregator_args" not in config or config["aggregator"] not in AGGREGATORS:
         return None
     if config["backbone"] is None:
         return aggregator_alone(fixture)

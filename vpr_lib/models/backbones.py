@@ -171,11 +171,18 @@ class PixelGrid(Backbone):
         return mean.repeat_interleave(self.patch, 2).repeat_interleave(self.patch, 3)
 
 
+def _dinov2(name: str, **arguments: object) -> Backbone:
+    from vpr_lib.models.dinov2 import DINOv2  # it builds on this module
+
+    return DINOv2(name, **arguments)
+
+
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "wide_resnet50_2")
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     **{name: partial(ResNet, name) for name in RESNETS},
     "tinyresnet": TinyResNet,
     "pixels": PixelGrid,
+    **{f"dinov2_{size}": partial(_dinov2, f"dinov2_{size}") for size in ("vits14", "vitb14", "vitl14", "vitg14", "toy")},
 }
 
 

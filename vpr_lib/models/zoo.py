@@ -86,6 +86,17 @@ def _toy(system: str, aggregator: str, crop: bool = False, **head: Any) -> Model
     )
 
 
+def _dinomix(backbone: str, freeze_to: int, dim: int = 4096, side: int = 224) -> ModelConfig:
+    return ModelConfig(
+        system="DINO-Mix",
+        backbone=backbone,
+        backbone_args=dict(freeze_to=freeze_to),
+        aggregator="MixVPR",
+        aggregator_args=dict(out_channels=dim // 4, out_rows=4, mix_depth=2),
+        image_size=(side, side),
+    )
+
+
 ZOO: dict[str, ModelConfig] = {
     "mixvpr_resnet50_4096": _mixvpr("resnet50", 1024, 4),
     "mixvpr_resnet50_512": _mixvpr("resnet50", 256, 2),
@@ -106,6 +117,12 @@ ZOO: dict[str, ModelConfig] = {
     "avg_toy_160": _toy("AVG", "average"),
     "convap_toy_512": _toy("Conv-AP", "ConvAP", out_channels=128),
     "cosplace_toy_160": _toy("CosPlace", "CosPlace", out_dim=160),
+    # the last four blocks learn: released for S and B (their layer1 = 7), not published for L and g (dinomix §3.3)
+    "dinomix_vits14_4096": _dinomix("dinov2_vits14", 7),
+    "dinomix_vitb14_4096": _dinomix("dinov2_vitb14", 7),
+    "dinomix_vitl14_4096": _dinomix("dinov2_vitl14", 19),
+    "dinomix_vitg14_4096": _dinomix("dinov2_vitg14", 35),
+    "dinomix_toy_256": _dinomix("dinov2_toy", 1, dim=256, side=112),
 }
 TRAINING_FREE = frozenset({"pixels"})
 
