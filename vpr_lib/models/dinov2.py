@@ -169,8 +169,10 @@ class DINOv2(Backbone):
 
 def _block(size: Size) -> Block:
     hidden = 8 * math.ceil(int(size.dim * 4 * 2 / 3) / 8)  # SwiGLU: two halves of 4096 for the giant (spec §1.2)
-    feed_forward = dict(mlp_ratio=2 * hidden / size.dim, mlp_layer=SwiGLUPacked) if size.swiglu else dict(mlp_ratio=4)
     norm = partial(nn.LayerNorm, eps=1e-6)
+    feed_forward = dict(mlp_ratio=4)
+    if size.swiglu:
+        feed_forward = dict(mlp_ratio=2 * hidden / size.dim, mlp_layer=SwiGLUPacked, act_layer=nn.SiLU)
     return Block(size.dim, size.heads, qkv_bias=True, init_values=1.0, norm_layer=norm, **feed_forward)
 
 

@@ -125,6 +125,18 @@ ZOO: dict[str, ModelConfig] = {
     "dinomix_toy_256": _dinomix("dinov2_toy", 1, dim=256, side=112),
 }
 TRAINING_FREE = frozenset({"pixels"})
+PUBLISHED = {  # where authors publish trained weights, as far as the specs know
+    "dinomix_vitb14_4096": "as dinov2_vitb14_mix.ckpt, release v1.0.0 of github.com/GaoShuang98/DINO-Mix",
+    **{
+        f"dinomix_vit{size}14_4096": "on the net-disk that the README of github.com/GaoShuang98/DINO-Mix links"
+        for size in "slg"
+    },
+}
+
+
+def published_at(model: str) -> str:
+    """A sentence on where a model's authors publish its weights; '' when that is not known."""
+    return f" Its authors publish the file {PUBLISHED[model]}." if model in PUBLISHED else ""
 
 
 def model_names() -> list[str]:
