@@ -24,7 +24,9 @@ def compute(fixture):
     ).eval()
     model.load_state_dict(as_tensors(fixture.weights()), strict=True)
     backbone, images = model.backbone, torch.from_numpy(fixture.input("image"))
-    paths = {name: f"backbone.dino_model.{name.replace('block.', 'blocks.')}" for name in fixture.outputs if "block." in name}
+    paths = {
+        name: f"backbone.dino_model.{name.replace('block.', 'blocks.')}" for name in fixture.outputs if "block." in name
+    }
     paths |= {name: f"aggregator.{name}" for name in ("mix.0", "mix.1", "channel_proj", "row_proj")}
     with torch.no_grad(), record(model, paths | {"features": "backbone"}) as outputs:
         outputs["descriptor"] = model(images)

@@ -64,7 +64,7 @@ def test_the_stored_grid_is_used_as_it_is(small):
 def test_any_multiple_of_the_patch(small):
     backbone = DINOv2("dinov2_vits14")
     assert backbone(torch.zeros(1, 3, 42, 70)).shape == (1, 24, 3, 5) == (1, 24, *backbone.grid((42, 70)))
-    with pytest.raises(ValueError, match="multiples of 14; got 100 x 112 .* Nearest: 98 x 112"):
+    with pytest.raises(ValueError, match=r"multiples of 14; got 100 x 112 .* Nearest: 98 x 112"):
         backbone(torch.zeros(1, 3, 100, 112))
     with pytest.raises(ValueError, match="multiples of 14"):
         build_model("dinomix_vits14_4096", image_size=(225, 224), backbone_args={})
@@ -93,6 +93,7 @@ def test_the_memory_saving_variant_learns_the_same(small):
     models[1].load_state_dict(models[0].state_dict())
     images, kept = torch.randn(2, 3, 70, 70), [0, 0]
     for index, model in enumerate(models):
+
         def keep(tensor, index=index):
             kept[index] += tensor.numel()
             return tensor
@@ -193,7 +194,7 @@ def test_official_weights_load_at_full_size(tmp_path, monkeypatch):
 
 def test_missing_files_say_where_they_are_published(small, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="facebookresearch/dinov2.*dinov2_vits14/dinov2_vits14_pretrain.pth"):
+    with pytest.raises(FileNotFoundError, match=r"facebookresearch/dinov2.*dinov2_vits14/dinov2_vits14_pretrain.pth"):
         build_model("dinomix_vits14_4096", pretrained=True, backbone_args={"freeze_to": 1})
     assert "v1.0.0 of github.com/GaoShuang98/DINO-Mix" in published_at("dinomix_vitb14_4096")
     assert published_at("pixels") == ""

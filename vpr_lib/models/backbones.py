@@ -182,7 +182,9 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     **{name: partial(ResNet, name) for name in RESNETS},
     "tinyresnet": TinyResNet,
     "pixels": PixelGrid,
-    **{f"dinov2_{size}": partial(_dinov2, f"dinov2_{size}") for size in ("vits14", "vitb14", "vitl14", "vitg14", "toy")},
+    **{
+        f"dinov2_{size}": partial(_dinov2, f"dinov2_{size}") for size in ("vits14", "vitb14", "vitl14", "vitg14", "toy")
+    },
 }
 
 

@@ -59,9 +59,7 @@ class DINOv2(Backbone):
         FileNotFoundError: when pre-trained weights are absent, saying where their authors publish them.
     """
 
-    def __init__(
-        self, name: str, freeze_to: int | None = None, detach_frozen: bool = False, pretrained: bool = False
-    ):
+    def __init__(self, name: str, freeze_to: int | None = None, detach_frozen: bool = False, pretrained: bool = False):
         super().__init__()
         self.name, self.size = name, (size := lookup(SIZES, name, "DINOv2 size"))
         self.out_channels, self.stride = size.dim, size.patch
@@ -105,7 +103,8 @@ class DINOv2(Backbone):
             near = " x ".join(str(max(patch, round(side / patch) * patch)) for side in image_size)
             raise ValueError(
                 f"{self.name} cuts images into {patch} x {patch} patches, so both sides must be multiples of {patch}; got "
-                "{} x {} (height x width). ".format(*image_size) + f"Nearest: {near}."
+                "{} x {} (height x width). ".format(*image_size)
+                + f"Nearest: {near}."
             )
         return image_size[0] // patch, image_size[1] // patch
 

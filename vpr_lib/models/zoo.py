@@ -24,6 +24,8 @@ class ModelConfig(Strict):
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    antialias: bool = True  # of the resize; this and the next: see InputSpec
+    resize_after_normalising: bool = False
 
 
 class VPRModel(nn.Module):
@@ -41,7 +43,7 @@ class VPRModel(nn.Module):
     @property
     def input_spec(self) -> InputSpec:
         c = self.config
-        return InputSpec(c.image_size, c.interpolation, c.mean, c.std)
+        return InputSpec(c.image_size, c.interpolation, c.mean, c.std, "exact", c.antialias, c.resize_after_normalising)
 
     @property
     def dim(self) -> int:

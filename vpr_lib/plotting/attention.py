@@ -14,7 +14,9 @@ from matplotlib.figure import Figure
 def jet() -> np.ndarray:
     """OpenCV's JET table, uint8 (256, 3) as red, green, blue; matplotlib's differs by up to 34 levels. Spec §6.1."""
     i = np.arange(256)
-    ramps = [np.minimum((8 * i - low) / 2, (high - 8 * i) / 2) for low, high in ((765, 2295), (255, 1785), (-255, 1275))]
+    ramps = [
+        np.minimum((8 * i - low) / 2, (high - 8 * i) / 2) for low, high in ((765, 2295), (255, 1785), (-255, 1275))
+    ]
     table = np.rint(np.stack(ramps, axis=1)).clip(0, 255).astype(np.uint8)  # rint: half to even
     table[159, 2] = 1  # the one entry of OpenCV's table that the formula misses
     return table
