@@ -125,6 +125,13 @@ ZOO: dict[str, ModelConfig] = {
     "dinomix_vitl14_4096": _dinomix("dinov2_vitl14", 19),
     "dinomix_vitg14_4096": _dinomix("dinov2_vitg14", 35),
     "dinomix_toy_256": _dinomix("dinov2_toy", 1, dim=256, side=112),
+    "avg_dinov2_toy_128": ModelConfig(
+        system="AVG",
+        backbone="dinov2_toy",
+        backbone_args=dict(freeze_to=1),
+        aggregator="average",
+        image_size=(112, 112),
+    ),
 }
 TRAINING_FREE = frozenset({"pixels"})
 PUBLISHED = {  # where authors publish trained weights, as far as the specs know
