@@ -90,6 +90,37 @@ class ResNet(Backbone):
         return features
 
 
+class VGG(Backbone):
+    """torchvision VGG up to its last convolution: 512 channels, stride 16, any size. Spec: clusvpr §2.
+
+    Args:
+        name: vgg16, vgg19_bn or another torchvision VGG.
+        activation: keep the last ReLU; ClusVPR and NetVLAD work on the map before it.
+        layers_to_freeze: freeze the first n of the five groups of convolutions (4 in ClusVPR); -1 or 0 freezes nothing.
+        pretrained: load torchvision's ImageNet V1 weights (downloaded by torchvision when they are not cached).
+    """
+
+    def __init__(
+        self, name: str = "vgg16", activation: bool = False, layers_to_freeze: int = -1, pretrained: bool = False
+    ):
+        super().__init__()
+        if layers_to_freeze > 5:
+            raise ValueError(f"A VGG has five groups of convolutions, cannot freeze {layers_to_freeze}.")
+        features = torchvision.models.get_model(name, weights="IMAGENET1K_V1" if pretrained else None).features
+        self.model = nn.Module()
+        self.model.features = features[: -1 if activation else -2]
+        self.out_channels, self.stride = 512, 16
+        if layers_to_freeze > 0:
+            ends = [number + 1 for number, layer in enumerate(features) if isinstance(layer, nn.MaxPool2d)]
+            self.freeze([self.model.features[: ends[layers_to_freeze - 1]]], fixed_statistics=True)
+
+    def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        return tuple(side // self.stride for side in image_size)  # poolings round down
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model.features(images)
+
+
 class _ResidualBlock(nn.Module):
     """Two 3x3 convolutions with a shortcut, (B, Cin, H, W) -> (B, Cout, H/stride, W/stride)."""
 
@@ -174,6 +205,7 @@ class PixelGrid(Backbone):
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "wide_resnet50_2")
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     **{name: partial(ResNet, name) for name in RESNETS},
+    **{name: partial(VGG, name) for name in ("vgg16", "vgg19_bn")},
     "tinyresnet": TinyResNet,
     "pixels": PixelGrid,
 }
