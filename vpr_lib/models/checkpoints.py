@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vpr_lib.paths import atomic_path, cache_root, write_text
 
+OFFICIAL_PREFIXES = {"base_model.base.": "backbone.model.features.", "net_vlad.": "aggregator."}  # OpenIBL, ClusVPR
 TOY_START = Path(__file__).resolve().parent.parent / "data" / "toycity" / "start"
 
 
@@ -58,6 +59,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     if all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
+    for official, own in OFFICIAL_PREFIXES.items():
+        tensors = {
+            own + key.removeprefix(official) if key.startswith(official) else key: tensors[key] for key in tensors
+        }
     return tensors
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vpr_lib.config import Strict
-from vpr_lib.data.images import IMAGENET_MEAN, IMAGENET_STD, InputSpec
+from vpr_lib.data.images import CAFFE_MEAN, CAFFE_STD, IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from vpr_lib.models.aggregators import build_aggregator
 from vpr_lib.models.backbones import build_backbone
 from vpr_lib.registry import lookup
@@ -87,6 +87,13 @@ def _resnet50(system: str, aggregator: str, **head: Any) -> ModelConfig:
     )
 
 
+def _clusvpr(backbone: str, **changes: Any) -> ModelConfig:
+    # spec clusvpr §5: torchvision weights go with torchvision's mean and std; CAFFE_* go with MatConvNet weights
+    arguments = {"vgg16": dict(layers_to_freeze=4), "resnet50": dict(layers_to_crop=[4], layers_to_freeze=2)}
+    values = dict(backbone_args=arguments.get(backbone, {}), image_size=(480, 640)) | changes
+    return ModelConfig(system="ClusVPR", backbone=backbone, aggregator="ClusVPR", **values)
+
+
 def _toy(system: str, aggregator: str, crop: bool = False, **head: Any) -> ModelConfig:
     arguments = dict(layers_to_crop=[3]) if crop else {}
     return ModelConfig(
@@ -150,6 +157,10 @@ ZOO: dict[str, ModelConfig] = {
     "cosplace_resnet50_512": _resnet50("CosPlace", "CosPlace", out_dim=512),
     "gem_resnet50_2048": _resnet50("GeM", "GeM"),
     "avg_resnet50_2048": _resnet50("AVG", "average"),
+    "clusvpr_vgg16_8192": _clusvpr("vgg16"),
+    "clusvpr_vgg16_8192_caffe": _clusvpr("vgg16", mean=CAFFE_MEAN, std=CAFFE_STD),
+    "clusvpr_vgg19bn_8192": _clusvpr("vgg19_bn", backbone_args=dict(layers_to_freeze=4)),
+    "clusvpr_resnet50_16384": _clusvpr("resnet50"),
     "pixels": ModelConfig(system="Raw pixels", backbone="pixels", aggregator="flatten", image_size=(128, 128)),
     "mixvpr_toy_256": _toy("MixVPR", "MixVPR", out_channels=64, out_rows=4, mix_depth=4),
     "mixvpr_toy_cropped_256": _toy("Lightweight-MixVPR", "MixVPR", crop=True, out_channels=64, out_rows=4, mix_depth=2),
@@ -174,6 +185,7 @@ ZOO: dict[str, ModelConfig] = {
         aggregator="average",
         image_size=(112, 112),
     ),
+    "clusvpr_toy_384": _toy("ClusVPR", "ClusVPR", crop=True, clusters=16),
 }
 TRAINING_FREE = frozenset({"pixels"})
 PUBLISHED = {  # where authors publish trained weights, as far as the specs know
