@@ -86,6 +86,13 @@ def _toy(system: str, aggregator: str, crop: bool = False, **head: Any) -> Model
     )
 
 
+def _distilvpr(backbone: str, crop: list[int], dim: int = 384, **changes: Any) -> ModelConfig:
+    return ModelConfig(
+        system="DistilVPR", backbone=backbone, backbone_args=dict(layers_to_crop=crop), aggregator="ProjectedGeM",
+        aggregator_args=dict(out_channels=dim), interpolation="bicubic", **(dict(image_size=(240, 320)) | changes),
+    )  # fmt: skip
+
+
 ZOO: dict[str, ModelConfig] = {
     "mixvpr_resnet50_4096": _mixvpr("resnet50", 1024, 4),
     "mixvpr_resnet50_512": _mixvpr("resnet50", 256, 2),
@@ -106,6 +113,11 @@ ZOO: dict[str, ModelConfig] = {
     "avg_toy_160": _toy("AVG", "average"),
     "convap_toy_512": _toy("Conv-AP", "ConvAP", out_channels=128),
     "cosplace_toy_160": _toy("CosPlace", "CosPlace", out_dim=160),
+    # DistilVPR: image students (distilvpr §5)
+    "distilvpr_resnet18_384": _distilvpr("resnet18", [4]),
+    "distilvpr_resnet34_384": _distilvpr("resnet34", [4]),
+    "distilvpr_boreas_resnet18_384": _distilvpr("resnet18", [4], image_size=(256, 306)),
+    "distilvpr_toy_96": _distilvpr("tinyresnet", [3], dim=96, image_size=(90, 120)),
 }
 TRAINING_FREE = frozenset({"pixels"})
 
