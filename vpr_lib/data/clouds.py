@@ -1,6 +1,6 @@
 """Point clouds from disk to the voxels a network reads. Spec: distilvpr §2.1, §2.3; datasets §10."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vpr_lib.config import Strict
+from vpr_lib.data.images import ImageSet, InputSpec
 from vpr_lib.data.manifest import Manifest
 
 POINTS = 4096
@@ -139,7 +140,7 @@ def _in_block(cloud: np.ndarray, recipe: CloudAugmentation, rng: np.random.Gener
 
 
 class CloudSet(Dataset):
-    """The clouds of a manifest as voxels: key -> int32 (V, 3), or the CloudError in its place.
+    """The clouds of a manifest as voxels: key -> int32 (V, 3). Raises CloudError.
 
     A key is a row number, or (row, seed): then the cloud is augmented, and the seed alone decides how.
 
@@ -166,12 +167,9 @@ class CloudSet(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> np.ndarray | CloudError:
+    def __getitem__(self, key: int | tuple[int, int]) -> np.ndarray:
         row, seed = key if isinstance(key, tuple) else (key, None)
-        try:
-            points = self._points(row)
-        except CloudError as error:
-            return error
+        points = self._points(row)
         if self.augmentation is not None and seed is not None:
             points = augment_cloud(points, self.augmentation, np.random.default_rng(seed))
         return voxelise(points, self.size)[0]
@@ -182,3 +180,69 @@ class CloudSet(Dataset):
         if row not in self._kept:
             self._kept[row] = read_cloud(self.paths[row], self.format)
         return self._kept[row]
+
+
+class SubmapSet(Dataset):
+    """Submaps for a model that reads images, clouds or both: key -> (uint8 image or None, voxels int32 (V, 3) or None).
+
+    A key is a row, or (row, seed) for an augmented sample, see `ImageSet` and `CloudSet`. What is not asked for is not
+    loaded.
+
+    Args:
+        spec: of the images; None for models without an image branch.
+        clouds: voxels, augmented as they say; None for image models.
+        candidates: with a seed, draw one of the row's `image_candidates` in place of the nearest image.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        spec: InputSpec | None = None,
+        clouds: CloudSet | None = None,
+        augment: Callable[[Tensor], Tensor] | None = None,
+        keep: bool = False,
+        candidates: bool = False,
+    ):
+        if spec is not None and "image_path" not in manifest.table:
+            raise ValueError(
+                f"The {len(manifest)} submaps under {manifest.root} have no images (no lidar2image file was found); "
+                "use a model that reads clouds alone, or build that file."
+            )
+        self.length, self.clouds = len(manifest), clouds
+        self.choices = _choices(manifest, candidates) if spec is not None else []
+        paths = list(dict.fromkeys(path for choice in self.choices for path in choice))
+        self._row_of = {path: row for row, path in enumerate(paths)}
+        absolute = [f"{manifest.root}/{path}" for path in paths]
+        self.images = ImageSet(absolute, spec, augment, keep) if spec is not None else None
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor | None, np.ndarray | None]:
+        """Raises ImageError or CloudError: a training set and a benchmark must be whole."""
+        row, seed = key if isinstance(key, tuple) else (key, None)
+        image = voxels = None
+        if self.images is not None:
+            choice = self.choices[row]
+            path = choice[0] if seed is None else choice[np.random.default_rng(seed).integers(len(choice))]
+            image, _ = self.images[self._row_of[path] if seed is None else (self._row_of[path], seed)]
+            if isinstance(image, Exception):
+                raise image
+        if self.clouds is not None:
+            voxels = self.clouds[key]
+        return image, voxels
+
+
+def _choices(manifest: Manifest, candidates: bool) -> list[list[str]]:
+    if candidates and "image_candidates" in manifest.table:
+        return [[image["path"] for image in row] for row in manifest.table["image_candidates"]]
+    return [[path] for path in manifest.table["image_path"]]
+
+
+def collate_submaps(samples: Sequence[tuple]) -> tuple[Tensor | None, Tensor | None]:
+    """(uint8 images (B, 3, H, W) or None, voxels int32 (sum V, 4) or None)."""
+    images, clouds = zip(*samples)
+    return (
+        torch.stack(images) if images[0] is not None else None,
+        collate_voxels(clouds) if clouds[0] is not None else None,
+    )

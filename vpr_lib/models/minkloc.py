@@ -4,6 +4,7 @@ The teacher of DistilVPR reads both; its 3-D students and teachers are the cloud
 names, and `official_weights` maps the two published naming schemes onto them.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +29,13 @@ from vpr_lib.models.sparse import (
 from vpr_lib.registry import lookup
 
 UNUSED = ("model.layer4.", "model.fc.", "imagecosplace.", "imageconvap.", "imagenetvlad.")  # stored, never run
-RESNET_STEM = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3"}  # of the original MinkLoc++
+STEM = {0: "conv1", 1: "bn1", 4: "layer1", 5: "layer2", 6: "layer3"}  # of ResNet in the original MinkLoc++
+CLOUD_RENAMES = ((r"^backbone\.(bn|conv1x1)\.", r"backbone.\1s."),)  # MinkLoc++ -> DistilVPR
+IMAGE_RENAMES = (
+    *((rf"^resnet_fe\.{number}\.", f"model.{part}.") for number, part in STEM.items()),
+    *((r"^fh_conv1x1\.4\.", "conv1x1."), (r"^pool\.p$", "image_gem.p")),
+    *((r"^model\.", "backbone.model."), (r"^(conv1x1|image_gem)\.", r"aggregator.\1.")),
+)
 
 
 class ECABlock(nn.Module):
@@ -215,7 +222,7 @@ CLOUD_MODELS: dict[str, MinkLocConfig] = {
         image_dim=48,
         image_size=(90, 120),
         voxel_size=0.04,
-    ),  # fmt: skip
+    ),
     "minkloc3d_toy_96": MinkLocConfig(
         system="MinkLoc++ (3D)", planes=(16, 32, 32), conv0_kernel=3, cloud_dim=96, image_dim=0, voxel_size=0.04
     ),
@@ -243,22 +250,13 @@ def official_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     found = {}
     for key, tensor in tensors.items():
-        prefix = "image_fe." if key.startswith("image_fe.") else ""
-        name = key.removeprefix(prefix)
+        branch = next((prefix for prefix in ("cloud_fe.", "image_fe.") if key.startswith(prefix)), "")
+        name = key.removeprefix(branch)
         if name.startswith(UNUSED):
             continue
-        if key.startswith("cloud_fe."):
-            found[key.replace("backbone.bn.", "backbone.bns.").replace("backbone.conv1x1.", "backbone.conv1x1s.")] = (
-                tensor
-            )
-            continue
-        if name.startswith("resnet_fe."):
-            _, stage, rest = name.split(".", 2)
-            name = f"model.{RESNET_STEM.get(stage, stage)}.{rest}"
-        name = name.replace("fh_conv1x1.4.", "conv1x1.").replace("pool.p", "image_gem.p")
-        found[prefix + name.replace("model.", "backbone.model.", 1).replace("conv1x1.", "aggregator.conv1x1.").replace(
-            "image_gem.", "aggregator.image_gem."
-        )] = tensor  # fmt: skip
+        for pattern, ours in CLOUD_RENAMES if branch == "cloud_fe." else IMAGE_RENAMES:
+            name = re.sub(pattern, ours, name)
+        found[branch + name] = tensor
     return found
 
 

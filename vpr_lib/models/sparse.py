@@ -68,7 +68,12 @@ class VoxelGrid:
         key = (source, target, kernel)
         if key not in self._pairs:
             fine, coarse = self.level(source), self.level(target)
-            self._pairs[key] = [fine.find(coarse, offset) for offset in kernel_offsets(kernel, source)]
+            offsets = kernel_offsets(kernel, source)
+            if source == target and kernel % 2:  # the second half of the offsets is the first seen from the other end
+                half = [fine.find(coarse, offset) for offset in offsets[: len(offsets) // 2]]
+                self._pairs[key] = [*half, (fine.order, fine.order), *((out, row) for row, out in reversed(half))]
+            else:
+                self._pairs[key] = [fine.find(coarse, offset) for offset in offsets]
         return self._pairs[key]
 
     def cloud_of(self, stride: int) -> Tensor:
