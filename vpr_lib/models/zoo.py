@@ -117,7 +117,7 @@ ZOO: dict[str, ModelConfig] = {
     "distilvpr_resnet18_384": _distilvpr("resnet18", [4]),
     "distilvpr_resnet34_384": _distilvpr("resnet34", [4]),
     "distilvpr_boreas_resnet18_384": _distilvpr("resnet18", [4], image_size=(256, 306)),
-    "distilvpr_toy_96": _distilvpr("tinyresnet", [3], dim=96, image_size=(90, 120)),
+    "distilvpr_toy_96": _distilvpr("tinyresnet", [], dim=96, image_size=(90, 120)),
 }
 TRAINING_FREE = frozenset({"pixels"})
 

@@ -31,6 +31,11 @@ TOP = 25
 Pair = tuple[int, int]  # (query run, database run)
 
 
+def one_percent_of(n_database: int) -> int:
+    """How many results "1 %" of a database is: rounded half to even, at least 1, at most the 25 that are ranked."""
+    return min(max(round(n_database / 100), 1), TOP)
+
+
 @dataclass(frozen=True)
 class PairScores:
     """Rankings and recalls of every ordered pair of runs, by database run, then query run.
@@ -62,8 +67,8 @@ class PairScores:
         )
 
     def threshold(self, run: int) -> int:
-        """How many results "1 %" of a database is: rounded half to even, at least 1, at most the 25 that are ranked."""
-        return min(max(round(self.sizes[run] / 100), 1), TOP)
+        """How many results "1 %" of a run's database is."""
+        return one_percent_of(self.sizes[run])
 
     @property
     def average_recall(self) -> np.ndarray:
@@ -162,9 +167,9 @@ def describe_submaps(
     Raises:
         ImageError, CloudError: for a file that cannot be used; ValueError when the model needs images and there are none.
     """
+    submaps = submap_set(model, manifest)
     if not isinstance(model, MinkLoc):
         return describe(model, manifest, cache, device, precision, batch_size, quiet=quiet)
-    submaps = submap_set(model, manifest)
     files = submaps.clouds.paths, manifest.image_paths() if model.reads_images else []
     parts = cache_key(model, manifest, precision) | {"clouds": _cloud_code()}
     prints = file_fingerprints(files[0]) ^ (file_fingerprints(files[1]) if files[1] else 0)
