@@ -76,6 +76,13 @@ def load_weights(model: nn.Module, path: Path, ignore: tuple[str, ...] = ()) -> 
     """
     path = Path(path)
     tensors = {k: v for k, v in read_state_dict(path).items() if not k.startswith(ignore or ("\0",))}
+    load_tensors(model, tensors, path)
+    about = path.with_suffix(".json")
+    return json.loads(about.read_text()) if path.suffix == ".safetensors" and about.is_file() else {}
+
+
+def load_tensors(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Load tensors that were read from `path` strictly into a model. Raises CheckpointError as `load_weights`."""
     tensors = _own_names(model, tensors)
     own = model.state_dict()
     missing = [key for key in own if key not in tensors]
@@ -100,8 +107,6 @@ def load_weights(model: nn.Module, path: Path, ignore: tuple[str, ...] = ()) -> 
             f"model): {', '.join(parts)}. Is it a checkpoint of another model?"
         )
     model.load_state_dict({key: value.to(own[key].dtype) for key, value in tensors.items()})
-    about = path.with_suffix(".json")
-    return json.loads(about.read_text()) if path.suffix == ".safetensors" and about.is_file() else {}
 
 
 def _own_names(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

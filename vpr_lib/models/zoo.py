@@ -123,6 +123,13 @@ def _dinomix(backbone: str, freeze_to: int, dim: int = 4096, side: int = 224) ->
     )
 
 
+def _distilvpr(backbone: str, crop: list[int], dim: int = 384, **changes: Any) -> ModelConfig:
+    return ModelConfig(
+        system="DistilVPR", backbone=backbone, backbone_args=dict(layers_to_crop=crop), aggregator="ProjectedGeM",
+        aggregator_args=dict(out_channels=dim), interpolation="bicubic", **(dict(image_size=(240, 320)) | changes),
+    )  # fmt: skip
+
+
 ZOO: dict[str, ModelConfig] = {
     "mixvpr_resnet50_4096": _mixvpr("resnet50", 1024, 4),
     "mixvpr_resnet50_512": _mixvpr("resnet50", 256, 2),
@@ -186,6 +193,11 @@ ZOO: dict[str, ModelConfig] = {
         image_size=(112, 112),
     ),
     "clusvpr_toy_384": _toy("ClusVPR", "ClusVPR", crop=True, clusters=16),
+    # DistilVPR: image students (distilvpr §5)
+    "distilvpr_resnet18_384": _distilvpr("resnet18", [4]),
+    "distilvpr_resnet34_384": _distilvpr("resnet34", [4]),
+    "distilvpr_boreas_resnet18_384": _distilvpr("resnet18", [4], image_size=(256, 306)),
+    "distilvpr_toy_96": _distilvpr("tinyresnet", [], dim=96, image_size=(90, 120)),
 }
 TRAINING_FREE = frozenset({"pixels"})
 PUBLISHED = {  # where authors publish trained weights, as far as the specs know

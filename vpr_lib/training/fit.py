@@ -334,8 +334,12 @@ def _position(line: str) -> tuple[int, int]:
 
 
 def make_optimizer(model: nn.Module, settings: FitSettings) -> torch.optim.Optimizer:
-    """One parameter group with all parameters; frozen ones receive no gradient and stay (spec mixvpr §3.4)."""
-    parameters, rate, decay = list(model.parameters()), settings.learning_rate, settings.weight_decay
+    """One parameter group with all parameters; frozen ones receive no gradient and stay (spec mixvpr §3.4).
+
+    A model with `parameter_groups()` says itself; the `rate_factor` of a group multiplies the learning rate.
+    """
+    parameters = model.parameter_groups() if hasattr(model, "parameter_groups") else list(model.parameters())
+    rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "sgd":
         return torch.optim.SGD(parameters, rate, momentum=settings.momentum, weight_decay=decay)
     optimizer = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam

@@ -1,5 +1,6 @@
 """Recipes: one YAML file is one experiment, opening with the claim it should reproduce. `vpr train` runs them."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -48,6 +49,16 @@ class Experiment(Strict):
 def load_experiment(name: str | Path) -> Experiment:
     """The recipe of that name or path (ValueError when it is unknown or does not fit)."""
     return load_yaml(find_recipe(name), Experiment)
+
+
+def open_recipe(name: str | Path) -> tuple[Any, Callable[..., tuple[nn.Module, FitResult]]]:
+    """The experiment of that name with the function that runs it: (experiment, folder, device) -> (model, result)."""
+    from vpr_lib.training.crossmodal import CrossmodalExperiment, train_crossmodal
+
+    path = find_recipe(name)
+    if re.search(r"^crossmodal:", path.read_text(encoding="utf-8") if path.is_file() else "", re.MULTILINE):
+        return load_yaml(path, CrossmodalExperiment), train_crossmodal
+    return load_yaml(path, Experiment), train
 
 
 def training_places(experiment: Experiment) -> Places:
