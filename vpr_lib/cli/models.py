@@ -44,13 +44,15 @@ def add(
 ) -> None:
     """Check a checkpoint against a model (strictly) and keep it for all commands; record name, sha256, source, licence."""
     from vpr_lib.models.checkpoints import file_hash, load_weights, save_weights, trained_path
-    from vpr_lib.models.published import PUBLISHED, Published
+    from vpr_lib.models.published import PUBLISHED, Published, published_at
     from vpr_lib.models.zoo import build_model
 
     known = PUBLISHED.get(file.name, Published(model, "", "not stated"))
     model = model or known.model
     if not model:
         raise ValueError(f"{file.name} is no published file name: say which model it belongs to with --as NAME.")
+    if not file.is_file():
+        raise FileNotFoundError(f"No checkpoint {file}.{published_at(model)}")
     network = build_model(model)
     load_weights(network, file)
     about = {"model": model, "file": file.name, "sha256": file_hash(file), "source": source or known.source,

@@ -30,17 +30,16 @@ def train(
     """Train to a recipe. A second call with the same folder goes on where the first one stopped."""
     from vpr_lib.models.checkpoints import save_weights, trained_path
     from vpr_lib.paths import cache_root
-    from vpr_lib.training.recipes import Experiment, load_experiment
-    from vpr_lib.training.recipes import train as run
+    from vpr_lib.training.recipes import open_recipe
 
-    experiment = load_experiment(recipe)
+    experiment, run = open_recipe(recipe)
     values = experiment.model_dump()
     for change in set_ or []:
         _apply(values, change)
-    experiment = Experiment.model_validate(values)
+    experiment = type(experiment).model_validate(values)
     folder = folder or cache_root() / "training" / Path(recipe).stem
     model, result = run(experiment, folder, choose_device(device))
-    best = max(result.history, key=lambda row: row.get(experiment.select, row["epoch"]))
+    best = max(result.history, key=lambda row: row.get(getattr(experiment, "select", "recall@1"), row["epoch"]))
     about = {"recipe": recipe, "folder": str(folder), "best": best, "experiment": experiment.model_dump()}
     if int(os.environ.get("RANK", "0")) > 0:  # under torchrun the first process reports
         return

@@ -26,5 +26,17 @@ PUBLISHED: dict[str, Published] = {
     "efficientnet_b0_epoch(73)_step(96422)_R1[0.8148]_R5[0.9295].ckpt": Published(
         "lightmixvpr_efficientnet_b0_128", LIGHT
     ),
+    "dinov2_vitb14_mix.ckpt": Published("dinomix_vitb14_4096", "release v1.0.0 of github.com/GaoShuang98/DINO-Mix"),
     "mobilenet_v2_epoch(77)_step(152412)_R1[0.8850]_R5[0.9627].ckpt": Published("lightmixvpr_mobilenet_v2_1024", LIGHT),
 }
+OTHERWISE = {  # published without a file name that the specs know
+    f"dinomix_vit{size}14_4096": "on the net-disk that the README of github.com/GaoShuang98/DINO-Mix links"
+    for size in "slg"
+}
+
+
+def published_at(model: str) -> str:
+    """A sentence on where a model's authors publish its weights; '' when that is not known."""
+    found = [f"as {file} ({known.source})" for file, known in PUBLISHED.items() if known.model == model]
+    place = found[0] if found else OTHERWISE.get(model)
+    return f" Its authors publish the file {place}." if place else ""

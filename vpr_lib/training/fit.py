@@ -52,6 +52,7 @@ class FitSettings(Strict):
     gamma: float = 0.3
     accumulate: int = 1  # batches per optimiser step
     clip_norm: float | None = None
+    clip_value: float | None = None  # of every gradient entry
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = True
     checkpoint_every_s: float = 120.0  # besides the one at the end of every epoch
@@ -216,6 +217,8 @@ class _Loop:
         if last_of_group:
             if settings.clip_norm is not None:
                 self.fabric.clip_gradients(self.model, self.optimizer, max_norm=settings.clip_norm)
+            if settings.clip_value is not None:
+                self.fabric.clip_gradients(self.model, self.optimizer, clip_val=settings.clip_value)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         return {
@@ -348,8 +351,12 @@ def _position(line: str) -> tuple[int, int]:
 
 
 def make_optimizer(model: nn.Module, settings: FitSettings) -> torch.optim.Optimizer:
-    """One parameter group with all parameters; frozen ones receive no gradient and stay (spec mixvpr §3.4)."""
-    parameters, rate, decay = list(model.parameters()), settings.learning_rate, settings.weight_decay
+    """One parameter group with all parameters; frozen ones receive no gradient and stay (spec mixvpr §3.4).
+
+    A model with `parameter_groups()` says itself; the `rate_factor` of a group multiplies the learning rate.
+    """
+    parameters = model.parameter_groups() if hasattr(model, "parameter_groups") else list(model.parameters())
+    rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "sgd":
         return torch.optim.SGD(parameters, rate, momentum=settings.momentum, weight_decay=decay)
     optimizer = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam

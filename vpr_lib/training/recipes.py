@@ -1,7 +1,9 @@
 """Recipes: one YAML file is one experiment, opening with the claim it should reproduce. `vpr train` runs them."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -13,13 +15,16 @@ from vpr_lib.config import Strict, find_recipe, load_yaml
 from vpr_lib.data.catalogue import open_benchmark
 from vpr_lib.data.places import PlaceBatches, Places, PlaceSampler
 from vpr_lib.data.readers.gsv_cities import read_gsv_cities
+from vpr_lib.models.backbones import build_backbone
 from vpr_lib.models.netvlad import NetVLAD, initialise
 from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import data_root
 from vpr_lib.registry import lookup
 from vpr_lib.retrieval.protocol import evaluate
+from vpr_lib.training.distillation import Distillation, train_distilled
 from vpr_lib.training.fit import FitResult, FitSettings
 from vpr_lib.training.metric_learning import PlaceRecipe, train_places
+from vpr_lib.training.token_start import train_tokens
 
 KS = (1, 5, 10)  # validation cut-offs
 START_STREETS = 160  # streets of the toy starting point: the more, the better it carries over to others
@@ -34,12 +39,14 @@ class Experiment(Strict):
     model: str
     model_changes: dict[str, Any] = {}
     pretrained: bool = True
+    token_teacher: str | None = None  # a pre-trained backbone whose map the tokens learn, instead of the metric loss
     train_set: Literal["gsv_cities", "toycity", "toycity_start"] = "gsv_cities"
     train_root: str | None = None  # default: data/gsv_cities, or the generated city
     validation: str | tuple[str, ...] | None = None  # data sets by name; the first one gives plain recall@k
     validation_root: str | dict[str, str] | None = None  # of the first one, or by name
     select: str = "recall@1"  # decides which epoch is best; 'msls_val/recall@5' for a further validation set
     places: PlaceRecipe = PlaceRecipe()
+    distillation: Distillation | None = None  # None is the control run: the same schedule without a teacher
     fit: FitSettings
     workers: int = 8
     keep_images: bool = False
@@ -52,11 +59,19 @@ def load_experiment(name: str | Path) -> Experiment:
     Raises:
         ValueError: when the recipe or a variant is unknown, or does not fit.
     """
+    path, chosen = _find(name)
+    return _varied(load_yaml(path, Experiment), chosen)
+
+
+def _find(name: str | Path) -> tuple[Path, list[str]]:
     name, *chosen = [name] if str(name).endswith((".yaml", ".yml")) else str(name).split("+")
-    experiment = load_yaml(find_recipe(name), Experiment)
+    return find_recipe(name), chosen
+
+
+def _varied(experiment: Experiment, chosen: list[str]) -> Experiment:
     values = experiment.model_dump()
     for variant in chosen:
-        for field, value in lookup(experiment.variants, variant, f"variant of recipe '{name}'").items():
+        for field, value in lookup(experiment.variants, variant, "variant of this recipe").items():
             set_field(values, field, value)
     return Experiment.model_validate(values)
 
@@ -70,6 +85,16 @@ def set_field(values: dict[str, Any], name: str, value: Any) -> None:
     if not isinstance(inside, dict) or (last not in inside and parents[:1] != ["model_changes"]):
         raise ValueError(f"The recipe has no field '{name}'.")
     inside[last] = value
+
+
+def open_recipe(name: str | Path) -> tuple[Any, Callable[..., tuple[nn.Module, FitResult]]]:
+    """The experiment of that name with the function that runs it: (experiment, folder, device) -> (model, result)."""
+    from vpr_lib.training.crossmodal import CrossmodalExperiment, train_crossmodal
+
+    path, chosen = _find(name)
+    if re.search(r"^crossmodal:", path.read_text(encoding="utf-8") if path.is_file() else "", re.MULTILINE):
+        return load_yaml(path, CrossmodalExperiment), train_crossmodal
+    return _varied(load_yaml(path, Experiment), chosen), train
 
 
 def training_places(experiment: Experiment) -> Places:
@@ -123,9 +148,15 @@ def train(
     places, validate = training_places(experiment), validator(experiment, device)
     if isinstance(model.aggregator, NetVLAD) and not (folder / "state.pt").is_file():
         start_netvlad(model, places, experiment.fit.seed, device)
-    result = train_places(
-        model, places, experiment.places, experiment.fit, folder, validate, device, experiment.workers,
-        experiment.keep_images, {"experiment": experiment.model_dump()}, quiet=quiet, select=experiment.select,
+    learn = train_places
+    if experiment.distillation is not None:
+        learn = partial(train_distilled, distillation=experiment.distillation)
+    elif experiment.token_teacher:
+        learn = partial(train_tokens, teacher=build_backbone(experiment.token_teacher, pretrained=True))
+    result = learn(
+        model, places=places, recipe=experiment.places, settings=experiment.fit, folder=folder,
+        validate=validate, device=device, workers=experiment.workers, keep_images=experiment.keep_images,
+        about={"experiment": experiment.model_dump()}, quiet=quiet, select=experiment.select,
     )  # fmt: skip
     load_weights(model, result.best)
     return model, result
