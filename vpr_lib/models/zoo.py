@@ -215,6 +215,15 @@ def model_names() -> list[str]:
     return sorted(ZOO)
 
 
+def vary(model: str, part: Literal["aggregator", "backbone"] = "aggregator", **arguments: Any) -> dict[str, Any]:
+    """Changes for `build_model` and recipes that alter some arguments of one part and keep the others.
+
+    `vary("mixvpr_resnet50_4096", mix_depth=2)` is the arm L = 2 of the depth ablation.
+    """
+    field = f"{part}_args"
+    return {field: getattr(lookup(ZOO, model, "model"), field) | arguments}
+
+
 def build_model(model: str | ModelConfig, pretrained: bool = False, seed: int | None = 0, **changes: Any) -> nn.Module:
     """Build a model by its name in the zoo, or from a config.
 
