@@ -39,7 +39,8 @@ def train(
     experiment = type(experiment).model_validate(values)
     folder = folder or cache_root() / "training" / Path(recipe).stem
     model, result = run(experiment, folder, choose_device(device))
-    best = max(result.history, key=lambda row: row.get(getattr(experiment, "select", "recall@1"), row["epoch"]))
+    select = getattr(experiment, "select", "recall@1")
+    best = max(result.history, key=lambda row: row.get(select, row["epoch"]))
     about = {"recipe": recipe, "folder": str(folder), "best": best, "experiment": experiment.model_dump()}
     if int(os.environ.get("RANK", "0")) > 0:  # under torchrun the first process reports
         return

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class Published(NamedTuple):
-    """One published file. None of these repositories states a licence (spec mixvpr, head; lightweight_mixvpr, head)."""
+    """One published file. Only DINO-Mix's repository states a licence (the heads of the specs)."""
 
     model: str
     source: str
@@ -12,6 +12,8 @@ class Published(NamedTuple):
 
 
 MIXVPR, GSV, LIGHT = "amaralibey/MixVPR, README", "amaralibey/gsv-cities, README", "Lightweight-MixVPR, README"
+DINOMIX = "GaoShuang98/DINO-Mix, release v1.0.0"
+NET_DISK = "the net-disk that the README of GaoShuang98/DINO-Mix links"
 SAME_NAME = "; Lightweight-MixVPR links another training under the same name, tell them apart by the sha256"
 PUBLISHED: dict[str, Published] = {
     "resnet50_MixVPR_4096_channels(1024)_rows(4).ckpt": Published("mixvpr_resnet50_4096", MIXVPR + SAME_NAME),
@@ -26,17 +28,16 @@ PUBLISHED: dict[str, Published] = {
     "efficientnet_b0_epoch(73)_step(96422)_R1[0.8148]_R5[0.9295].ckpt": Published(
         "lightmixvpr_efficientnet_b0_128", LIGHT
     ),
-    "dinov2_vitb14_mix.ckpt": Published("dinomix_vitb14_4096", "release v1.0.0 of github.com/GaoShuang98/DINO-Mix"),
     "mobilenet_v2_epoch(77)_step(152412)_R1[0.8850]_R5[0.9627].ckpt": Published("lightmixvpr_mobilenet_v2_1024", LIGHT),
-}
-OTHERWISE = {  # published without a file name that the specs know
-    f"dinomix_vit{size}14_4096": "on the net-disk that the README of github.com/GaoShuang98/DINO-Mix links"
-    for size in "slg"
+    "dinov2_vitb14_mix.ckpt": Published("dinomix_vitb14_4096", DINOMIX, "MIT"),
 }
 
 
 def published_at(model: str) -> str:
     """A sentence on where a model's authors publish its weights; '' when that is not known."""
-    found = [f"as {file} ({known.source})" for file, known in PUBLISHED.items() if known.model == model]
-    place = found[0] if found else OTHERWISE.get(model)
-    return f" Its authors publish the file {place}." if place else ""
+    if model in {"dinomix_vits14_4096", "dinomix_vitl14_4096", "dinomix_vitg14_4096"}:
+        return f" Its authors publish the file on {NET_DISK}."
+    for file, published in PUBLISHED.items():
+        if published.model == model:
+            return f" Its authors publish {file} ({published.source})."
+    return ""

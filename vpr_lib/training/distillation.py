@@ -267,11 +267,11 @@ def train_distilled(
         settings,
         folder,
         validate,
-        select,
         weights_of=lambda pupil: pupil.student,
         about=about,
         fabric=fabric,
         quiet=quiet,
+        select=select,
     )
 
 

@@ -33,8 +33,8 @@ class PlaceRecipe(Strict):
     places_per_batch: int = 120  # P
     images_per_place: int = 4  # M
     order: Literal["in_city", "shuffled"] = "in_city"
-    images: Literal["random", "newest"] = "random"  # which M of a place
     fixed_order: bool = False  # visit the places in the same order in every epoch
+    images: Literal["random", "newest"] = "random"  # which M of a place
     augmentation: Literal["randaugment", "light", "none"] = "randaugment"
     loss: str = "MultiSimilarityLoss"
     miner: str = "MultiSimilarityMiner"

@@ -60,20 +60,18 @@ def load_experiment(name: str | Path) -> Experiment:
         ValueError: when the recipe or a variant is unknown, or does not fit.
     """
     path, chosen = _find(name)
-    return _varied(load_yaml(path, Experiment), chosen)
+    experiment = load_yaml(path, Experiment)
+    values = experiment.model_dump()
+    for variant in chosen:
+        for field, value in lookup(experiment.variants, variant, f"variant of recipe '{path.stem}'").items():
+            set_field(values, field, value)
+    return Experiment.model_validate(values)
 
 
 def _find(name: str | Path) -> tuple[Path, list[str]]:
+    """The file of a recipe, and the variants asked for; a '+' inside a path is no variant."""
     name, *chosen = [name] if str(name).endswith((".yaml", ".yml")) else str(name).split("+")
     return find_recipe(name), chosen
-
-
-def _varied(experiment: Experiment, chosen: list[str]) -> Experiment:
-    values = experiment.model_dump()
-    for variant in chosen:
-        for field, value in lookup(experiment.variants, variant, "variant of this recipe").items():
-            set_field(values, field, value)
-    return Experiment.model_validate(values)
 
 
 def set_field(values: dict[str, Any], name: str, value: Any) -> None:
@@ -93,8 +91,10 @@ def open_recipe(name: str | Path) -> tuple[Any, Callable[..., tuple[nn.Module, F
 
     path, chosen = _find(name)
     if re.search(r"^crossmodal:", path.read_text(encoding="utf-8") if path.is_file() else "", re.MULTILINE):
+        if chosen:
+            raise ValueError(f"The recipe '{path.stem}' has no variants, '{'+'.join(chosen)}' was asked for.")
         return load_yaml(path, CrossmodalExperiment), train_crossmodal
-    return _varied(load_yaml(path, Experiment), chosen), train
+    return load_experiment(name), train
 
 
 def training_places(experiment: Experiment) -> Places:
@@ -154,9 +154,9 @@ def train(
     elif experiment.token_teacher:
         learn = partial(train_tokens, teacher=build_backbone(experiment.token_teacher, pretrained=True))
     result = learn(
-        model, places=places, recipe=experiment.places, settings=experiment.fit, folder=folder,
-        validate=validate, device=device, workers=experiment.workers, keep_images=experiment.keep_images,
-        about={"experiment": experiment.model_dump()}, quiet=quiet, select=experiment.select,
+        model, places=places, recipe=experiment.places, settings=experiment.fit, folder=folder, validate=validate, device=device,
+        workers=experiment.workers, keep_images=experiment.keep_images, about={"experiment": experiment.model_dump()},
+        quiet=quiet, select=experiment.select,
     )  # fmt: skip
     load_weights(model, result.best)
     return model, result

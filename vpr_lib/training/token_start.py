@@ -78,9 +78,9 @@ def train_tokens(
         settings,
         folder,
         validate,
-        select,
         weights_of=lambda learner: learner.model,
         about=about,
         fabric=fabric,
         quiet=quiet,
+        select=select,
     )
