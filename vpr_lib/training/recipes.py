@@ -1,5 +1,6 @@
 """Recipes: one YAML file is one experiment, opening with the claim it should reproduce. `vpr train` runs them."""
 
+import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -51,6 +52,11 @@ class Experiment(Strict):
     workers: int = 8
     keep_images: bool = False
     variants: dict[str, dict[str, Any]] = {}  # named changes, field -> value: 'recipe+variant' applies one
+
+    def folder_in(self, cache: Path) -> Path:
+        """`cache/training/<model>_<8 hex digits over everything that is computed>`: notebooks with the same experiment share it."""
+        about = self.model_dump_json(exclude={"claim", "expected", "hardware", "variants"})
+        return Path(cache) / "training" / f"{self.model}_{hashlib.sha256(about.encode()).hexdigest()[:8]}"
 
 
 def load_experiment(name: str | Path) -> Experiment:
