@@ -22,6 +22,7 @@ from vpr_lib.training.distillation import (
 )
 from vpr_lib.training.fit import FitSettings, make_fabric
 from vpr_lib.training.metric_learning import PlaceRecipe, place_batches, train_places
+from vpr_lib.training.recipes import lesson, load_experiment
 
 SIZE = (48, 48)
 RECIPE = PlaceRecipe(places_per_batch=3, images_per_place=2, augmentation="light")
@@ -186,3 +187,24 @@ def test_teacher_files_that_do_not_fit(places, tmp_path, content, message):
     np.save(tmp_path / "t.npy", np.ones((12, 4), np.float32))
     with pytest.raises(ValueError, match="made from another list of images"):
         read_teacher_file(tmp_path / "t.npy", places.manifest)
+
+
+def test_lessons_differ_in_the_teacher_alone():
+    experiment = load_experiment("light_kd_toy")
+    control, feature = (lesson(experiment, mode, 7, weight=2.0) for mode in ("control", "feature"))
+    assert control.distillation is None and control.fit.seed == 7
+    assert (feature.distillation.mode, feature.distillation.views, feature.distillation.weight) == (
+        "feature",
+        "augmented",
+        2.0,
+    )
+    assert feature.model_copy(update={"distillation": None}) == control
+
+
+@pytest.mark.parametrize("recipe", ["light_kd_toy", "light_kd_paper", "light_kd_repo_paper", "light_paper"])
+def test_recipes_name_models_of_the_zoo_and_published_settings(recipe):
+    experiment = load_experiment(recipe)
+    assert experiment.model in ZOO and (experiment.distillation is None or experiment.distillation.teacher in ZOO)
+    if recipe == "light_kd_repo_paper":  # spec §4.1
+        assert experiment.places.fixed_order and experiment.fit.warmup_steps == 0 and experiment.fit.precision == "fp32"
+        assert experiment.places.places_per_batch == 128 and experiment.distillation.mode == "repo"

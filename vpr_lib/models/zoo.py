@@ -100,7 +100,7 @@ def _toy(system: str, aggregator: str, crop: bool = False, **head: Any) -> Model
 def _toy_student(widths: tuple[int, ...], **head: Any) -> ModelConfig:
     """A narrower TinyResNet without a starting point of its own: what distillation is tried on in the toy city."""
     config = _toy("Lightweight-MixVPR", "MixVPR", mix_depth=4, **head)
-    return config.model_copy(update={"backbone_args": dict(widths=list(widths)), "image_size": (80, 80)})
+    return config.model_copy(update={"backbone_args": dict(widths=list(widths)), "image_size": (64, 64)})
 
 
 ZOO: dict[str, ModelConfig] = {
