@@ -33,15 +33,6 @@ Teacher = Callable[
 ]  # uint8 images (B, 3, H, W) and their rows -> what the student should match
 
 
-WEIGHTS: dict[str, float] = {
-    "repo": 1.0,
-    "direct": 3.0,
-    "proj": 3.0,
-    "relational": 1.0,
-    "feature": 3.0,
-}  # ours, toy-tuned
-
-
 class Distillation(Strict):
     """The distillation half of a recipe. Weight, temperature and projection are ours: the repository states none."""
 
@@ -50,7 +41,7 @@ class Distillation(Strict):
     teacher_weights: str | None = None  # default: what `vpr train` or `vpr weights add` stored
     teacher_file: str | None = None  # descriptors instead of a model, see `read_teacher_file`
     views: Literal["augmented", "clean"] = "augmented"  # what the teacher sees
-    weight: float | None = None  # lambda; None takes the mode's of WEIGHTS
+    weight: float = 1.0  # lambda
     distance: Distance | None = None
     temperature: float = 0.1  # of relational kl
 
@@ -256,7 +247,6 @@ def train_distilled(
     batches = place_batches(places, recipe, settings, model.input_spec, fabric, workers, keep_images)
     criterion = MetricLoss(recipe.loss, recipe.miner, recipe.miner_margin)
     term = make_term(distillation.mode, criterion, distillation.distance, distillation.temperature)
-    weight = WEIGHTS[distillation.mode] if distillation.weight is None else distillation.weight
     teacher = load_teacher(distillation, places.manifest, fabric)
     adapter = make_adapter(distillation.mode, model, teacher, settings.seed)
     if distillation.mode == "direct" and model.dim != teacher.dim:
@@ -272,7 +262,7 @@ def train_distilled(
     return fit(
         Pupil(model, adapter, on_maps=distillation.mode == "feature"),
         RowBatches(batches),
-        distillation_step(DistillationLoss(criterion, term, weight), teacher, model.input_spec),
+        distillation_step(DistillationLoss(criterion, term, distillation.weight), teacher, model.input_spec),
         settings,
         folder,
         validate,
