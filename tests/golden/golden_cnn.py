@@ -13,7 +13,7 @@ NAMES = {"features": "backbone", "pooled": "aggregator.AAP"}
 
 def compute(fixture):
     config = fixture.config
-    if "aggregator_args" not in config or config["aggregator"] not in AGGREGATORS:
+    if fixture.system == "DINO-Mix" or "aggregator_args" not in config or config["aggregator"] not in AGGREGATORS:
         return None
     if config["backbone"] is None:
         return aggregator_alone(fixture)

@@ -182,6 +182,7 @@ def _later(module: str, kind: str, *first: Any) -> Callable[..., Backbone]:
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "wide_resnet50_2")
 SWINS = ("swinv2_tiny_window8_256", "swinv2_small_window8_256", "swinv2_base_window12to16_192to256",
          "swinv2_large_window12to16_192to256")  # fmt: skip
+DINOV2 = ("dinov2_vits14", "dinov2_vitb14", "dinov2_vitl14", "dinov2_vitg14", "dinov2_toy")
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     **{name: partial(ResNet, name) for name in RESNETS},
     **{f"efficientnet_b{i}": _later("trunks", "EfficientNet", f"efficientnet_b{i}") for i in range(5)},
@@ -191,6 +192,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "timm": _later("light", "TimmTrunk"),  # any timm network: backbone_args network, stride
     "tinyresnet": TinyResNet,
     "pixels": PixelGrid,
+    **{name: _later("dinov2", "DINOv2", name) for name in DINOV2},
 }
 
 

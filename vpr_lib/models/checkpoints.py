@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ def load_weights(model: nn.Module, path: Path, ignore: tuple[str, ...] = ()) -> 
     """
     path = Path(path)
     tensors = {k: v for k, v in read_state_dict(path).items() if not k.startswith(ignore or ("\0",))}
+    tensors = _own_names(model, tensors)
     own = model.state_dict()
     missing = [key for key in own if key not in tensors]
     extra = [key for key in tensors if key not in own]
@@ -95,6 +97,13 @@ def load_weights(model: nn.Module, path: Path, ignore: tuple[str, ...] = ()) -> 
     model.load_state_dict({key: value.to(own[key].dtype) for key, value in tensors.items()})
     about = path.with_suffix(".json")
     return json.loads(about.read_text()) if path.suffix == ".safetensors" and about.is_file() else {}
+
+
+def _own_names(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Keys as `model` spells them: an alias of the aggregator met in the wild, and what a backbone with `own_names` knows."""
+    tensors = {re.sub(r"^aggregation\.", "aggregator.", key): value for key, value in tensors.items()}
+    translate = getattr(getattr(model, "backbone", model), "own_names", None)
+    return translate(tensors) if translate else tensors
 
 
 def save_weights(model: nn.Module, path: Path, about: dict[str, Any], half: bool = False) -> Path:

@@ -24,6 +24,8 @@ class ModelConfig(Strict):
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    antialias: bool = True  # of the resize; this and the next: see InputSpec
+    resize_after_normalising: bool = False
 
 
 class VPRModel(nn.Module):
@@ -41,7 +43,7 @@ class VPRModel(nn.Module):
     @property
     def input_spec(self) -> InputSpec:
         c = self.config
-        return InputSpec(c.image_size, c.interpolation, c.mean, c.std)
+        return InputSpec(c.image_size, c.interpolation, c.mean, c.std, "exact", c.antialias, c.resize_after_normalising)
 
     @property
     def dim(self) -> int:
@@ -103,6 +105,17 @@ def _toy_student(widths: tuple[int, ...], **head: Any) -> ModelConfig:
     return config.model_copy(update={"backbone_args": dict(widths=list(widths)), "image_size": (64, 64)})
 
 
+def _dinomix(backbone: str, freeze_to: int, dim: int = 4096, side: int = 224) -> ModelConfig:
+    return ModelConfig(
+        system="DINO-Mix",
+        backbone=backbone,
+        backbone_args=dict(freeze_to=freeze_to),
+        aggregator="MixVPR",
+        aggregator_args=dict(out_channels=dim // 4, out_rows=4, mix_depth=2),
+        image_size=(side, side),
+    )
+
+
 ZOO: dict[str, ModelConfig] = {
     "mixvpr_resnet50_4096": _mixvpr("resnet50", 1024, 4),
     "mixvpr_resnet50_512": _mixvpr("resnet50", 256, 2),
@@ -148,8 +161,33 @@ ZOO: dict[str, ModelConfig] = {
     "avg_toy_160": _toy("AVG", "average"),
     "convap_toy_512": _toy("Conv-AP", "ConvAP", out_channels=128),
     "cosplace_toy_160": _toy("CosPlace", "CosPlace", out_dim=160),
+    # the last four blocks learn: released for S and B (their layer1 = 7), not published for L and g (dinomix §3.3)
+    "dinomix_vits14_4096": _dinomix("dinov2_vits14", 7),
+    "dinomix_vitb14_4096": _dinomix("dinov2_vitb14", 7),
+    "dinomix_vitl14_4096": _dinomix("dinov2_vitl14", 19),
+    "dinomix_vitg14_4096": _dinomix("dinov2_vitg14", 35),
+    "dinomix_toy_256": _dinomix("dinov2_toy", 1, dim=256, side=112),
+    "avg_dinov2_toy_128": ModelConfig(
+        system="AVG",
+        backbone="dinov2_toy",
+        backbone_args=dict(freeze_to=1),
+        aggregator="average",
+        image_size=(112, 112),
+    ),
 }
 TRAINING_FREE = frozenset({"pixels"})
+PUBLISHED = {  # where authors publish trained weights, as far as the specs know
+    "dinomix_vitb14_4096": "as dinov2_vitb14_mix.ckpt, release v1.0.0 of github.com/GaoShuang98/DINO-Mix",
+    **{
+        f"dinomix_vit{size}14_4096": "on the net-disk that the README of github.com/GaoShuang98/DINO-Mix links"
+        for size in "slg"
+    },
+}
+
+
+def published_at(model: str) -> str:
+    """A sentence on where a model's authors publish its weights; '' when that is not known."""
+    return f" Its authors publish the file {PUBLISHED[model]}." if model in PUBLISHED else ""
 
 
 def model_names() -> list[str]:
