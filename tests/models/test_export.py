@@ -8,7 +8,7 @@ import torch
 
 from vpr_lib.data.images import InputSpec
 from vpr_lib.models import export as module
-from vpr_lib.models.cost import cost_of_parts, count_parameters, gflops, latency, peak_memory_mb
+from vpr_lib.models.cost import cost_of_model, cost_of_parts, count_parameters, gflops, latency, peak_memory_mb
 from vpr_lib.models.export import (
     PRECISIONS,
     ShippedModel,
@@ -138,15 +138,24 @@ def test_cost_by_hand():
 def test_latency_counts_calls():
     calls = []
     timed = latency(lambda: calls.append(1), 4, seconds=0.0)
-    assert timed.repeats == 5 == len(calls) - 2 and 0 < timed.median_ms <= timed.p90_ms
+    assert timed.repeats == 3 == len(calls) - 1 and 0 < timed.median_ms <= timed.p90_ms
     assert timed.images_per_s == pytest.approx(4000 / timed.median_ms)
 
 
 def test_cost_of_parts_sums_to_the_model(model):
     rows = cost_of_parts(model, seconds=0.0)
     assert [row["part"] for row in rows] == ["backbone", "aggregator"]
-    assert sum(row["parameters"] for row in rows) == count_parameters(model)
+    assert sum(row["parameters (M)"] for row in rows) == pytest.approx(count_parameters(model) / 1e6)
     assert sum(row["GFLOP"] for row in rows) == pytest.approx(gflops(model, torch.zeros(1, 3, 48, 64)))
+
+
+def test_a_row_of_the_cost_table(model):
+    row = cost_of_model(model, (1, 3), seconds=0.0)
+    assert row["GFLOP"] == pytest.approx(gflops(model, torch.zeros(1, 3, 48, 64))) and row["dim"] == 256
+    assert row["MB, batch 3"] == pytest.approx(
+        peak_memory_mb(model, torch.zeros(3, 3, 48, 64)), rel=1e-3
+    )  # as with real tensors
+    assert row["images/s, batch 3"] == pytest.approx(3000 / row["ms, batch 3"])
 
 
 def test_flops_and_sizes_of_the_published_student():

@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -283,6 +284,13 @@ def _run_openvino(file: Path, precision: str, device: str) -> Runner:
 
 
 _RUNNERS: dict[str, Callable[[Path, str, str], Runner]] = {"onnx": _run_onnx, "openvino": _run_openvino}
+
+
+def missing_packages(format: str, precision: str) -> list[str]:
+    """What is not installed of the packages an export of that kind needs."""
+    needed = ["onnx", *(["onnxruntime"] if format == "onnx" else ["openvino"])]
+    needed += ["nncf"] if (format, precision) == ("openvino", "int8") else []
+    return [name for name in needed if find_spec(name) is None]
 
 
 def find_export(runtime: str, model: str) -> Path:
