@@ -52,7 +52,7 @@ def test_curves_show_every_seed_and_the_mean():
 
 def test_gains_in_words_and_dots():
     table = pd.DataFrame({"model": ["control", "proj"], "R@1": [20.0, 30.0], "R@1 low": [15.0, np.nan], "R@1 high": [25.0, np.nan],
-                          "gain": [np.nan, 10.0]})  # fmt: skip
+                          "R@1 gain": [np.nan, 10.0]})  # fmt: skip
     runs = pd.DataFrame({"model": ["control", "control", "proj"], "R@1": [19.0, 21.0, 30.0]})
     ax = plot_seed_gains(table, runs, "control")
     assert [t.get_text() for t in ax.texts] == ["20.0", "30.0  (+10.0)"]

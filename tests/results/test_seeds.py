@@ -23,16 +23,11 @@ def test_gain_over_the_control_seed_by_seed():
         records("taught", 1, [1, 1, 0, 1]), records("taught", 2, [1, 1, 1, 0]), records("once", 1, [1, 1, 1, 1]),
     ]), "control").set_index("model")  # fmt: skip
     assert table.loc["control", "R@1"] == 37.5 and table.loc["taught", "R@1"] == 75.0
-    assert table.loc["taught", "gain"] == 37.5 and table.loc["taught", ["only model", "only control"]].tolist() == [
-        3,
-        0,
-    ]
-    assert table.loc["taught", "p"] == pytest.approx(2 * 0.5**3)
-    assert table.loc["taught", "gain low"] == pytest.approx(
-        37.5 - 12.7062 * 12.5
-    )  # t of 1 degree of freedom, sd / sqrt 2
+    assert table.loc["taught", "R@1 gain"] == 37.5 and table.loc["taught", "R@5 gain"] == 25.0
+    assert table.loc["taught", "R@1 p"] == pytest.approx(2 * 0.5**3)  # three queries that only the taught one finds
+    assert table.loc["taught", "R@1 gain low"] == pytest.approx(37.5 - 12.7062 * 12.5)  # t for 1 degree of freedom
     assert (
-        np.isnan(table.loc["once", "gain"])
+        np.isnan(table.loc["once", "R@1 gain"])
         and np.isnan(table.loc["once", "R@1 low"])
         and table.loc["control", "R@5"] == 50
     )

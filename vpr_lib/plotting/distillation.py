@@ -33,8 +33,12 @@ def plot_similarity_matrices(matrices: Mapping[str, np.ndarray], reference: str)
         matrices: name -> (B, B); every panel is stretched between its own 1st and 99th percentile off the diagonal, because
             it is the pattern that the models share and not the level.
     """
-    figure, axes = plt.subplots(1, len(matrices), figsize=(3.1 * len(matrices), 3.3))
-    for ax, (name, matrix) in zip(np.atleast_1d(axes), matrices.items()):
+    columns = min(4, len(matrices))
+    lines = -(-len(matrices) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(3.1 * columns, 3.5 * lines), squeeze=False)
+    for ax in axes.ravel()[len(matrices) :]:
+        ax.set_axis_off()
+    for ax, (name, matrix) in zip(axes.ravel(), matrices.items()):
         matrix = np.asarray(matrix)
         low, high = np.percentile(matrix[~np.eye(len(matrix), dtype=bool)], (1, 99))
         ax.imshow(matrix, cmap="viridis", vmin=low, vmax=high)
@@ -71,34 +75,33 @@ def plot_mode_curves(
     return ax
 
 
-def plot_seed_gains(table: pd.DataFrame, runs: pd.DataFrame, control: str, ax: Axes | None = None) -> Axes:
-    """Mean R@1 per mode with its interval, every seed as a dot, the control's mean as a line.
+def plot_seed_gains(table: pd.DataFrame, runs: pd.DataFrame, control: str, k: int = 1, ax: Axes | None = None) -> Axes:
+    """Mean R@k per mode with its interval, every seed as a mark, the control's mean as a line.
 
     Args:
         table: from `results.seeds.seed_table`. runs: a recall table with one row per model and seed.
     """
     ax = ax or plt.subplots(figsize=(6.2, 0.55 * len(table) + 1.2))[1]
-    table = table.sort_values("R@1")
-    base = float(table.loc[table["model"] == control, "R@1"].iloc[0])
-    ax.axvline(base, color=GREY, linestyle="--", linewidth=1.2)
+    name = f"R@{k}"
+    table = table.sort_values(name)
+    ax.axvline(float(table.loc[table["model"] == control, name].iloc[0]), color=GREY, linestyle="--", linewidth=1.2)
+    reach = 0.0
     for place, (_, row) in enumerate(table.iterrows()):
         look = mode_look(row["model"])
-        seeds = runs.loc[runs["model"] == row["model"], "R@1"]
-        ax.barh(place, row["R@1"], color=look["color"], alpha=0.35, height=0.6)
-        ax.plot(
-            seeds,
-            np.full(len(seeds), place),
-            look["marker"],
-            color=look["color"],
-            markersize=6,
-            markeredgecolor="white",
-        )
-        if np.isfinite(row["R@1 low"]):
-            ax.plot([max(0, row["R@1 low"]), min(100, row["R@1 high"])], [place] * 2, color="#222222", linewidth=1.3)
-        gain = row.get("gain", float("nan"))
-        words = f"{row['R@1']:.1f}" + (f"  ({gain:+.1f})" if np.isfinite(gain) else "")
-        ax.text(max(row["R@1"], np.nanmax([*seeds, row["R@1 high"]])) + 1.5, place, words, va="center", fontsize=9.5)
+        seeds = runs.loc[runs["model"] == row["model"], name]
+        ax.barh(place, row[name], color=look["color"], alpha=0.35, height=0.6)
+        if np.isfinite(row[f"{name} low"]):
+            ax.plot(
+                [max(0, row[f"{name} low"]), min(100, row[f"{name} high"])], [place] * 2, color="#222222", linewidth=1.3
+            )
+        ax.plot(seeds, np.full(len(seeds), place), look["marker"], color=look["color"], markersize=7, markeredgecolor="#222222",
+                markeredgewidth=0.8, linestyle="none")  # fmt: skip
+        gain = row.get(f"{name} gain", float("nan"))
+        end = np.nanmax([row[name], *seeds, row[f"{name} high"]])
+        words = f"{row[name]:.1f}" + (f"  ({gain:+.1f})" if np.isfinite(gain) else "")
+        ax.text(min(end, 100) + 1.5, place, words, va="center", fontsize=9.5)
+        reach = max(reach, min(end, 100))
     ax.set_yticks(range(len(table)), table["model"])
-    ax.set(xlabel="recall@1 (%), bar: mean, dots: seeds, line: 95 % interval", xlim=(0, 118))
+    ax.set(xlabel=f"recall@{k} (%); bar: mean, marks: seeds, line: 95 % interval", xlim=(0, reach + 24))
     ax.grid(axis="y", visible=False)
     return ax

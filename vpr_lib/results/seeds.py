@@ -8,16 +8,19 @@ from vpr_lib.results.statistics import mean_interval
 from vpr_lib.results.tables import compare, recall_table
 
 
-def seed_table(records: pd.DataFrame, control: str, ks: Sequence[int] = (1, 5, 10)) -> pd.DataFrame:
-    """One row per model: mean recall over its seeds with the 95 % t interval, and the gain in R@1 over `control`.
+def seed_table(
+    records: pd.DataFrame, control: str, ks: Sequence[int] = (1, 5, 10), tested: Sequence[int] = (1, 5)
+) -> pd.DataFrame:
+    """One row per model: mean recalls over its seeds with 95 % t intervals, and what it gains over `control`.
 
     Args:
         records: of one data set and protocol.
         control: the model without the change, trained on the same seeds; a model with other seeds gets no gain.
+        tested: the cut-offs, among `ks`, at which gains are given.
     Returns:
-        columns model, seeds, `R@k`, `R@1 low`, `R@1 high` in per cent; `gain`, `gain low`, `gain high` in points, from the
-        differences seed by seed; `only model`, `only control`: queries that one of the two alone found, over all seeds,
-        with the exact McNemar `p` (seeds share their queries, so it is a guide rather than a level).
+        columns model, dim, seeds, `R@k` in per cent and, for the tested ones, `R@k low`, `R@k high`; `R@k gain` in points with
+        `R@k gain low`, `R@k gain high`, from the differences seed by seed; `R@k p`, exact McNemar over all seeds' queries (the
+        seeds share their queries, so it is a guide rather than a level).
     Raises:
         ValueError: when `control` has no records, or there are several data sets.
     """
@@ -26,23 +29,18 @@ def seed_table(records: pd.DataFrame, control: str, ks: Sequence[int] = (1, 5, 1
     table = recall_table(records, ks)
     if len(table[["dataset", "protocol"]].drop_duplicates()) > 1:
         raise ValueError("Seeds are compared on one data set and protocol; choose one.")
-    r1 = {model: group.set_index("seed")["R@1"] for model, group in table.groupby("model", sort=False)}
+    by_seed = {model: group.set_index("seed") for model, group in table.groupby("model", sort=False)}
     rows = []
-    for model, group in table.groupby("model", sort=False):
-        mean, low, high = mean_interval(group["R@1"])
-        row = {
-            "model": model,
-            "dim": group["dim"].iloc[0],
-            "seeds": len(group),
-            "R@1": mean,
-            "R@1 low": low,
-            "R@1 high": high,
+    for model, group in by_seed.items():
+        row = {"model": model, "dim": group["dim"].iloc[0], "seeds": len(group)} | {
+            f"R@{k}": group[f"R@{k}"].mean() for k in ks
         }
-        row |= {f"R@{k}": group[f"R@{k}"].mean() for k in ks if k > 1}
-        if model != control and set(r1[model].index) == set(r1[control].index):
-            gain = mean_interval((r1[model] - r1[control]).to_numpy())
-            test = compare(records, model, control)
-            row |= dict(zip(("gain", "gain low", "gain high"), gain))
-            row |= {"only model": test.only_first, "only control": test.only_second, "p": test.p_value}
+        paired = model != control and set(group.index) == set(by_seed[control].index)
+        for k in tested:
+            _, row[f"R@{k} low"], row[f"R@{k} high"] = mean_interval(group[f"R@{k}"])
+            if paired:
+                gains = mean_interval((group[f"R@{k}"] - by_seed[control][f"R@{k}"]).to_numpy())
+                row |= dict(zip((f"R@{k} gain", f"R@{k} gain low", f"R@{k} gain high"), gains))
+                row[f"R@{k} p"] = compare(records, model, control, k).p_value
         rows.append(row)
     return pd.DataFrame(rows)
