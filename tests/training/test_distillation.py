@@ -163,6 +163,17 @@ def test_direct_needs_equal_lengths(places, tmp_path, teacher):
         distil(places, tmp_path / "run", Distillation(mode="direct", **teacher), small)
 
 
+def test_a_scaled_rate_is_scaled_for_the_control_and_the_taught_alike(places, teacher, tmp_path):
+    recipe = RECIPE.model_copy(update={"rate_for_places": 6, "rate_scaling": "linear"})
+    settings = SETTINGS.model_copy(update={"epochs": 1})
+    runs = [train_places(student(), places, recipe, settings, tmp_path / "c", device="cpu", quiet=True),
+            train_distilled(student(), places, recipe, Distillation(**teacher), settings, tmp_path / "d", device="cpu", quiet=True)]  # fmt: skip
+    assert runs[0].history[0]["learning_rate"] == runs[1].history[0]["learning_rate"] == 1e-3
+    parts = recipe.model_copy(update={"parts": 2})
+    with pytest.raises(ValueError, match="does not go with distillation"):
+        train_distilled(student(), places, parts, Distillation(**teacher), settings, tmp_path / "p", device="cpu")
+
+
 def test_a_student_without_maps(places):
     with pytest.raises(ValueError, match="needs a student with a feature map"):
         Pupil(torch.nn.Linear(3, 2), None, on_maps=True)
@@ -208,3 +219,13 @@ def test_recipes_name_models_of_the_zoo_and_published_settings(recipe):
     if recipe == "light_kd_repo_paper":  # spec §4.1
         assert experiment.places.fixed_order and experiment.fit.warmup_steps == 0 and experiment.fit.precision == "fp32"
         assert experiment.places.places_per_batch == 128 and experiment.distillation.mode == "repo"
+
+
+def test_variants_of_the_paper_recipes():
+    for name in ("light_paper", "light_kd_paper"):
+        for variant in load_experiment(name).variants:
+            assert load_experiment(f"{name}+{variant}").model in ZOO
+    control, direct = (load_experiment(f"light_kd_paper+{v}") for v in ("control", "direct"))
+    assert control.distillation is None and control.fit == direct.fit
+    dims = {build_model(name).dim for name in (direct.model, direct.distillation.teacher)}
+    assert dims == {512}
