@@ -6,13 +6,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullLocator
 
 from vpr_lib.plotting.style import BLUE, GREY, ORANGE, method_colour, method_marker
 from vpr_lib.results.statistics import pareto_front
 
 
 def plot_pareto(table: pd.DataFrame, x: str, y: str = "R@1", log: bool = True, ax: Axes | None = None) -> Axes:
-    """One marker per model at (cost, recall); the Pareto front as a line, models behind it hollow.
+    """One marker per model at (cost, recall); the Pareto front as a line, models behind it hollow. The caller adds a legend.
 
     Args:
         table: columns model, system, `x`, `y`, and optionally `<y> low` and `<y> high` for intervals.
@@ -26,12 +27,14 @@ def plot_pareto(table: pd.DataFrame, x: str, y: str = "R@1", log: bool = True, a
         colour = method_colour(row["system"])
         if f"{y} low" in table:
             ax.plot([row[x]] * 2, [row[f"{y} low"], row[f"{y} high"]], color=colour, linewidth=1, alpha=0.6, zorder=2)
-        ax.plot(row[x], row[y], method_marker(row["model"]), color=colour, markersize=9, zorder=3,
-                markerfacecolor=colour if on_front else "white", markeredgewidth=1.8)  # fmt: skip
-        ax.annotate(row["model"], (row[x], row[y]), (6, 6), textcoords="offset points", fontsize=8.5)
+        ax.plot(row[x], row[y], method_marker(row["model"]), color=colour, markersize=10, zorder=3, label=row["model"],
+                markerfacecolor=colour if on_front else "white", markeredgewidth=1.8, linestyle="none")  # fmt: skip
     if log:
         ax.set_xscale("log")
-    ax.margins(x=0.25, y=0.15)
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_locator(NullLocator())
+    ax.margins(x=0.1, y=0.1)
     ax.set(xlabel=x, ylabel=f"{y} (%)" if y.startswith("R@") else y)
     return ax
 

@@ -35,7 +35,9 @@ def plot_similarity_matrices(matrices: Mapping[str, np.ndarray], reference: str)
     """
     columns = min(4, len(matrices))
     lines = -(-len(matrices) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(3.1 * columns, 3.5 * lines), squeeze=False)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(3.1 * columns, 3.8 * lines), squeeze=False, layout="constrained"
+    )
     for ax in axes.ravel()[len(matrices) :]:
         ax.set_axis_off()
     for ax, (name, matrix) in zip(axes.ravel(), matrices.items()):
@@ -44,7 +46,8 @@ def plot_similarity_matrices(matrices: Mapping[str, np.ndarray], reference: str)
         ax.imshow(matrix, cmap="viridis", vmin=low, vmax=high)
         ax.set_title(name, fontsize=11)
         words = "" if name == reference else f"r = {agreement(matrix, matrices[reference]):.2f} with {reference}\n"
-        ax.set(xticks=[], yticks=[], xlabel=f"{words}colours from {low:.2f} to {high:.2f}")
+        digits = 2 if high - low > 0.05 else 4
+        ax.set(xticks=[], yticks=[], xlabel=f"{words}colours from {low:.{digits}f} to {high:.{digits}f}")
         ax.grid(visible=False)
     return figure
 
