@@ -31,7 +31,7 @@ def records(model, hits, card="c1", seed=0, **extra):
     return pd.DataFrame({
         "dataset": "s", "protocol": "25m", "card": card, "model": model, "system": model, "dim": 8, "seed": seed,
         "profile": "toy", "device": "cpu", "precision": "fp32", "rule": "within 25 m", "n_database": 100,
-        "query": range(n), "query_id": [f"q{i}" for i in range(n)], "first_hit": hits, "counted": True, **extra,
+        "query": range(n), "query_id": [f"q{i}" for i in range(n)], "first_hit": hits, "counted": True, "notebook": "", **extra,
     })  # fmt: skip
 
 
