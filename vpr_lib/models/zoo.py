@@ -109,7 +109,7 @@ def _toy(system: str, aggregator: str, crop: bool = False, **head: Any) -> Model
 def _toy_student(widths: tuple[int, ...], **head: Any) -> ModelConfig:
     """A narrower TinyResNet without a starting point of its own: what distillation is tried on in the toy city."""
     config = _toy("Lightweight-MixVPR", "MixVPR", mix_depth=4, **head)
-    return config.model_copy(update={"backbone_args": dict(widths=list(widths)), "image_size": (80, 80)})
+    return config.model_copy(update={"backbone_args": dict(widths=list(widths)), "image_size": (64, 64)})
 
 
 def _dinomix(backbone: str, freeze_to: int, dim: int = 4096, side: int = 224) -> ModelConfig:

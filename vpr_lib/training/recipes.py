@@ -103,6 +103,20 @@ def open_recipe(name: str | Path) -> tuple[Any, Callable[..., tuple[nn.Module, F
     return load_experiment(name), train
 
 
+def lesson(experiment: Experiment, mode: str, seed: int, **changes: Any) -> Experiment:
+    """The experiment under another distillation mode and seed; "control" is the same run without a teacher.
+
+    Args:
+        changes: other fields of Distillation, for instance `teacher_weights`.
+    """
+    fit = experiment.fit.model_copy(update={"seed": seed})
+    taught = None
+    if mode != "control":
+        views = {"views": "augmented"} if mode == "feature" else {}  # maps are not kept per clean image
+        taught = Distillation.model_validate(experiment.distillation.model_dump() | changes | views | {"mode": mode})
+    return experiment.model_copy(update={"fit": fit, "distillation": taught})
+
+
 def training_places(experiment: Experiment) -> Places:
     """The experiment's training set, read from disk (or generated, for the toy city)."""
     if experiment.train_set == "gsv_cities":
