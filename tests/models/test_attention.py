@@ -118,13 +118,13 @@ def test_attention_weights_reproduce_the_blocks():
     model = build_model("dinomix_toy_256").eval()
     inputs = model.input_spec.normalise(images(model))
     weights = attention_weights(model, inputs)
-    assert len(weights) == 4 and weights[0].shape == (2, 4, 65, 65)
-    torch.testing.assert_close(weights[3].sum(dim=-1), torch.ones(2, 4, 65))
+    assert len(weights) == 4 and weights[0].shape == (2, 3, 65, 65)
+    torch.testing.assert_close(weights[3].sum(dim=-1), torch.ones(2, 3, 65))
     with torch.no_grad():
         tokens = list(model.backbone.tokens(inputs))[3]  # the input of block 3
         block = model.backbone.dino_model.blocks[3]
         normed = block.norm1(tokens)
-        value = block.attn.qkv(normed).chunk(3, dim=-1)[2].unflatten(2, (4, 32)).transpose(1, 2)
+        value = block.attn.qkv(normed).chunk(3, dim=-1)[2].unflatten(2, (3, 32)).transpose(1, 2)
         by_hand = block.attn.proj((weights[3] @ value).transpose(1, 2).flatten(2))
         torch.testing.assert_close(by_hand, block.attn(normed), atol=1e-5, rtol=1e-4)
 
@@ -141,7 +141,7 @@ def test_rollout_against_its_formula(monkeypatch):
         found = attention_rollout(model, inputs, of=of)[0]
         torch.testing.assert_close(found, expected.float(), atol=1e-3, rtol=1e-3)
     heads = last_block_attention(model, inputs)
-    assert heads.shape == (1, 4, 112, 112) and heads.amax(dim=(2, 3)).min() > 0.99
+    assert heads.shape == (1, 3, 112, 112) and heads.amax(dim=(2, 3)).min() > 0.99
 
 
 def test_rollout_of_a_block_that_attends_nowhere_else(monkeypatch):

@@ -125,7 +125,7 @@ ZOO: dict[str, ModelConfig] = {
     "dinomix_vitl14_4096": _dinomix("dinov2_vitl14", 19),
     "dinomix_vitg14_4096": _dinomix("dinov2_vitg14", 35),
     "dinomix_toy_256": _dinomix("dinov2_toy", 1, dim=256, side=112),
-    "avg_dinov2_toy_128": ModelConfig(
+    "avg_dinov2_toy_96": ModelConfig(
         system="AVG",
         backbone="dinov2_toy",
         backbone_args=dict(freeze_to=1),
