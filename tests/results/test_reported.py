@@ -47,7 +47,7 @@ def test_reading_says_what_there_is(tmp_path, monkeypatch):
     (tmp_path / "data" / "reported" / "a.csv").write_text("source,method\nx,y\n")
     with pytest.raises(FileNotFoundError, match="There are: a"):
         read_reported("dinomix")
-    with pytest.raises(ValueError, match="lacks the columns .*'table'"):
+    with pytest.raises(ValueError, match=r"lacks the columns .*'table'"):
         read_reported("a")
 
 

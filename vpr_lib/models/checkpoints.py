@@ -122,16 +122,18 @@ def save_weights(model: nn.Module, path: Path, about: dict[str, Any], half: bool
     return path
 
 
-def load_toy_start(module: nn.Module, name: str) -> None:
+def load_toy_start(module: nn.Module, name: str, ignore: tuple[str, ...] = ()) -> None:
     """Load the committed starting point for a toy backbone: what ImageNet weights are to the full-size ones.
 
+    Args:
+        ignore: prefixes of keys that a cropped backbone does not have.
     Raises:
         FileNotFoundError: naming the command that makes the file.
     """
     path = toy_start_path(name)
     if not path.is_file():
         raise FileNotFoundError(f"No toy starting point {path}; make it with `vpr toy-start {name}`.")
-    load_weights(module, path)
+    load_weights(module, path, ignore)
 
 
 def toy_start_path(name: str) -> Path:

@@ -66,6 +66,17 @@ def _mixvpr(backbone: str, out_channels: int, out_rows: int, **changes: Any) -> 
     )
 
 
+def _light(backbone: str, out_channels: int, **arguments: Any) -> ModelConfig:
+    head = dict(out_channels=out_channels, out_rows=4, mix_depth=4)
+    return ModelConfig(
+        system="Lightweight-MixVPR",
+        backbone=backbone,
+        backbone_args=arguments,
+        aggregator="MixVPR",
+        aggregator_args=head,
+    )
+
+
 def _resnet50(system: str, aggregator: str, **head: Any) -> ModelConfig:
     return ModelConfig(
         system=system,
@@ -99,12 +110,38 @@ def _dinomix(backbone: str, freeze_to: int, dim: int = 4096, side: int = 224) ->
     )
 
 
+def _toy_student(widths: tuple[int, ...], **head: Any) -> ModelConfig:
+    """A narrower TinyResNet without a starting point of its own: what distillation is tried on in the toy city."""
+    config = _toy("Lightweight-MixVPR", "MixVPR", mix_depth=4, **head)
+    return config.model_copy(update={"backbone_args": dict(widths=list(widths)), "image_size": (80, 80)})
+
+
 ZOO: dict[str, ModelConfig] = {
     "mixvpr_resnet50_4096": _mixvpr("resnet50", 1024, 4),
     "mixvpr_resnet50_512": _mixvpr("resnet50", 256, 2),
     "mixvpr_resnet50_128": _mixvpr("resnet50", 64, 2),
     "mixvpr_resnet34_1024": _mixvpr("resnet34", 256, 4),
     "mixvpr_resnet18_512": _mixvpr("resnet18", 128, 4),
+    "mixvpr_swinv2_4096": ModelConfig(
+        system="MixVPR",
+        backbone="swinv2_base_window12to16_192to256",
+        backbone_args=dict(layers_to_freeze=2, image_size=(256, 256)),
+        aggregator="MixVPR",
+        aggregator_args=dict(out_channels=1024, out_rows=4, mix_depth=4),
+        image_size=(256, 256),
+    ),
+    "lightmixvpr_resnet18_512": _light("resnet18", 128, layers_to_crop=[4], layers_to_freeze=2),
+    "lightmixvpr_kd_resnet18_512": _light("resnet18", 128, layers_to_crop=[4], layers_to_freeze=2),
+    "lightmixvpr_efficientnet_b0_128": _light("efficientnet_b0", 32, layers_to_freeze=2, classifier=True),
+    "lightmixvpr_mobilenet_v2_1024": _light("mobilenet_v2", 256),
+    # ours: the improvements that spec lightweight_mixvpr §8 names, and modern light trunks, all tapped at stride 16
+    "lightmixvpr_resnet18_unfrozen_512": _light("resnet18", 128, layers_to_crop=[4]),
+    "lightmixvpr_efficientnet_b0_unfrozen_128": _light("efficientnet_b0", 32),
+    "lightmixvpr_efficientnet_b0_s16_512": _light("timm", 128, network="efficientnet_b0", stride=16),
+    "lightmixvpr_mobilenet_v2_s16_1024": _light("mobilenet_v2", 256, tap=13),
+    "lightmixvpr_mobilenetv4_s16_512": _light("timm", 128, network="mobilenetv4_conv_small", stride=16),
+    "lightmixvpr_efficientvit_b1_s16_512": _light("timm", 128, network="efficientvit_b1", stride=16),
+    "lightmixvpr_starnet_s1_s16_512": _light("timm", 128, network="starnet_s1", stride=16),
     "convap_resnet50_8192": _resnet50("Conv-AP", "ConvAP", out_channels=2048),
     "convap_resnet50_4096": _resnet50("Conv-AP", "ConvAP", out_channels=1024),
     "convap_resnet50_2048": _resnet50("Conv-AP", "ConvAP", out_channels=512),
@@ -115,6 +152,11 @@ ZOO: dict[str, ModelConfig] = {
     "avg_resnet50_2048": _resnet50("AVG", "average"),
     "pixels": ModelConfig(system="Raw pixels", backbone="pixels", aggregator="flatten", image_size=(128, 128)),
     "mixvpr_toy_256": _toy("MixVPR", "MixVPR", out_channels=64, out_rows=4, mix_depth=4),
+    "mixvpr_toy_cropped_256": _toy("Lightweight-MixVPR", "MixVPR", crop=True, out_channels=64, out_rows=4, mix_depth=2),
+    "mixvpr_toy_80px_256": _toy("Lightweight-MixVPR", "MixVPR", out_channels=64, out_rows=4, mix_depth=4).model_copy(
+        update={"image_size": (80, 80)}
+    ),
+    "mixvpr_toy_student": _toy_student((16, 24, 48, 80), out_channels=64, out_rows=4),
     "gem_toy_160": _toy("GeM", "GeM"),
     "avg_toy_160": _toy("AVG", "average"),
     "convap_toy_512": _toy("Conv-AP", "ConvAP", out_channels=128),

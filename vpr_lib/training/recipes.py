@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ from vpr_lib.models.backbones import build_backbone
 from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import data_root
 from vpr_lib.retrieval.protocol import evaluate
+from vpr_lib.training.distillation import Distillation, train_distilled
 from vpr_lib.training.fit import FitResult, FitSettings
 from vpr_lib.training.metric_learning import PlaceRecipe, train_places
 from vpr_lib.training.token_start import train_tokens
@@ -38,6 +38,7 @@ class Experiment(Strict):
     validation: str | None = None  # a data set by name
     validation_root: str | None = None
     places: PlaceRecipe = PlaceRecipe()
+    distillation: Distillation | None = None  # None is the control run: the same schedule without a teacher
     fit: FitSettings
     workers: int = 8
     keep_images: bool = False
@@ -88,13 +89,17 @@ def train(
     from vpr_lib.models.checkpoints import load_weights
 
     model = build_model(experiment.model, experiment.pretrained, experiment.fit.seed, **experiment.model_changes)
-    learn = train_places
-    if experiment.token_teacher:
-        learn = partial(train_tokens, teacher=build_backbone(experiment.token_teacher, pretrained=True))
-    result = learn(
-        model, places=training_places(experiment), recipe=experiment.places, settings=experiment.fit, folder=folder,
-        validate=validator(experiment, device), device=device, workers=experiment.workers,
+    data = (training_places(experiment), experiment.places)
+    rest = dict(
+        folder=folder, validate=validator(experiment, device), device=device, workers=experiment.workers,
         keep_images=experiment.keep_images, about={"experiment": experiment.model_dump()}, quiet=quiet,
     )  # fmt: skip
+    if experiment.token_teacher is not None:
+        teacher = build_backbone(experiment.token_teacher, pretrained=True)
+        result = train_tokens(model, teacher, *data, settings=experiment.fit, **rest)
+    elif experiment.distillation is None:
+        result = train_places(model, *data, settings=experiment.fit, **rest)
+    else:
+        result = train_distilled(model, *data, distillation=experiment.distillation, settings=experiment.fit, **rest)
     load_weights(model, result.best)
     return model, result
