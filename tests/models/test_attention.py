@@ -4,9 +4,11 @@ from torch.nn import functional as F
 
 from vpr_lib.models import dinov2
 from vpr_lib.models.attention import (
+    agreement,
     attend,
     attention_rollout,
     attention_weights,
+    change_without,
     grad_cam,
     last_block_attention,
     token_colours,
@@ -175,3 +177,34 @@ def test_full_size_sizes(monkeypatch):
     torch.testing.assert_close(grad_cam(model, inputs, 690).raw, grad_cam(model, inputs, 690, layer=10).raw)
     other = build_model("dinomix_vits14_4096", aggregator="GeM", aggregator_args={}, image_size=(70, 98)).eval()
     assert grad_cam(other, torch.randn(1, 3, 70, 98), 3).maps.shape == (1, 70, 98)
+
+
+def test_agreement_by_hand():
+    maps = torch.tensor([[[0.0, 1.0], [2.0, 3.0]]])
+    assert agreement(maps, 2 * maps + 1).item() == pytest.approx(1)
+    assert agreement(maps, -maps).item() == pytest.approx(-1)
+    assert agreement(maps, torch.ones(1, 2, 2)).item() == 0
+
+
+def test_covering_what_matters_changes_the_descriptor():
+    """A model that looks at the left half only: covering the right half changes nothing."""
+
+    class LeftHalf(torch.nn.Module):
+        input_spec = build_model("gem_toy_160").input_spec
+
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, images):
+            return F.normalize(images[..., :2].flatten(1) * self.scale, dim=1)
+
+    picture = torch.randint(0, 256, (1, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    left = torch.zeros(1, 4, 4)
+    left[..., :2] = 1 + torch.rand(1, 4, 2)
+    before = picture.clone()
+    assert change_without(LeftHalf(), picture, left, 0.5).item() > 0.1
+    assert change_without(LeftHalf(), picture, left, 0.5, least=True).item() == pytest.approx(0, abs=1e-6)
+    assert torch.equal(picture, before)
+    with pytest.raises(ValueError, match=r"between 0 and 1, got 1\.5"):
+        change_without(LeftHalf(), picture, left, 1.5)

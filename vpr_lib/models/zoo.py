@@ -116,6 +116,13 @@ def _toy_student(widths: tuple[int, ...], **head: Any) -> ModelConfig:
     return config.model_copy(update={"backbone_args": dict(widths=list(widths)), "image_size": (80, 80)})
 
 
+def _pooled_tokens(backbone: str, freeze_to: int, side: int = 224) -> ModelConfig:
+    """The average of the tokens DINO-Mix mixes: what its aggregator is measured against."""
+    return _dinomix(backbone, freeze_to, side=side).model_copy(
+        update=dict(system="AVG", aggregator="average", aggregator_args={})
+    )
+
+
 ZOO: dict[str, ModelConfig] = {
     "mixvpr_resnet50_4096": _mixvpr("resnet50", 1024, 4),
     "mixvpr_resnet50_512": _mixvpr("resnet50", 256, 2),
@@ -167,13 +174,8 @@ ZOO: dict[str, ModelConfig] = {
     "dinomix_vitl14_4096": _dinomix("dinov2_vitl14", 19),
     "dinomix_vitg14_4096": _dinomix("dinov2_vitg14", 35),
     "dinomix_toy_256": _dinomix("dinov2_toy", 1, dim=256, side=112),
-    "avg_dinov2_toy_96": ModelConfig(
-        system="AVG",
-        backbone="dinov2_toy",
-        backbone_args=dict(freeze_to=1),
-        aggregator="average",
-        image_size=(112, 112),
-    ),
+    "avg_dinov2_toy_96": _pooled_tokens("dinov2_toy", 1, side=112),
+    "avg_dinov2_vitb14_768": _pooled_tokens("dinov2_vitb14", 7),
 }
 TRAINING_FREE = frozenset({"pixels"})
 PUBLISHED = {  # where authors publish trained weights, as far as the specs know
