@@ -86,7 +86,7 @@ def test_wrong_sizes_are_named():
         build_backbone("swinv2_tiny_window8_256", image_size=(250, 256))
     with pytest.raises(ValueError, match="features 1 to 17, got 18"):
         build_backbone("mobilenet_v2", tap=18)
-    with pytest.raises(ValueError, match="five convolution groups"):
+    with pytest.raises(ValueError, match="five groups of convolutions"):
         build_backbone("vgg16", layers_to_freeze=6)
     model = build_model("lightmixvpr_efficientnet_b0_128", image_size=(64, 96)).eval()
     with pytest.raises(ValueError, match="built for maps of 1280x2x3"):

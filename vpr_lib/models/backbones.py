@@ -38,6 +38,7 @@ class Backbone(nn.Module):
         for module in modules:
             module.requires_grad_(False)
         self._held = modules if fixed_statistics else []
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> "Backbone":
         super().train(mode)
@@ -90,6 +91,37 @@ class ResNet(Backbone):
         for stage in self.stages:
             features = getattr(net, stage)(features)
         return features
+
+
+class VGG(Backbone):
+    """torchvision VGG up to its last convolution: 512 channels, stride 16, any size. Spec: clusvpr §2.
+
+    Args:
+        name: vgg16, vgg19_bn or another torchvision VGG.
+        activation: keep the last ReLU; ClusVPR and NetVLAD work on the map before it.
+        layers_to_freeze: freeze the first n of the five groups of convolutions (4 in ClusVPR); -1 or 0 freezes nothing.
+        pretrained: load torchvision's ImageNet V1 weights (downloaded by torchvision when they are not cached).
+    """
+
+    def __init__(
+        self, name: str = "vgg16", activation: bool = False, layers_to_freeze: int = -1, pretrained: bool = False
+    ):
+        super().__init__()
+        if layers_to_freeze > 5:
+            raise ValueError(f"A VGG has five groups of convolutions, cannot freeze {layers_to_freeze}.")
+        features = torchvision.models.get_model(name, weights="IMAGENET1K_V1" if pretrained else None).features
+        self.model = nn.Module()
+        self.model.features = features[: -1 if activation else -2]
+        self.out_channels, self.stride = 512, 16
+        if layers_to_freeze > 0:
+            ends = [number + 1 for number, layer in enumerate(features) if isinstance(layer, nn.MaxPool2d)]
+            self.freeze([self.model.features[: ends[layers_to_freeze - 1]]], fixed_statistics=True)
+
+    def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        return tuple(side // self.stride for side in image_size)  # poolings round down
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model.features(images)
 
 
 class _ResidualBlock(nn.Module):
@@ -182,19 +214,17 @@ def _later(module: str, kind: str, *first: Any) -> Callable[..., Backbone]:
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "wide_resnet50_2")
 SWINS = ("swinv2_tiny_window8_256", "swinv2_small_window8_256", "swinv2_base_window12to16_192to256",
          "swinv2_large_window12to16_192to256")  # fmt: skip
+DINOV2 = ("dinov2_vits14", "dinov2_vitb14", "dinov2_vitl14", "dinov2_vitg14", "dinov2_toy")
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     **{name: partial(ResNet, name) for name in RESNETS},
     **{f"efficientnet_b{i}": _later("trunks", "EfficientNet", f"efficientnet_b{i}") for i in range(5)},
     "mobilenet_v2": _later("trunks", "MobileNetV2"),
     **{name: _later("trunks", "SwinV2", name) for name in SWINS},
-    "vgg16": _later("trunks", "VGG16"),
     "timm": _later("light", "TimmTrunk"),  # any timm network: backbone_args network, stride
+    **{name: partial(VGG, name) for name in ("vgg16", "vgg19_bn")},
     "tinyresnet": TinyResNet,
     "pixels": PixelGrid,
-    **{
-        f"dinov2_{size}": _later("dinov2", "DINOv2", f"dinov2_{size}")
-        for size in ("vits14", "vitb14", "vitl14", "vitg14", "toy")
-    },
+    **{name: _later("dinov2", "DINOv2", name) for name in DINOV2},
 }
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vpr_lib.paths import atomic_path, cache_root, write_text
 
+OFFICIAL_PREFIXES = {"base_model.base.": "backbone.model.features.", "net_vlad.": "aggregator."}  # OpenIBL, ClusVPR
 TOY_START = Path(__file__).resolve().parent.parent / "data" / "toycity" / "start"
 
 
@@ -27,6 +28,12 @@ def weights_hash(model: nn.Module) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -58,6 +65,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     if all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
+    for official, own in OFFICIAL_PREFIXES.items():
+        tensors = {
+            own + key.removeprefix(official) if key.startswith(official) else key: tensors[key] for key in tensors
+        }
     return tensors
 
 
@@ -71,6 +82,13 @@ def load_weights(model: nn.Module, path: Path, ignore: tuple[str, ...] = ()) -> 
     """
     path = Path(path)
     tensors = {k: v for k, v in read_state_dict(path).items() if not k.startswith(ignore or ("\0",))}
+    load_tensors(model, tensors, path)
+    about = path.with_suffix(".json")
+    return json.loads(about.read_text()) if path.suffix == ".safetensors" and about.is_file() else {}
+
+
+def load_tensors(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Load tensors that were read from `path` strictly into a model. Raises CheckpointError as `load_weights`."""
     tensors = _own_names(model, tensors)
     own = model.state_dict()
     missing = [key for key in own if key not in tensors]
@@ -95,8 +113,6 @@ def load_weights(model: nn.Module, path: Path, ignore: tuple[str, ...] = ()) -> 
             f"model): {', '.join(parts)}. Is it a checkpoint of another model?"
         )
     model.load_state_dict({key: value.to(own[key].dtype) for key, value in tensors.items()})
-    about = path.with_suffix(".json")
-    return json.loads(about.read_text()) if path.suffix == ".safetensors" and about.is_file() else {}
 
 
 def _own_names(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Backbones over timm and torchvision that are not ResNets: EfficientNet, MobileNetV2, Swin V2, VGG16."""
+"""Backbones over timm and torchvision that are not ResNets: EfficientNet, MobileNetV2, Swin V2."""
 
 import math
 
@@ -133,33 +133,6 @@ class SwinV2(Backbone):
     def forward(self, images: Tensor) -> Tensor:
         self.grid(tuple(images.shape[2:]))
         return self.model.forward_features(images).permute(0, 3, 1, 2)  # timm has the channels last
-
-
-class VGG16(Backbone):
-    """torchvision VGG16 up to conv5_3, before its activation and the last pooling: 512 channels, stride 16, any size.
-
-    Args:
-        activation: keep the ReLU after conv5_3.
-        layers_to_freeze: freeze the first n of the five convolution groups; -1 or 0 freezes nothing.
-    """
-
-    def __init__(self, activation: bool = False, layers_to_freeze: int = -1, pretrained: bool = False):
-        super().__init__()
-        if layers_to_freeze > 5:
-            raise ValueError(f"VGG16 has five convolution groups, cannot freeze {layers_to_freeze}.")
-        features = torchvision.models.vgg16(weights="IMAGENET1K_V1" if pretrained else None).features
-        self.model = nn.Module()
-        self.model.features = features[: 30 if activation else 29]
-        self.out_channels, self.stride = 512, 16
-        ends = [i + 1 for i, layer in enumerate(features) if isinstance(layer, nn.MaxPool2d)]
-        if layers_to_freeze > 0:
-            self.freeze([self.model.features[: ends[layers_to_freeze - 1]]], fixed_statistics=False)
-
-    def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        return tuple(side // self.stride for side in image_size)  # poolings round down
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.model.features(images)
 
 
 def _stride(features: nn.Module) -> int:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vpr_lib.config import Strict
-from vpr_lib.data.images import IMAGENET_MEAN, IMAGENET_STD, InputSpec
+from vpr_lib.data.images import CAFFE_MEAN, CAFFE_STD, IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from vpr_lib.models.aggregators import build_aggregator
 from vpr_lib.models.backbones import build_backbone
 from vpr_lib.registry import lookup
@@ -87,6 +87,13 @@ def _resnet50(system: str, aggregator: str, **head: Any) -> ModelConfig:
     )
 
 
+def _clusvpr(backbone: str, **changes: Any) -> ModelConfig:
+    # spec clusvpr §5: torchvision weights go with torchvision's mean and std; CAFFE_* go with MatConvNet weights
+    arguments = {"vgg16": dict(layers_to_freeze=4), "resnet50": dict(layers_to_crop=[4], layers_to_freeze=2)}
+    values = dict(backbone_args=arguments.get(backbone, {}), image_size=(480, 640)) | changes
+    return ModelConfig(system="ClusVPR", backbone=backbone, aggregator="ClusVPR", **values)
+
+
 def _toy(system: str, aggregator: str, crop: bool = False, **head: Any) -> ModelConfig:
     arguments = dict(layers_to_crop=[3]) if crop else {}
     return ModelConfig(
@@ -97,6 +104,12 @@ def _toy(system: str, aggregator: str, crop: bool = False, **head: Any) -> Model
         aggregator_args=head,
         image_size=(112, 112),
     )
+
+
+def _toy_student(widths: tuple[int, ...], **head: Any) -> ModelConfig:
+    """A narrower TinyResNet without a starting point of its own: what distillation is tried on in the toy city."""
+    config = _toy("Lightweight-MixVPR", "MixVPR", mix_depth=4, **head)
+    return config.model_copy(update={"backbone_args": dict(widths=list(widths)), "image_size": (80, 80)})
 
 
 def _dinomix(backbone: str, freeze_to: int, dim: int = 4096, side: int = 224) -> ModelConfig:
@@ -110,17 +123,18 @@ def _dinomix(backbone: str, freeze_to: int, dim: int = 4096, side: int = 224) ->
     )
 
 
-def _toy_student(widths: tuple[int, ...], **head: Any) -> ModelConfig:
-    """A narrower TinyResNet without a starting point of its own: what distillation is tried on in the toy city."""
-    config = _toy("Lightweight-MixVPR", "MixVPR", mix_depth=4, **head)
-    return config.model_copy(update={"backbone_args": dict(widths=list(widths)), "image_size": (80, 80)})
-
-
 def _pooled_tokens(backbone: str, freeze_to: int, side: int = 224) -> ModelConfig:
     """The average of the tokens DINO-Mix mixes: what its aggregator is measured against."""
     return _dinomix(backbone, freeze_to, side=side).model_copy(
         update=dict(system="AVG", aggregator="average", aggregator_args={})
     )
+
+
+def _distilvpr(backbone: str, crop: list[int], dim: int = 384, **changes: Any) -> ModelConfig:
+    return ModelConfig(
+        system="DistilVPR", backbone=backbone, backbone_args=dict(layers_to_crop=crop), aggregator="ProjectedGeM",
+        aggregator_args=dict(out_channels=dim), interpolation="bicubic", **(dict(image_size=(240, 320)) | changes),
+    )  # fmt: skip
 
 
 ZOO: dict[str, ModelConfig] = {
@@ -157,6 +171,17 @@ ZOO: dict[str, ModelConfig] = {
     "cosplace_resnet50_512": _resnet50("CosPlace", "CosPlace", out_dim=512),
     "gem_resnet50_2048": _resnet50("GeM", "GeM"),
     "avg_resnet50_2048": _resnet50("AVG", "average"),
+    "clusvpr_vgg16_8192": _clusvpr("vgg16"),
+    "clusvpr_vgg16_8192_caffe": _clusvpr("vgg16", mean=CAFFE_MEAN, std=CAFFE_STD),
+    "clusvpr_vgg19bn_8192": _clusvpr("vgg19_bn", backbone_args=dict(layers_to_freeze=4)),
+    "clusvpr_resnet50_16384": _clusvpr("resnet50"),
+    "netvlad_resnet50_32768": ModelConfig(  # the paper's D; how it splits into clusters x channels is not stated
+        system="NetVLAD",
+        backbone="resnet50",
+        backbone_args=dict(layers_to_crop=[4], layers_to_freeze=2),
+        aggregator="NetVLAD",
+        aggregator_args=dict(clusters=32),
+    ),
     "pixels": ModelConfig(system="Raw pixels", backbone="pixels", aggregator="flatten", image_size=(128, 128)),
     "mixvpr_toy_256": _toy("MixVPR", "MixVPR", out_channels=64, out_rows=4, mix_depth=4),
     "mixvpr_toy_cropped_256": _toy("Lightweight-MixVPR", "MixVPR", crop=True, out_channels=64, out_rows=4, mix_depth=2),
@@ -167,6 +192,7 @@ ZOO: dict[str, ModelConfig] = {
     "gem_toy_160": _toy("GeM", "GeM"),
     "avg_toy_160": _toy("AVG", "average"),
     "convap_toy_512": _toy("Conv-AP", "ConvAP", out_channels=128),
+    "netvlad_toy_2560": _toy("NetVLAD", "NetVLAD", clusters=16),
     "cosplace_toy_160": _toy("CosPlace", "CosPlace", out_dim=160),
     # the last four blocks learn: released for S and B (their layer1 = 7), not published for L and g (dinomix §3.3)
     "dinomix_vits14_4096": _dinomix("dinov2_vits14", 7),
@@ -176,20 +202,14 @@ ZOO: dict[str, ModelConfig] = {
     "dinomix_toy_256": _dinomix("dinov2_toy", 1, dim=256, side=112),
     "avg_dinov2_toy_96": _pooled_tokens("dinov2_toy", 1, side=112),
     "avg_dinov2_vitb14_768": _pooled_tokens("dinov2_vitb14", 7),
+    "clusvpr_toy_384": _toy("ClusVPR", "ClusVPR", crop=True, clusters=16),
+    # DistilVPR: image students (distilvpr §5)
+    "distilvpr_resnet18_384": _distilvpr("resnet18", [4]),
+    "distilvpr_resnet34_384": _distilvpr("resnet34", [4]),
+    "distilvpr_boreas_resnet18_384": _distilvpr("resnet18", [4], image_size=(256, 306)),
+    "distilvpr_toy_96": _distilvpr("tinyresnet", [], dim=96, image_size=(90, 120)),
 }
 TRAINING_FREE = frozenset({"pixels"})
-PUBLISHED = {  # where authors publish trained weights, as far as the specs know
-    "dinomix_vitb14_4096": "as dinov2_vitb14_mix.ckpt, release v1.0.0 of github.com/GaoShuang98/DINO-Mix",
-    **{
-        f"dinomix_vit{size}14_4096": "on the net-disk that the README of github.com/GaoShuang98/DINO-Mix links"
-        for size in "slg"
-    },
-}
-
-
-def published_at(model: str) -> str:
-    """A sentence on where a model's authors publish its weights; '' when that is not known."""
-    return f" Its authors publish the file {PUBLISHED[model]}." if model in PUBLISHED else ""
 
 
 def model_names() -> list[str]:
