@@ -72,6 +72,10 @@ def test_views_of_one_place_under_the_conditions():
         rows, names = choose_views(table, ["day", "night", "winter", "occluded"], seed)
         assert rows == [2, 4, 5, 6] and names == ["day", "night", "winter", "day occluded"]
     assert choose_views(table, ["fog", "day"], 1)[1] == ["day"]
+    both = pd.DataFrame(
+        {"conditions": [["day", "occluded"], ["fog", "occluded"], ["day"]], "utm_east": [1, 1, 2], "utm_north": 0}
+    )
+    assert choose_views(both, ["day", "occluded"], 1)[1] == ["day", "fog occluded"]  # not the same picture twice
     plain = choose_views(table[["utm_east"]], ["day", "night"], 1)
     assert len(set(plain[0])) == 2 and plain == choose_views(table[["utm_east"]], ["day", "night"], 1)
 

@@ -58,15 +58,17 @@ def choose_views(queries: pd.DataFrame, conditions: Sequence[str], seed: int = 0
         return list(map(int, order[: len(conditions)])), [f"query {row}" for row in order[: len(conditions)]]
     found = [set(words) if words is not None else set() for words in queries["conditions"]]
     place = [str(values) for values in queries[["utm_east", "utm_north"]].to_numpy().tolist()]
-    kinds: dict[str, set[str]] = {}
+    wanted = set(conditions)
+    alone: dict[str, set[str]] = {}  # place -> conditions that it shows by themselves
     for row, where in enumerate(place):
-        kinds.setdefault(where, set()).update(found[row])
-    best = max((place[row] for row in order), key=lambda where: len(kinds[where] & set(conditions)))
-    rows = []
+        shared = found[row] & wanted
+        alone.setdefault(where, set()).update(shared if len(shared) == 1 else ())
+    best = max((place[row] for row in order), key=lambda where: len(alone[where]))
+    rows: list[int] = []
     for condition in conditions:
-        fitting = [int(row) for row in order if condition in found[row]]
-        if fitting:  # at the best place where it is there, with as few other conditions as possible
-            rows.append(min(fitting, key=lambda row: (place[row] != best, len(found[row]))))
+        fitting = [int(row) for row in order if condition in found[row] and row not in rows]
+        if fitting:
+            rows.append(min(fitting, key=lambda row: (len(found[row] & wanted), place[row] != best, len(found[row]))))
     return rows, [" ".join(sorted(found[row] - {"easy", "hard"})) for row in rows]
 
 
