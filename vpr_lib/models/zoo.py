@@ -184,6 +184,7 @@ ZOO: dict[str, ModelConfig] = {
     ),
     "pixels": ModelConfig(system="Raw pixels", backbone="pixels", aggregator="flatten", image_size=(128, 128)),
     "mixvpr_toy_256": _toy("MixVPR", "MixVPR", out_channels=64, out_rows=4, mix_depth=4),
+    "mixvpr_toy_64": _toy("MixVPR", "MixVPR", out_channels=16, out_rows=4, mix_depth=4),
     "mixvpr_toy_cropped_256": _toy("Lightweight-MixVPR", "MixVPR", crop=True, out_channels=64, out_rows=4, mix_depth=2),
     "mixvpr_toy_80px_256": _toy("Lightweight-MixVPR", "MixVPR", out_channels=64, out_rows=4, mix_depth=4).model_copy(
         update={"image_size": (80, 80)}
@@ -215,6 +216,15 @@ TRAINING_FREE = frozenset({"pixels"})
 def model_names() -> list[str]:
     """All names `build_model` knows."""
     return sorted(ZOO)
+
+
+def vary(model: str, part: Literal["aggregator", "backbone"] = "aggregator", **arguments: Any) -> dict[str, Any]:
+    """Changes for `build_model` and recipes that alter some arguments of one part and keep the others.
+
+    `vary("mixvpr_resnet50_4096", mix_depth=2)` is the arm L = 2 of the depth ablation.
+    """
+    field = f"{part}_args"
+    return {field: getattr(lookup(ZOO, model, "model"), field) | arguments}
 
 
 def build_model(model: str | ModelConfig, pretrained: bool = False, seed: int | None = 0, **changes: Any) -> nn.Module:

@@ -1,5 +1,6 @@
 """Recipes: one YAML file is one experiment, opening with the claim it should reproduce. `vpr train` runs them."""
 
+import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -52,6 +53,11 @@ class Experiment(Strict):
     keep_images: bool = False
     variants: dict[str, dict[str, Any]] = {}  # named changes, field -> value: 'recipe+variant' applies one
 
+    def folder_in(self, cache: Path) -> Path:
+        """`cache/training/<model>_<8 hex digits over everything that is computed>`: notebooks with the same experiment share it."""
+        about = self.model_dump_json(exclude={"claim", "expected", "hardware", "variants"})
+        return Path(cache) / "training" / f"{self.model}_{hashlib.sha256(about.encode()).hexdigest()[:8]}"
+
 
 def load_experiment(name: str | Path) -> Experiment:
     """The recipe of that name or path; `name+variant+variant` applies named changes of the recipe in that order.
@@ -59,13 +65,19 @@ def load_experiment(name: str | Path) -> Experiment:
     Raises:
         ValueError: when the recipe or a variant is unknown, or does not fit.
     """
-    name, *chosen = [name] if str(name).endswith((".yaml", ".yml")) else str(name).split("+")
-    experiment = load_yaml(find_recipe(name), Experiment)
+    path, chosen = _find(name)
+    experiment = load_yaml(path, Experiment)
     values = experiment.model_dump()
     for variant in chosen:
-        for field, value in lookup(experiment.variants, variant, f"variant of recipe '{name}'").items():
+        for field, value in lookup(experiment.variants, variant, f"variant of recipe '{path.stem}'").items():
             set_field(values, field, value)
     return Experiment.model_validate(values)
+
+
+def _find(name: str | Path) -> tuple[Path, list[str]]:
+    """The file of a recipe, and the variants asked for; a '+' inside a path is no variant."""
+    name, *chosen = [name] if str(name).endswith((".yaml", ".yml")) else str(name).split("+")
+    return find_recipe(name), chosen
 
 
 def set_field(values: dict[str, Any], name: str, value: Any) -> None:
@@ -83,8 +95,10 @@ def open_recipe(name: str | Path) -> tuple[Any, Callable[..., tuple[nn.Module, F
     """The experiment of that name with the function that runs it: (experiment, folder, device) -> (model, result)."""
     from vpr_lib.training.crossmodal import CrossmodalExperiment, train_crossmodal
 
-    path = find_recipe(str(name).split("+")[0])
+    path, chosen = _find(name)
     if re.search(r"^crossmodal:", path.read_text(encoding="utf-8") if path.is_file() else "", re.MULTILINE):
+        if chosen:
+            raise ValueError(f"The recipe '{path.stem}' has no variants, '{'+'.join(chosen)}' was asked for.")
         return load_yaml(path, CrossmodalExperiment), train_crossmodal
     return load_experiment(name), train
 
