@@ -123,6 +123,13 @@ def _dinomix(backbone: str, freeze_to: int, dim: int = 4096, side: int = 224) ->
     )
 
 
+def _pooled_tokens(backbone: str, freeze_to: int, side: int = 224) -> ModelConfig:
+    """The average of the tokens DINO-Mix mixes: what its aggregator is measured against."""
+    return _dinomix(backbone, freeze_to, side=side).model_copy(
+        update=dict(system="AVG", aggregator="average", aggregator_args={})
+    )
+
+
 def _distilvpr(backbone: str, crop: list[int], dim: int = 384, **changes: Any) -> ModelConfig:
     return ModelConfig(
         system="DistilVPR", backbone=backbone, backbone_args=dict(layers_to_crop=crop), aggregator="ProjectedGeM",
@@ -194,13 +201,8 @@ ZOO: dict[str, ModelConfig] = {
     "dinomix_vitl14_4096": _dinomix("dinov2_vitl14", 19),
     "dinomix_vitg14_4096": _dinomix("dinov2_vitg14", 35),
     "dinomix_toy_256": _dinomix("dinov2_toy", 1, dim=256, side=112),
-    "avg_dinov2_toy_128": ModelConfig(
-        system="AVG",
-        backbone="dinov2_toy",
-        backbone_args=dict(freeze_to=1),
-        aggregator="average",
-        image_size=(112, 112),
-    ),
+    "avg_dinov2_toy_96": _pooled_tokens("dinov2_toy", 1, side=112),
+    "avg_dinov2_vitb14_768": _pooled_tokens("dinov2_vitb14", 7),
     "clusvpr_toy_384": _toy("ClusVPR", "ClusVPR", crop=True, clusters=16),
     # DistilVPR: image students (distilvpr §5)
     "distilvpr_resnet18_384": _distilvpr("resnet18", [4]),
