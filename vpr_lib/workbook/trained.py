@@ -11,13 +11,14 @@ from vpr_lib.workbook.session import Book
 
 
 def trained_model(
-    book: Book, name: str, recipe: str, folder: str, weights: Literal["train", "registered"] = "train"
+    book: Book, name: str, recipe: str, weights: Literal["train", "registered"] = "train"
 ) -> tuple[nn.Module, list[dict[str, float]], str]:
     """The model, its training history (empty for registered weights), and in words where its weights come from.
 
+    A run of the same experiment that another notebook has finished is used, a begun one goes on.
+
     Args:
         recipe: the model's name is put into it.
-        folder: below the profile's training cache; a run that is finished there is used, a begun one goes on.
         weights: `registered` takes what `vpr weights add` or `vpr train` keep for this model, where there is something.
     Raises:
         ValueError: for another word in `weights`, or an unknown model or recipe.
@@ -29,5 +30,5 @@ def trained_model(
         about = load_weights(model, path)
         return model, [], str(about.get("source") or about.get("file") or path.name)
     run = load_experiment(recipe).model_copy(update={"model": name})
-    model, result = train(run, book.cache / "training" / folder, str(book.device))
+    model, result = train(run, run.folder_in(book.cache), str(book.device))
     return model, result.history, f"trained here, recipe {recipe}"
