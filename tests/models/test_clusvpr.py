@@ -116,8 +116,8 @@ def test_location_exponents_agree_with_the_scalar_at_three():
 
 
 def test_batch_of_one_constant_image_and_unit_norm():
-    model = build_model("clusvpr_toy_384").eval()
-    images = torch.randn(3, 3, 112, 112)
+    model = build_model("clusvpr_toy_640").eval()
+    images = torch.randn(3, 3, 128, 128)
     images[2] = 0.3
     with torch.no_grad():
         together = model(images)

@@ -51,6 +51,18 @@ def test_bounded_form_is_the_literal_one(k1, k2, weight, monkeypatch):
     assert np.allclose(-ranking.scores, np.sort(expected, axis=1)[:, :10], atol=1e-5)
 
 
+def test_a_database_that_queries_itself_and_a_choice_of_rows():
+    database = unit(np.random.default_rng(3), 30)
+    full = k_reciprocal_distances(database, None, 6, 1, 0.2)
+    assert full.shape == (30, 30) and np.allclose(np.diag(full), 0, atol=1e-6)
+    assert np.allclose(k_reciprocal_distances(database, None, 6, 1, 0.2, rows=np.array([4, 11])), full[[4, 11]])
+    queries = unit(np.random.default_rng(4), 8)
+    rows = np.array([7, 0])
+    assert np.allclose(
+        k_reciprocal_distances(database, queries, 6, rows=rows), k_reciprocal_distances(database, queries, 6)[rows]
+    )
+
+
 def test_bad_arguments():
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match="one length and k1, k2 >= 1"):

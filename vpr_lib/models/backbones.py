@@ -169,7 +169,7 @@ class TinyResNet(Backbone):
         if pretrained:
             from vpr_lib.models.checkpoints import load_toy_start
 
-            load_toy_start(self, "tinyresnet")
+            load_toy_start(self, "tinyresnet", tuple(f"model.layer{stage}." for stage in layers_to_crop))
         if layers_to_freeze >= 0:
             frozen = ["conv1", "bn1", *self.stages[:layers_to_freeze]]
             self.freeze([getattr(self.model, part) for part in frozen], fixed_statistics)

@@ -118,8 +118,11 @@ def save_weights(model: nn.Module, path: Path, about: dict[str, Any], half: bool
     return path
 
 
-def load_toy_start(module: nn.Module, name: str) -> None:
+def load_toy_start(module: nn.Module, name: str, ignore: tuple[str, ...] = ()) -> None:
     """Load the committed starting point for a toy backbone: what ImageNet weights are to the full-size ones.
+
+    Args:
+        ignore: prefixes of keys of stages that the backbone has cropped.
 
     Raises:
         FileNotFoundError: naming the command that makes the file.
@@ -127,7 +130,7 @@ def load_toy_start(module: nn.Module, name: str) -> None:
     path = toy_start_path(name)
     if not path.is_file():
         raise FileNotFoundError(f"No toy starting point {path}; make it with `vpr toy-start {name}`.")
-    load_weights(module, path)
+    load_weights(module, path, ignore)
 
 
 def toy_start_path(name: str) -> Path:

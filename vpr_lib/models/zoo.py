@@ -93,6 +93,7 @@ def _toy(system: str, aggregator: str, crop: bool = False, **head: Any) -> Model
     )
 
 
+TOY_EVEN = {"image_size": (128, 128)}  # an even map, 8 x 8, which CWTNets can halve
 ZOO: dict[str, ModelConfig] = {
     "mixvpr_resnet50_4096": _mixvpr("resnet50", 1024, 4),
     "mixvpr_resnet50_512": _mixvpr("resnet50", 256, 2),
@@ -117,7 +118,8 @@ ZOO: dict[str, ModelConfig] = {
     "avg_toy_160": _toy("AVG", "average"),
     "convap_toy_512": _toy("Conv-AP", "ConvAP", out_channels=128),
     "cosplace_toy_160": _toy("CosPlace", "CosPlace", out_dim=160),
-    "clusvpr_toy_384": _toy("ClusVPR", "ClusVPR", crop=True, clusters=16),
+    "clusvpr_toy_640": _toy("ClusVPR", "ClusVPR", clusters=16, neighbours=4).model_copy(update=TOY_EVEN),
+    "netvlad_toy_2560": _toy("NetVLAD", "ClusVPR", clusters=16, cwtnets=0, head="netvlad").model_copy(update=TOY_EVEN),
 }
 TRAINING_FREE = frozenset({"pixels"})
 

@@ -3,20 +3,25 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
 from vpr_lib.config import Strict, find_recipe, load_yaml
 from vpr_lib.data.catalogue import open_benchmark
+from vpr_lib.data.manifest import Manifest
 from vpr_lib.data.places import Places
 from vpr_lib.data.readers.gsv_cities import read_gsv_cities
+from vpr_lib.data.tuples import TupleSet, place_tuples, radius_tuples
 from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import data_root
+from vpr_lib.registry import lookup
 from vpr_lib.retrieval.protocol import evaluate
 from vpr_lib.training.fit import FitResult, FitSettings
 from vpr_lib.training.metric_learning import PlaceRecipe, train_places
+from vpr_lib.training.tuples import TupleRecipe, train_tuples
 
+PLACE_SETS = {"gsv_cities": "read from disk", "toycity": "generated", "toycity_start": "generated"}
 START_STREETS = 160  # streets of the toy starting point: the more, the better it carries over to others
 
 
@@ -29,11 +34,14 @@ class Experiment(Strict):
     model: str
     model_changes: dict[str, Any] = {}
     pretrained: bool = True
-    train_set: Literal["gsv_cities", "toycity", "toycity_start"] = "gsv_cities"
+    train_set: str = (
+        "gsv_cities"  # gsv_cities, toycity, toycity_start; with `tuples` also a benchmark such as pitts30k_train
+    )
     train_root: str | None = None  # default: data/gsv_cities, or the generated city
     validation: str | None = None  # a data set by name
     validation_root: str | None = None
     places: PlaceRecipe = PlaceRecipe()
+    tuples: TupleRecipe | None = None  # train by tuples instead of places
     fit: FitSettings
     workers: int = 8
     keep_images: bool = False
@@ -46,12 +54,32 @@ def load_experiment(name: str | Path) -> Experiment:
 
 def training_places(experiment: Experiment) -> Places:
     """The experiment's training set, read from disk (or generated, for the toy city)."""
+    return Places.from_manifest(_place_manifest(experiment), experiment.places.images_per_place)
+
+
+def training_tuples(experiment: Experiment) -> TupleSet:
+    """The experiment's training set as tuples: by place for GSV-Cities and the toy city, by radius for a benchmark.
+
+    A benchmark that has a card with the inner radius (TokyoTM: within 10 m and at another time) says itself what a
+    positive is.
+    """
+    recipe = experiment.tuples or TupleRecipe()
+    if experiment.train_set in PLACE_SETS:
+        return place_tuples(_place_manifest(experiment), recipe.non_negative_m)
+    root = Path(experiment.train_root) if experiment.train_root else None
+    benchmark = open_benchmark(experiment.train_set, root)
+    found = radius_tuples(benchmark.database, benchmark.queries, recipe.positive_m, recipe.non_negative_m)
+    inner = [p for p in benchmark.protocols if p.card.threshold == recipe.positive_m and p.card.rule == "radius_m"]
+    return replace(found, positives=inner[0].positives) if inner else found
+
+
+def _place_manifest(experiment: Experiment) -> Manifest:
+    lookup(PLACE_SETS, experiment.train_set, "training set of places")
     if experiment.train_set == "gsv_cities":
         root = Path(experiment.train_root or data_root() / "gsv_cities")
     else:
         root = _toy_places(experiment.train_set)
-    manifest = read_gsv_cities(root, name=experiment.train_set)
-    return Places.from_manifest(manifest, experiment.places.images_per_place)
+    return read_gsv_cities(root, name=experiment.train_set)
 
 
 def _toy_places(train_set: str) -> Path:
@@ -84,9 +112,13 @@ def train(
     from vpr_lib.models.checkpoints import load_weights
 
     model = build_model(experiment.model, experiment.pretrained, experiment.fit.seed, **experiment.model_changes)
-    result = train_places(
-        model, training_places(experiment), experiment.places, experiment.fit, folder, validator(experiment, device), device,
-        experiment.workers, experiment.keep_images, {"experiment": experiment.model_dump()}, quiet=quiet,
+    rest = (
+        experiment.fit, folder, validator(experiment, device), device, experiment.workers, experiment.keep_images,
+        {"experiment": experiment.model_dump()},
     )  # fmt: skip
+    if experiment.tuples is not None:
+        result = train_tuples(model, training_tuples(experiment), experiment.tuples, *rest, quiet=quiet)
+    else:
+        result = train_places(model, training_places(experiment), experiment.places, *rest, quiet=quiet)
     load_weights(model, result.best)
     return model, result
