@@ -1,8 +1,10 @@
 """The totals of specs/datasets.md §16 on the public metadata files, by the readers."""
 
 import numpy as np
+import pytest
 
 from vpr_lib.data.ground_truth import Positives
+from vpr_lib.data.published import read_published
 from vpr_lib.data.readers.msls_arrays import read_official_matches
 from vpr_lib.data.readers.nordland import read_nordland_2760
 from vpr_lib.data.readers.pittsburgh import read_npz_positions, read_patchnetvlad
@@ -51,3 +53,17 @@ def test_nordland_2760_and_sped(real_data):
     assert (len(found.database), len(found.queries), len(found.positives.indices)) == (27_592, 2_760, 8_279)
     sped = read_vpr_bench(real_data / "metadata/gsv_cities/SPED", "sped", arrays="SPED")
     assert [row.tolist() for row in sped.positives] == [[i] for i in range(607)]
+
+
+def test_every_published_truth_agrees_with_ours(real_data):
+    found = [truth.row for truth in read_published(real_data / "metadata")]
+    assert [row["set"] for row in found] == [
+        "pitts30k_test", "tokyo247", "nordland", "msls_val", "nordland_2760", "sped"
+    ]  # fmt: skip
+    assert all(row["agrees"] for row in found), found
+
+
+def test_published_truths_that_are_absent_are_passed_over(tmp_path):
+    assert list(read_published(tmp_path)) == []
+    with pytest.raises(FileNotFoundError, match="No folder"):
+        list(read_published(tmp_path / "nowhere"))

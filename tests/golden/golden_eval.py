@@ -4,6 +4,7 @@ import numpy as np
 
 from vpr_lib.data.ground_truth import Positives
 from vpr_lib.retrieval.metrics import first_hit_ranks, recall_at_k, suppress_panoramas
+from vpr_lib.retrieval.run_pairs import score_pairs
 from vpr_lib.retrieval.search import search
 
 
@@ -15,7 +16,29 @@ def compute(fixture):
         return radius(fixture)
     if "recall_nms" in outputs:
         return panoramas(fixture)
+    if config.get("protocol", "").startswith("PointNetVLAD"):
+        return run_pairs(fixture)
     return None
+
+
+def run_pairs(fixture):
+    n, sizes = fixture.config["runs"], fixture.config["database_per_run"]
+    databases = [fixture.input(f"database.{run}") for run in range(n)]
+    noise = [fixture.input(f"query.{run}") for run in range(n)]
+    queries = [databases[(run + 1) % n][::3][: len(noise[run])] + noise[run] for run in range(n)]
+    pairs = [(q, d) for d in range(n) for q in range(n) if q != d]
+    positives = {(q, d): Positives.from_lists(fixture.input(f"positives.{q}.{d}"), sizes[d]) for q, d in pairs}
+    outputs = {}
+    for metric in ("cosine", "euclidean"):
+        scores = score_pairs(databases, queries, positives, metric)
+        outputs |= {
+            f"{metric}.recall": scores.recall, f"{metric}.one_percent": scores.one_percent,
+            f"{metric}.AR": scores.average_recall, f"{metric}.AR_one_percent": scores.average_one_percent,
+            f"{metric}.per_database_run": scores.per_database_run,
+        }  # fmt: skip
+    outputs["evaluated"] = [scores.counted[pair].sum() for pair in scores.pairs]
+    outputs["threshold"] = [scores.threshold(run) for run in range(n)]
+    return outputs
 
 
 def unit(rows):

@@ -42,7 +42,7 @@ def test_freezing_as_the_authors_do_and_truly():
     model = build_model("mixvpr_resnet50_4096")
     assert count(model, trainable=True) == 9_435_972  # spec mixvpr §1.3
     for fixed in (False, True):
-        backbone = ResNet("resnet18", [4], layers_to_freeze=2, fixed_statistics=fixed).train()
+        backbone = ResNet("resnet18", [4], layers_to_freeze=2, fixed_statistics=fixed)
         before = backbone.model.bn1.running_mean.clone()
         backbone(torch.randn(2, 3, 64, 64))
         assert torch.equal(before, backbone.model.bn1.running_mean) == fixed

@@ -285,7 +285,7 @@ def test_centres_file(town, tmp_path, monkeypatch):
     assert read_centres(path)[0].shape == (4, 4)
     with pytest.raises(ValueError, match="cannot form 40 clusters"):
         cluster(sampled, 40)
-    with pytest.raises(ValueError, match="GeM head has no centres"):
+    with pytest.raises(ValueError, match="GeM head has no groups"):
         sample_descriptors(build_model("gem_toy_160"), [town.queries])
 
 

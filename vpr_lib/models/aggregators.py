@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpr_lib.models.clusvpr import ClusVPR
+from vpr_lib.models.netvlad import NetVLAD
 from vpr_lib.registry import lookup
 
 
@@ -130,6 +131,19 @@ class CosPlace(nn.Module):
         return F.normalize(self.fc(self.gem(F.normalize(features, dim=1))), dim=1)
 
 
+class ProjectedGeM(nn.Module):
+    """1x1 convolution with bias, then GeM, (B, C, h, w) -> (B, out_channels), not normalised. Spec: distilvpr §5."""
+
+    def __init__(self, in_channels: int, out_channels: int = 384):
+        super().__init__()
+        self.conv1x1 = nn.Conv2d(in_channels, out_channels, 1)
+        self.image_gem = GeMPooling()
+        self.dim = out_channels
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.image_gem(self.conv1x1(features))
+
+
 class Flatten(nn.Module):
     """The map itself as a descriptor: the pixel baseline and the 'identity' arm of ablations."""
 
@@ -146,9 +160,11 @@ AGGREGATORS: dict[str, Callable[..., nn.Module]] = {
     "ConvAP": ConvAP,
     "CosPlace": CosPlace,
     "GeM": GeM,
+    "NetVLAD": NetVLAD,
     "average": AveragePooling,
     "flatten": Flatten,
     "ClusVPR": ClusVPR,
+    "ProjectedGeM": ProjectedGeM,  # DistilVPR
 }
 
 

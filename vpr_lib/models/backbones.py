@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
+from typing import Any
 
 import torch
 import torchvision
@@ -36,6 +38,7 @@ class Backbone(nn.Module):
         for module in modules:
             module.requires_grad_(False)
         self._held = modules if fixed_statistics else []
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> "Backbone":
         super().train(mode)
@@ -169,7 +172,8 @@ class TinyResNet(Backbone):
         if pretrained:
             from vpr_lib.models.checkpoints import load_toy_start
 
-            load_toy_start(self, "tinyresnet", tuple(f"model.layer{stage}." for stage in layers_to_crop))
+            cropped = {"layer1", "layer2", "layer3"} - set(self.stages)
+            load_toy_start(self, "tinyresnet", ignore=tuple(f"model.{stage}." for stage in cropped))
         if layers_to_freeze >= 0:
             frozen = ["conv1", "bn1", *self.stages[:layers_to_freeze]]
             self.freeze([getattr(self.model, part) for part in frozen], fixed_statistics)
@@ -202,12 +206,25 @@ class PixelGrid(Backbone):
         return mean.repeat_interleave(self.patch, 2).repeat_interleave(self.patch, 3)
 
 
+def _later(module: str, kind: str, *first: Any) -> Callable[..., Backbone]:
+    """A builder whose module (which builds on this one) is imported when it is first asked for."""
+    return lambda **arguments: getattr(import_module(f"vpr_lib.models.{module}"), kind)(*first, **arguments)
+
+
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "wide_resnet50_2")
+SWINS = ("swinv2_tiny_window8_256", "swinv2_small_window8_256", "swinv2_base_window12to16_192to256",
+         "swinv2_large_window12to16_192to256")  # fmt: skip
+DINOV2 = ("dinov2_vits14", "dinov2_vitb14", "dinov2_vitl14", "dinov2_vitg14", "dinov2_toy")
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     **{name: partial(ResNet, name) for name in RESNETS},
+    **{f"efficientnet_b{i}": _later("trunks", "EfficientNet", f"efficientnet_b{i}") for i in range(5)},
+    "mobilenet_v2": _later("trunks", "MobileNetV2"),
+    **{name: _later("trunks", "SwinV2", name) for name in SWINS},
+    "timm": _later("light", "TimmTrunk"),  # any timm network: backbone_args network, stride
     **{name: partial(VGG, name) for name in ("vgg16", "vgg19_bn")},
     "tinyresnet": TinyResNet,
     "pixels": PixelGrid,
+    **{name: _later("dinov2", "DINOv2", name) for name in DINOV2},
 }
 
 

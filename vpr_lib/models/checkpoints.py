@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,12 @@ def weights_hash(model: nn.Module) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -75,6 +82,14 @@ def load_weights(model: nn.Module, path: Path, ignore: tuple[str, ...] = ()) -> 
     """
     path = Path(path)
     tensors = {k: v for k, v in read_state_dict(path).items() if not k.startswith(ignore or ("\0",))}
+    load_tensors(model, tensors, path)
+    about = path.with_suffix(".json")
+    return json.loads(about.read_text()) if path.suffix == ".safetensors" and about.is_file() else {}
+
+
+def load_tensors(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Load tensors that were read from `path` strictly into a model. Raises CheckpointError as `load_weights`."""
+    tensors = _own_names(model, tensors)
     own = model.state_dict()
     missing = [key for key in own if key not in tensors]
     extra = [key for key in tensors if key not in own]
@@ -98,8 +113,13 @@ def load_weights(model: nn.Module, path: Path, ignore: tuple[str, ...] = ()) -> 
             f"model): {', '.join(parts)}. Is it a checkpoint of another model?"
         )
     model.load_state_dict({key: value.to(own[key].dtype) for key, value in tensors.items()})
-    about = path.with_suffix(".json")
-    return json.loads(about.read_text()) if path.suffix == ".safetensors" and about.is_file() else {}
+
+
+def _own_names(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Keys as `model` spells them: an alias of the aggregator met in the wild, and what a backbone with `own_names` knows."""
+    tensors = {re.sub(r"^aggregation\.", "aggregator.", key): value for key, value in tensors.items()}
+    translate = getattr(getattr(model, "backbone", model), "own_names", None)
+    return translate(tensors) if translate else tensors
 
 
 def save_weights(model: nn.Module, path: Path, about: dict[str, Any], half: bool = False) -> Path:
@@ -122,8 +142,7 @@ def load_toy_start(module: nn.Module, name: str, ignore: tuple[str, ...] = ()) -
     """Load the committed starting point for a toy backbone: what ImageNet weights are to the full-size ones.
 
     Args:
-        ignore: prefixes of keys of stages that the backbone has cropped.
-
+        ignore: prefixes of keys that a cropped backbone does not have.
     Raises:
         FileNotFoundError: naming the command that makes the file.
     """

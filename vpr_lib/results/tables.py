@@ -28,13 +28,17 @@ def recall_table(records: pd.DataFrame, ks: Sequence[int] = (1, 5, 10)) -> pd.Da
 
 def _row(keys: tuple, group: pd.DataFrame, ks: Sequence[int]) -> dict:
     counted, first = group[group["counted"]], group.iloc[0]
-    row = dict(zip(KEYS, keys)) | {"system": first["system"], "dim": first["dim"], "queries": len(counted)}
+    pairs = (
+        counted["pair"] if "pair" in group and isinstance(first["pair"], str) else None
+    )  # of runs, see results.run_pairs
+    queries = len(counted) if pairs is None else counted["query_id"].nunique()
+    row = dict(zip(KEYS, keys)) | {"system": first["system"], "dim": first["dim"], "queries": queries}
     for k in ks:
         if k > first["n_database"]:
             continue
-        hits = int(((counted["first_hit"] > 0) & (counted["first_hit"] <= k)).sum())
-        low, high = wilson_interval(hits, len(counted))
-        share = hits / len(counted) if len(counted) else float("nan")
+        hits = counted["first_hit"].between(1, k)
+        share = hits.mean() if pairs is None else hits.groupby(pairs).mean().mean()
+        low, high = wilson_interval(round(share * queries) if queries else 0, queries)
         row |= {f"R@{k}": 100 * share, f"R@{k} low": 100 * low, f"R@{k} high": 100 * high}
     return row | {name: first[name] for name in ("profile", "device", "precision", "card", "rule")}
 

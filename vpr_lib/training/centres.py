@@ -10,6 +10,7 @@ from torch import nn
 
 from vpr_lib.data.images import load_image
 from vpr_lib.data.manifest import Manifest
+from vpr_lib.models.clusvpr import ClusVPR
 from vpr_lib.paths import atomic_path
 from vpr_lib.progress import track
 from vpr_lib.seeds import derive_seed
@@ -40,8 +41,8 @@ def sample_descriptors(
         ValueError: if the model's head has no groups to sample from.
     """
     head = model.aggregator
-    if not hasattr(head, "set_centres"):
-        raise ValueError(f"A {type(head).__name__} head has no centres; ClusVPR and its NetVLAD arm have.")
+    if not isinstance(head, ClusVPR):
+        raise ValueError(f"A {type(head).__name__} head has no groups to sample from; a ClusVPR head has.")
     rng = np.random.default_rng(derive_seed("centres", seed))
     paths = [path for manifest in manifests for path in manifest.image_paths()]
     chosen = rng.choice(len(paths), min(images, len(paths)), replace=False)

@@ -22,17 +22,18 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from vpr_lib.config import Strict
-from vpr_lib.data.images import ImageError, ImageSet
+from vpr_lib.data.images import ImageError, ImageSet, load_image
 from vpr_lib.data.tuples import TupleSet
 from vpr_lib.losses.tuples import hardest_regions, soft_loss, tuple_loss
 from vpr_lib.models.checkpoints import load_weights, save_weights
-from vpr_lib.models.clusvpr import PYRAMIDS
+from vpr_lib.models.clusvpr import PYRAMIDS, ClusVPR
+from vpr_lib.models.netvlad import NetVLAD, initialise
 from vpr_lib.paths import atomic_path
 from vpr_lib.registry import lookup
 from vpr_lib.retrieval.describe import describe_batch
 from vpr_lib.retrieval.rerank import k_reciprocal_distances
 from vpr_lib.seeds import derive_seed
-from vpr_lib.training.centres import initialise_centres
+from vpr_lib.training.centres import SEED, initialise_centres
 from vpr_lib.training.fit import FitResult, FitSettings, fit, make_fabric
 from vpr_lib.training.metric_learning import AUGMENTATIONS
 
@@ -388,8 +389,9 @@ def train_tuples(
     about: dict[str, Any] | None = None,
     fabric: Fabric | None = None,
     quiet: bool = False,
+    select: str = "recall@5",
 ) -> FitResult:
-    """Train a model on tuples; see `fit` for resuming and errors. The best epoch is the one of the highest recall@5.
+    """Train a model on tuples; see `fit` for resuming and errors. The authors' best epoch has the highest recall@5.
 
     Raises:
         ValueError: if the settings ask for more epochs than the generations have.
@@ -405,10 +407,8 @@ def train_tuples(
     mined = Path(folder) / f"tuples_{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     mined.mkdir(parents=True, exist_ok=True)
     model.to(fabric.device)
-    if recipe.centres_images and hasattr(model.aggregator, "set_centres"):
-        initialise_centres(
-            model, _sides(tuples), mined / "centres.hdf5", recipe.centres_images, device=str(fabric.device), quiet=quiet
-        )
+    if recipe.centres_images and not (Path(folder) / "state.pt").is_file():
+        _start(model, tuples, recipe.centres_images, mined / "centres.hdf5", fabric.device, quiet)
     if recipe.sync_bn and fabric.world_size > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     source = TupleSource(
@@ -424,7 +424,7 @@ def train_tuples(
         settings,
         folder,
         validate,
-        select="recall@5",
+        select=select,
         weights_of=lambda net: net.network,
         about=about,
         fabric=fabric,
@@ -432,8 +432,18 @@ def train_tuples(
     )
 
 
-def _sides(tuples: TupleSet) -> list:
-    return [tuples.database] if tuples.queries is tuples.database else [tuples.queries, tuples.database]
+def _start(model: nn.Module, tuples: TupleSet, images: int, path: Path, device: torch.device, quiet: bool) -> None:
+    """k-means centres of the training images for heads that begin with some."""
+    sides = [tuples.database] if tuples.queries is tuples.database else [tuples.queries, tuples.database]
+    if isinstance(model.aggregator, ClusVPR):
+        initialise_centres(model, sides, path, images, device=str(device), quiet=quiet)
+    elif isinstance(model.aggregator, NetVLAD):
+        paths = [path for side in sides for path in side.image_paths()]
+        chosen = np.random.default_rng(derive_seed("centres", SEED)).choice(
+            len(paths), min(images, len(paths)), replace=False
+        )
+        loaded = (load_image(paths[row], model.input_spec)[None].to(device) for row in chosen)
+        initialise(model.aggregator, model.backbone, map(model.input_spec.normalise, loaded), SEED)
 
 
 def _stack(samples: list[tuple[Tensor | ImageError, int]]) -> Tensor:

@@ -1,0 +1,379 @@
+"""DistilVPR's two stages: a teacher of clouds and images, then a student that learns from its cached descriptors.
+
+Spec: distilvpr §7. Both are one `fit`; what differs is the loss of a batch. A batch is pairs of submaps of one place.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
+
+from vpr_lib.config import Strict
+from vpr_lib.data.catalogue import open_dataset
+from vpr_lib.data.clouds import BOREAS_AUGMENTATION, CloudAugmentation, CloudSet, SubmapSet, collate_submaps
+from vpr_lib.data.run_pairs import RunPairs
+from vpr_lib.data.tuples import TupleSet
+from vpr_lib.losses.kd_baselines import kd_baseline
+from vpr_lib.losses.relational import RelationalWeights, relational_loss
+from vpr_lib.losses.triplet import batch_hard_triplet
+from vpr_lib.models.checkpoints import load_weights, trained_path
+from vpr_lib.models.minkloc import CLOUD_MODELS, MinkLoc, build_cloud_model
+from vpr_lib.models.zoo import build_model
+from vpr_lib.paths import cache_root
+from vpr_lib.retrieval.run_pairs import describe_submaps, evaluate_run_pairs
+from vpr_lib.seeds import derive_seed
+from vpr_lib.training.fit import FitResult, FitSettings, fit, make_fabric
+
+Method = Literal["none", "KD", "AFD", "EPC-Net", "RKD", "CSD", "LSD-Net", "MKD", "S", "C", "SC"]
+METHODS: tuple[Method, ...] = Method.__args__
+SMALLEST_BATCH = 4
+
+
+class Distillation(Strict):
+    """What the student learns besides the task: a compared baseline, or self-agent, cross-agent or both relations."""
+
+    method: Method = "SC"
+    weight: float = 1.0  # of a baseline; the published experiments do not say theirs
+    relational: RelationalWeights = RelationalWeights()
+    clean_cache: bool = True  # False: teacher descriptors of one augmented view, as released
+
+    def terms(self, student: Tensor, teacher: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+        """Weighted terms by name, for descriptors (B, D) and pair masks (B, B)."""
+        if self.method == "none":
+            return {}
+        if self.method in ("S", "C", "SC"):
+            off = {"S": {"cross": {}}, "C": {"self_agent": 0.0}, "SC": {}}[self.method]
+            return relational_loss(student, teacher, self.relational.model_copy(update=off))
+        return {self.method: self.weight * kd_baseline(self.method, student, teacher, positives, negatives)}
+
+
+class CrossmodalExperiment(Strict):
+    """A recipe of the cross-modal systems; `vpr train` runs it. `claim`, `expected` and `hardware` are for the reader."""
+
+    claim: str
+    expected: str
+    hardware: str
+    crossmodal: Literal["teacher", "student"]
+    model: str  # of CLOUD_MODELS, or a student of the zoo
+    model_changes: dict[str, Any] = {}
+    pretrained: bool = True
+    train_set: str = "oxford_train"  # a data set of tuples by name
+    train_root: str | None = None
+    validation: str | None = "oxford"  # run pairs by name
+    validation_root: str | None = None
+    metric: Literal["cosine", "euclidean"] = "cosine"  # MinkLoc++ ranks by Euclidean distance
+    teacher: str = "minklocpp_384"  # of students
+    teacher_weights: str | None = None  # default: where `vpr train` keeps the teacher's
+    distillation: Distillation = Distillation(method="none")
+    head_weights: dict[str, float] = {"final": 0.5, "cloud": 0.5}  # of the triplet losses; a student has one head
+    margin: float = 0.2
+    batch_size: int = 128
+    image_rate_factor: float = 1.0  # learning rate of an image branch beside a cloud branch, relative to fit's
+    image_augmentation: bool = True
+    image_candidates: bool = False  # draw one of the images near the cloud in time (MinkLoc++) or take the nearest
+    cloud_augmentation: CloudAugmentation | Literal["boreas"] | None = CloudAugmentation()
+    fit: FitSettings
+    workers: int = 8
+    keep_in_memory: bool = False
+
+
+# ---- batches (spec §7.2)
+
+
+@dataclass(frozen=True)
+class PairSampler:
+    """Rows of a TupleSet in pairs (a, b, a', b', ...), different in every epoch and the same for a seed.
+
+    Every epoch goes through the usable rows without replacement: a random unused row, then a random unused positive of it,
+    or any positive when all are used. Every epoch has as many batches as the first one, or one less.
+    """
+
+    tuples: TupleSet
+    batch_size: int = 128
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        if self.batch_size < SMALLEST_BATCH or self.batch_size % 2:
+            raise ValueError(f"A batch is pairs: batch_size must be even and at least 4, got {self.batch_size}.")
+        if len(self.tuples.usable) < SMALLEST_BATCH:
+            raise ValueError(
+                f"Only {len(self.tuples.usable)} of {len(self.tuples.queries)} submaps have a positive and a negative; "
+                "training needs 4 or more. Are the runs of the same streets?"
+            )
+
+    def __len__(self) -> int:
+        return self._first
+
+    @cached_property
+    def _first(self) -> int:
+        return len(self._batches(0))
+
+    def epoch(self, epoch: int) -> list[np.ndarray]:
+        """The epoch's batches, int64 (batch_size,); the last one may be smaller, but not below 4."""
+        return self._batches(epoch)[: len(self)]
+
+    def _batches(self, epoch: int) -> list[np.ndarray]:
+        rng = np.random.default_rng(derive_seed("pairs", self.seed, epoch))
+        unused = np.zeros(len(self.tuples.queries), bool)
+        unused[self.tuples.usable] = True
+        rows: list[int] = []
+        for row in rng.permutation(self.tuples.usable):
+            if unused[row]:
+                unused[row] = False
+                positives = self.tuples.positives[row]
+                fresh = positives[unused[positives]]
+                partner = rng.choice(fresh if len(fresh) else positives)
+                unused[partner] = False
+                rows += [row, partner]
+        batches = [np.array(rows[i : i + self.batch_size], np.int64) for i in range(0, len(rows), self.batch_size)]
+        return batches if len(batches[-1]) >= SMALLEST_BATCH else batches[:-1]
+
+
+@dataclass
+class PairBatches:
+    """What `fit` consumes: (rows int64 (B,), uint8 images (B, 3, H, W) or None, voxels (N, 4) or None).
+
+    A sample's augmentation follows from (seed, epoch, batch, place in the batch), so a resumed run sees what an
+    uninterrupted one does.
+    """
+
+    sampler: PairSampler
+    submaps: SubmapSet
+    workers: int = 0
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor | None, Tensor | None]]:
+        batches = self.sampler.epoch(epoch)
+        seed = lambda batch, place: derive_seed("augment", self.sampler.seed, epoch, batch, place)
+        keys = [
+            [(int(row), seed(number, place)) for place, row in enumerate(batch)] for number, batch in enumerate(batches)
+        ]
+        loader = DataLoader(
+            self.submaps, batch_sampler=keys[start:], num_workers=self.workers, collate_fn=collate_submaps,
+            pin_memory=torch.cuda.is_available(),
+        )  # fmt: skip
+        for rows, (images, voxels) in zip(batches[start:], loader):
+            yield torch.from_numpy(rows), images, voxels
+
+
+def image_augmentation() -> Callable[[Tensor], Tensor]:
+    """uint8 (3, H, W) -> uint8: colour jitter, then a black rectangle in half of the images. Spec §2.3."""
+    jitter = v2.ColorJitter(0.2, 0.2, 0.2, 0.1)
+    return v2.Compose([jitter, v2.RandomErasing(p=0.5, scale=(0.1, 0.4), ratio=(0.3, 3.3), value=0)])
+
+
+def training_submaps(model: nn.Module, tuples: TupleSet, experiment: CrossmodalExperiment) -> SubmapSet:
+    """Augmented submaps with what the model reads of them; an image student never opens a cloud."""
+    spec = model.input_spec if not isinstance(model, MinkLoc) or model.reads_images else None
+    clouds = None
+    if isinstance(model, MinkLoc):
+        recipe = experiment.cloud_augmentation
+        recipe = BOREAS_AUGMENTATION if recipe == "boreas" else recipe
+        clouds = CloudSet(tuples.database, recipe, model.config.voxel_size, experiment.keep_in_memory)
+    augment = image_augmentation() if experiment.image_augmentation else None
+    return SubmapSet(tuples.database, spec, clouds, augment, experiment.keep_in_memory, experiment.image_candidates)
+
+
+# ---- the loss of a batch (spec §6.6, §7.1)
+
+
+class _Heads(nn.Module):
+    """The model as `fit` trains it: images and voxels to descriptors by head."""
+
+    def __init__(self, model: nn.Module, image_rate_factor: float = 1.0):
+        super().__init__()
+        self.model, self.image_rate_factor = model, image_rate_factor
+
+    def forward(self, images: Tensor | None, voxels: Tensor | None) -> dict[str, Tensor]:
+        if isinstance(self.model, MinkLoc):
+            return self.model.heads(images, voxels)
+        return {"final": self.model(images)}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """For the optimiser: an image branch beside a cloud branch has a learning rate of its own."""
+        if not isinstance(self.model, MinkLoc) or not self.model.reads_images:
+            return [{"params": list(self.model.parameters())}]
+        image, cloud = self.model.image_fe, self.model.cloud_fe
+        return [
+            {"params": list(cloud.parameters())},
+            {"params": list(image.parameters()), "rate_factor": self.image_rate_factor},
+        ]
+
+
+@dataclass
+class CrossmodalStep:
+    """The step that `fit` calls: triplets on every weighted head, and distillation where there is a teacher.
+
+    Args:
+        teacher: descriptors of all training submaps, (N, D); None without distillation.
+    """
+
+    tuples: TupleSet
+    spec: Any
+    head_weights: dict[str, float]
+    margin: float = 0.2
+    distillation: Distillation | None = None
+    teacher: Tensor | None = None
+
+    def masks(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Positive and negative pairs of a batch, bool (B, B)."""
+        pairs = np.repeat(rows, len(rows)).reshape(len(rows), -1), np.tile(rows, (len(rows), 1))
+        positives = self.tuples.positives.contains(*pairs)
+        return torch.from_numpy(positives), torch.from_numpy(~self.tuples.non_negatives.contains(*pairs))
+
+    def __call__(self, model: nn.Module, batch: tuple) -> dict[str, Any]:
+        device = next(model.parameters()).device
+        rows, images, voxels = batch
+        positives, negatives = (mask.to(device) for mask in self.masks(rows.numpy()))
+        useful = 0.0
+        images = self.spec.normalise(images.to(device, non_blocking=True)) if images is not None else None
+        heads = model(images, voxels.to(device, non_blocking=True) if voxels is not None else None)
+        heads = {name: rows.float() for name, rows in heads.items()}
+        if not (positives.any() and negatives.any()):
+            return {"loss": torch.zeros((), device=device), "images": float(len(rows))}  # nothing to learn from
+        terms = {}
+        for name, weight in self.head_weights.items():
+            if weight and name in heads:
+                loss, mined, active = batch_hard_triplet(heads[name], positives, negatives, self.margin)
+                terms[f"triplet_{name}"] = weight * loss
+                if name == "final":
+                    useful = active / max(len(mined.anchors), 1)
+        final = heads["final"]
+        if self.teacher is not None:
+            terms |= self.distillation.terms(final, self.teacher[rows].to(device), positives, negatives)
+        norm = final.detach().norm(dim=1).mean()
+        return {
+            "loss": sum(terms.values()),
+            **terms,
+            "useful": useful,
+            "descriptor_norm": norm,
+            "images": float(len(rows)),
+        }
+
+
+# ---- the two stages
+
+
+def build_any(name: str, pretrained: bool = False, seed: int | None = 0, **changes: Any) -> nn.Module:
+    """A model of clouds, or one of the zoo, by name."""
+    if name not in CLOUD_MODELS:
+        return build_model(name, pretrained, seed, **changes)
+    config = CLOUD_MODELS[name]
+    return build_cloud_model(type(config).model_validate(config.model_dump() | changes), pretrained, seed)
+
+
+def load_teacher(experiment: CrossmodalExperiment) -> MinkLoc:
+    """The teacher a student's recipe names, with its weights.
+
+    Raises:
+        FileNotFoundError: with the ways to come by the weights.
+    """
+    path = Path(experiment.teacher_weights) if experiment.teacher_weights else trained_path(experiment.teacher)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"No weights {path} of the teacher '{experiment.teacher}'. Train it first (`vpr train` with a recipe that says "
+            "crossmodal: teacher), or name a file with --set teacher_weights=FILE."
+        )
+    teacher = build_any(experiment.teacher)
+    load_weights(teacher, path)
+    return teacher
+
+
+def teacher_descriptors(
+    teacher: nn.Module,
+    tuples: TupleSet,
+    cache: Path | None = None,
+    device: str | torch.device = "cpu",
+    augmented: SubmapSet | None = None,
+    seed: int = 1,
+    quiet: bool = False,
+) -> Tensor:
+    """Descriptors of all training submaps by the frozen teacher, float32 (N, D); computed once, kept under `cache`.
+
+    Args:
+        augmented: describe one augmented view of every submap instead of the clean one, as the released code does.
+    """
+    if augmented is None:
+        return torch.from_numpy(np.array(describe_submaps(teacher, tuples.database, cache, device, quiet=quiet).array))
+    teacher.eval().to(device)
+    keys = [(row, derive_seed("teacher view", seed, row)) for row in range(len(tuples.database))]
+    loader = DataLoader(augmented, batch_size=32, sampler=keys, collate_fn=collate_submaps)
+    parts = []
+    with torch.inference_mode():
+        for images, voxels in loader:
+            images = teacher.input_spec.normalise(images.to(device)) if images is not None else None
+            parts.append(teacher(images, voxels.to(device)).float().cpu())
+    return torch.cat(parts).clone()
+
+
+def run_pair_validator(
+    runs: RunPairs, metric: str, device: str, precision: str = "fp32"
+) -> Callable[[nn.Module], dict[str, float]]:
+    """Model -> {"recall@1": ...}, averages over the pairs as shares; both metrics, the first selects."""
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        scores = evaluate_run_pairs(model, runs, None, metric, device, precision, quiet=True)
+        average = scores.average_recall / 100
+        return {f"recall@{k}": float(average[k - 1]) for k in (1, 5, 10)} | {
+            "recall@1%": scores.average_one_percent / 100
+        }
+
+    return validate
+
+
+def train_crossmodal(
+    experiment: CrossmodalExperiment,
+    folder: Path,
+    device: str = "cpu",
+    quiet: bool = False,
+    tuples: TupleSet | None = None,
+    validation: RunPairs | None = None,
+    teacher: nn.Module | None = None,
+) -> tuple[nn.Module, FitResult]:
+    """Run a recipe, or go on where it stopped; returns the model with its best weights, and the result.
+
+    Args:
+        tuples, validation, teacher: already opened or loaded ones, instead of those the recipe names.
+    Raises:
+        FileNotFoundError: for a missing data set or teacher, with how to come by it. ValueError: when widths differ.
+    """
+    root = lambda text: Path(text) if text else None
+    tuples = tuples or open_dataset(experiment.train_set, root(experiment.train_root))
+    if validation is None and experiment.validation:
+        validation = open_dataset(experiment.validation, root(experiment.validation_root))
+    settings, distils = experiment.fit, experiment.distillation.method != "none"
+    model = build_any(experiment.model, experiment.pretrained, settings.seed, **experiment.model_changes)
+    cached = None
+    if distils:
+        teacher = teacher or load_teacher(experiment)
+        if teacher.dim != model.dim:
+            raise ValueError(
+                f"The student '{experiment.model}' has {model.dim} dimensions, the teacher '{experiment.teacher}' {teacher.dim}; "
+                "DistilVPR needs equal widths (--set model_changes.aggregator_args={out_channels: N})."
+            )
+        view = None if experiment.distillation.clean_cache else training_submaps(teacher, tuples, experiment)
+        cached = teacher_descriptors(
+            teacher, tuples, cache_root() / "descriptors", device, view, settings.seed, quiet=True
+        )
+    sampler = PairSampler(tuples, experiment.batch_size, settings.seed)
+    batches = PairBatches(sampler, training_submaps(model, tuples, experiment), experiment.workers)
+    step = CrossmodalStep(
+        tuples, model.input_spec, experiment.head_weights, experiment.margin, experiment.distillation, cached
+    )
+    validate = run_pair_validator(validation, experiment.metric, device, settings.precision) if validation else None
+    result = fit(
+        _Heads(model, experiment.image_rate_factor), batches, step, settings, folder, validate,
+        weights_of=lambda heads: heads.model, about={"experiment": experiment.model_dump(), "submaps": len(tuples.database)},
+        fabric=make_fabric(settings, device), quiet=quiet,
+    )  # fmt: skip
+    load_weights(model, result.best)
+    return model, result
