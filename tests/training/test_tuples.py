@@ -1,5 +1,10 @@
 """Tuple mining, generations and the step by the acceptance checks 8 and 9 (spec clusvpr §13); exact resuming; centres."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
@@ -24,14 +29,24 @@ EXACT = "donot_use_mm_for_euclid_dist"
 
 @pytest.fixture(scope="module")
 def town(tmp_path_factory):
-    """Five places 100 m apart with four views each, 3 m apart; every second view is a query. A view is a noisy picture."""
     root = tmp_path_factory.mktemp("town")
+    write_town(root)
+    return make_town(root)
+
+
+def write_town(root):
+    for place in range(PLACES):
+        for view in range(VIEWS):
+            noisy = picture(place).astype(int) + np.random.default_rng(10 * place + view).integers(-40, 41, (48, 64, 3))
+            Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(root / f"{place}_{view}.png")
+
+
+def make_town(root):
+    """Five places 100 m apart with four views each, 3 m apart; every second view is a query. A view is a noisy picture."""
     sides = {"db": [], "query": []}
     for place in range(PLACES):
         for view in range(VIEWS):
             name = f"{place}_{view}.png"
-            noisy = picture(place).astype(int) + np.random.default_rng(10 * place + view).integers(-40, 41, (48, 64, 3))
-            Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(root / name)
             sides[("db", "query")[view % 2]].append((name, 100.0 * place + 3.0 * view))
     manifests = [
         build_manifest(root, "town", "train", role, {"image_path": [n for n, _ in rows], "utm_east": [e for _, e in rows],
@@ -244,6 +259,21 @@ def test_a_pooled_model_trains_without_regions(town, tmp_path):
         regions(model, torch.zeros(1, 3, 64, 64), "21")
     with pytest.raises(ValueError, match="make 3 epochs, the settings ask for 9"):
         train_tuples(model, town, RECIPE, SETTINGS.model_copy(update={"epochs": 9}), tmp_path, device="cpu")
+
+
+@pytest.mark.slow  # starts two Python processes
+def test_two_processes_stay_together(tmp_path):
+    write_town(tmp_path)
+    here = Path(__file__).parent
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(here), *sys.path])}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
+               str(here / "two_processes_tuples.py"), str(tmp_path)]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f"rank_{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert all(torch.equal(first["after"][name], second["after"][name]) for name in first["after"])
+    assert not torch.equal(first["after"]["aggregator.centroids"], first["before"]["aggregator.centroids"])
+    assert first["history"][1]["soft"] > 0 and first["history"][0]["hard"] != second["history"][0]["hard"]
 
 
 # ---- places as tuples, centres

@@ -171,6 +171,7 @@ ZOO: dict[str, ModelConfig] = {
     "clusvpr_vgg16_8192_caffe": _clusvpr("vgg16", mean=CAFFE_MEAN, std=CAFFE_STD),
     "clusvpr_vgg19bn_8192": _clusvpr("vgg19_bn", backbone_args=dict(layers_to_freeze=4)),
     "clusvpr_resnet50_16384": _clusvpr("resnet50"),
+    "clusvpr_mobilenetv3_1792": _clusvpr("mobilenet_v3_large", backbone_args=dict(layers_to_freeze=7)),
     "netvlad_resnet50_32768": ModelConfig(  # the paper's D; how it splits into clusters x channels is not stated
         system="NetVLAD",
         backbone="resnet50",
@@ -235,3 +236,18 @@ def build_model(model: str | ModelConfig, pretrained: bool = False, seed: int | 
         if seed is not None:
             torch.manual_seed(seed)
         return VPRModel(config, pretrained)
+
+
+def with_head(model: VPRModel, **changes: Any) -> VPRModel:
+    """The same weights under other arguments of the aggregator: a part switched off, another exponent.
+
+    Weights that the changed aggregator does not have are left out; those it has must fit in shape.
+    """
+    arguments = model.config.aggregator_args | changes
+    changed = build_model(model.config, aggregator_args=arguments)
+    left = changed.load_state_dict(model.state_dict(), strict=False)
+    if left.missing_keys:
+        raise ValueError(
+            f"With {changes} the head needs weights that the model does not have: {left.missing_keys[:4]}."
+        )
+    return changed

@@ -57,7 +57,7 @@ class TupleRecipe(Strict):
     rerank_weight: float = 0.1
     teacher_mode: Literal["train", "eval"] = "train"  # the authors leave dropout and batch statistics on
     augmentation: Literal["jitter", "light", "none"] = "jitter"
-    sync_bn: bool = True  # with several processes
+    sync_bn: bool = True  # with several GPUs
     centres_images: int = 500  # 0 leaves the centroids random
     positive_m: float = 10.0
     non_negative_m: float = 25.0
@@ -409,7 +409,7 @@ def train_tuples(
     model.to(fabric.device)
     if recipe.centres_images and not (Path(folder) / "state.pt").is_file():
         _start(model, tuples, recipe.centres_images, mined / "centres.hdf5", fabric.device, quiet)
-    if recipe.sync_bn and fabric.world_size > 1:
+    if recipe.sync_bn and fabric.world_size > 1 and fabric.device.type == "cuda":  # torch has none for the CPU
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     source = TupleSource(
         model, tuples, recipe, settings.seed, mined, fabric.device, settings.precision, workers, keep_images,
