@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from vpr_lib.data.ground_truth import Benchmark, Positives, make_protocol
 from vpr_lib.data.manifest import build_manifest
 from vpr_lib.models.zoo import build_model
 from vpr_lib.retrieval import rerank as module
-from vpr_lib.retrieval.rerank import k_reciprocal_distances, rerank
+from vpr_lib.retrieval.protocol import evaluate
+from vpr_lib.retrieval.rerank import k_reciprocal_distances, rerank, reranked
 from vpr_lib.retrieval.whitening import _sample, whiten
 
 
@@ -61,6 +63,18 @@ def test_a_database_that_queries_itself_and_a_choice_of_rows():
     assert np.allclose(
         k_reciprocal_distances(database, queries, 6, rows=rows), k_reciprocal_distances(database, queries, 6)[rows]
     )
+
+
+def test_an_evaluation_can_be_ranked_anew(two_folders):
+    database, queries = (manifest(folder, role) for folder, role in zip(two_folders, ("db", "query")))
+    positives = Positives.from_lists([[2 * q] for q in range(6)], 12)
+    protocol = make_protocol(database, queries, positives, name="two", dataset="two", rule="list")
+    first = evaluate(build_model("pixels"), Benchmark("two", database, queries, (protocol,)), None, (1, 5), quiet=True)
+    again = reranked(first, k1=3)
+    assert again.recall.keys() == first.recall.keys() and again.recall[1] == 1.0
+    expected = rerank(first.database.array, first.queries.array, 5, 3)
+    assert np.array_equal(again.ranking.indices, expected.indices)
+    assert again.scores[0].protocol.card == protocol.card
 
 
 def test_bad_arguments():

@@ -4,11 +4,13 @@ Paper: Zhong et al., Re-ranking Person Re-identification with k-reciprocal Encod
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
 from scipy import sparse
 
+from vpr_lib.retrieval.protocol import Evaluation, score
 from vpr_lib.retrieval.search import Ranking
 
 CHUNK = 512  # rows of the distance matrix that exist at a time
@@ -39,6 +41,14 @@ def rerank(
         indices.append(order)
         scores.append(-np.take_along_axis(block, order, 1))
     return Ranking(np.concatenate(indices), np.concatenate(scores).astype(np.float32))
+
+
+def reranked(evaluation: Evaluation, k1: int = 25, k2: int = 1, weight: float = 0.0, device: str = "cpu") -> Evaluation:
+    """An evaluation with its whole database ranked anew and scored under the same protocols; the authors' test option."""
+    database, queries = evaluation.database.array, evaluation.queries.array
+    ranking = rerank(database, queries, evaluation.ranking.indices.shape[1], k1, k2, weight, device)
+    scores = tuple(score(ranking.indices, scored.protocol, tuple(scored.recall)) for scored in evaluation.scores)
+    return replace(evaluation, ranking=ranking, scores=scores)
 
 
 def k_reciprocal_distances(
