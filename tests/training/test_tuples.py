@@ -12,15 +12,17 @@ import torch
 from pictures import picture
 from PIL import Image
 
-from vpr_lib.data.ground_truth import Positives
+from vpr_lib.data.ground_truth import Benchmark, Positives, make_protocol
 from vpr_lib.data.manifest import build_manifest
 from vpr_lib.data.tuples import TupleSet, place_tuples, radius_tuples
 from vpr_lib.losses.tuples import TUPLE_LOSSES, hardest_regions, soft_loss, tuple_loss
 from vpr_lib.models.checkpoints import load_weights, weights_hash
 from vpr_lib.models.zoo import build_model
+from vpr_lib.training import recipes
 from vpr_lib.training import tuples as module
 from vpr_lib.training.centres import centres_name, cluster, read_centres, sample_descriptors, write_centres
 from vpr_lib.training.fit import FitSettings, make_fabric
+from vpr_lib.training.recipes import load_experiment
 from vpr_lib.training.tuples import TupleNet, TupleRecipe, TupleSource, TupleStep, mine_tuple, regions, train_tuples
 
 PLACES, VIEWS = 5, 4
@@ -291,6 +293,33 @@ def test_tuples_of_places(tmp_path):
     assert found.non_negatives[3].tolist() == [2, 3]  # of one place, though a kilometre away
     with pytest.raises(ValueError, match=r"missing: \['lat', 'lon', 'place_id'\]"):
         place_tuples(build_manifest(tmp_path, "s", "train", "train", {"image_path": ["a"]}))
+
+
+def test_a_benchmark_as_training_set(town, monkeypatch):
+    """By radius; where a card of the set has the inner radius, its positives are the set's own (TokyoTM: at another time)."""
+    sides = town.database, town.queries
+    experiment = load_experiment("clusvpr_paper")
+    fields = dict(dataset="town", rule="radius_m")
+    wide = make_protocol(*sides, town.non_negatives, name="a", threshold=25.0, **fields)
+    monkeypatch.setattr(recipes, "open_benchmark", lambda name, root: Benchmark(name, *sides, cards))
+    cards = (wide,)
+    assert recipes.training_tuples(experiment).positives.hash == town.positives.hash
+    picked = town.positives.where(town.positives.rows % 2 == 0)
+    cards = (wide, make_protocol(*sides, picked, name="b", threshold=10.0, **fields))
+    found = recipes.training_tuples(experiment)
+    assert found.positives.hash == picked.hash and found.usable.tolist() == [0, 2, 4, 6, 8]
+    with pytest.raises(ValueError, match="Unknown training set of places 'pitts30k_train'"):
+        recipes.training_places(experiment)
+
+
+def test_recipes_and_their_ablations_fit_their_models():
+    for name in ("clusvpr_toy", "clusvpr_paper"):
+        experiment = load_experiment(name)
+        assert experiment.fit.epochs == experiment.tuples.epochs and experiment.select == "recall@5"
+        for variant in experiment.variants:
+            changed = load_experiment(f"{name}+{variant}")
+            with torch.device("meta"):
+                build_model(changed.model, **changed.model_changes)
 
 
 def test_centres_file(town, tmp_path, monkeypatch):
