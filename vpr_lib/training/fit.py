@@ -57,6 +57,7 @@ class FitSettings(Strict):
     channels_last: bool = True
     checkpoint_every_s: float = 120.0  # besides the one at the end of every epoch
     max_steps_per_epoch: int | None = None
+    restarts: tuple[int, ...] = ()  # epochs (from 0) that begin with an empty optimiser memory: new generations
     seed: int = 1
 
 
@@ -174,6 +175,8 @@ class _Loop:
 
     def run_epoch(self) -> None:
         self.model.train()
+        if self.batch == 0 and self.epoch in self.settings.restarts:
+            self.optimizer.optimizer.state.clear()
         self.start_time, self.start_batch = time.monotonic(), self.batch
         line = ProgressLine(
             f"epoch {self.epoch + 1}/{self.settings.epochs}", self.batches, self.quiet or self.fabric.global_rank > 0
