@@ -61,7 +61,7 @@ def normal(name: str) -> str:
 @pytest.fixture(scope="module")
 def dependencies():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = project["dependencies"] + project["optional-dependencies"]["dev"]
+    lines = project["dependencies"] + [line for extra in project["optional-dependencies"].values() for line in extra]
     return {normal(re.match(r"[\w.-]+", line).group()): line for line in lines}
 
 

@@ -106,3 +106,57 @@ def test_registered_weights_are_used_by_name(vpr, tmp_path, two_folders):
     assert "cache/weights/gem_toy_160" in vpr("retrieve", "--model", "gem_toy_160", "--query", queries, "--database", database,
                                               "--out", tmp_path / "out", "--strips", 0)  # fmt: skip
     assert "does not fit this model" in vpr("weights", "add", tmp_path / "official.ckpt", "--as", "avg_toy_160", code=2)
+
+
+def test_export_and_retrieve_with_it(vpr, tmp_path, two_folders):
+    pytest.importorskip("nncf")
+    database, queries = two_folders
+    said = vpr("export", "mixvpr_toy_student", "--format", "openvino", "--images", database, "--untrained", "--seconds", 0,
+               "--json", tmp_path / "e.json")  # fmt: skip
+    about = json.loads((tmp_path / "e.json").read_text())
+    beside = json.loads((tmp_path / "cache/exports/mixvpr_toy_student/openvino-int8/export.json").read_text())
+    assert beside["parity"] == about["parity"] and about["precision"] == "int8" and about["calibration_images"] == 12
+    assert "cosine to torch fp32" in said and about["parity"]["cosine_min"] > 0.98
+    runners = {(row["runner"], row["batch"]) for row in about["parity"]["speed"]}
+    assert runners == {(r, b) for r in ("torch, plain", "torch, ours", "openvino int8") for b in (1, 16)}
+    arguments = ("retrieve", "--query", queries, "--database", database, "--strips", 0, "--out", tmp_path / "out")
+    run = lambda *more: (
+        vpr(*arguments, *more, "--json", tmp_path / "r.json") and json.loads((tmp_path / "r.json").read_text())
+    )
+    plain = run("--model", "mixvpr_toy_student", "--untrained")
+    shipped = run("--model", "mixvpr_toy_student", "--runtime", "openvino")
+    assert (
+        plain["described"] == shipped["described"] == {"database": 12, "queries": 6}
+    )  # nothing shared between the two
+    again = run("--model", "mixvpr_toy_student", "--runtime", "openvino-int8")
+    assert again["described"] == {"database": 0, "queries": 0} and again["precision"] == "openvino int8"
+    assert "is an export of 'mixvpr_toy_student', not of 'gem_toy_160'" in vpr(
+        *arguments, "--model", "gem_toy_160", "--runtime", about["folder"], code=2
+    )
+    assert "--weights goes with --runtime torch" in vpr(
+        *arguments, "--model", "mixvpr_toy_student", "--runtime", "openvino", "--weights", "x", code=2
+    )
+
+
+def test_export_measures_the_change_of_recall(vpr, tmp_path, real_data):
+    pytest.importorskip("onnxruntime")
+    vpr("export", "mixvpr_toy_student", "--format", "onnx", "--dataset", "vpr_bench", "--root", real_data / "vpr_bench_corridor",
+        "--precision", "fp32", "--untrained", "--seconds", 0, "--json", tmp_path / "e.json")  # fmt: skip
+    parity = json.loads((tmp_path / "e.json").read_text())["parity"]
+    assert parity["queries"] == 111 and parity["recall_change"]["1"] == pytest.approx(0, abs=0.02)
+    assert parity["cosine_min"] > 0.9999 and parity["p_value"] > 0.2
+
+
+def test_retrieve_says_what_it_cost(vpr, tmp_path, two_folders):
+    database, queries = two_folders
+    arguments = ("retrieve", "--model", "gem_toy_160", "--untrained", "--query", queries, "--database", database,
+                 "--out", tmp_path / "out", "--json", tmp_path / "r.json")  # fmt: skip
+    said = vpr(*arguments)
+    about = json.loads((tmp_path / "r.json").read_text())
+    assert "0.55 M parameters" in said and "queries: " in said and "ms per query" in said
+    assert about["described"] == {"database": 12, "queries": 6} and about["per_image_ms"]["queries"] > 0
+    rows = list(csv.DictReader((tmp_path / "out/matches.csv").open()))
+    assert len(rows) == 6 * 10 and len(list((tmp_path / "out/strips").glob("*.png"))) == 6  # all ten, for every query
+    write_picture(database / "03.png", 77)  # one image replaced: only it is described again
+    vpr(*arguments)
+    assert json.loads((tmp_path / "r.json").read_text())["described"] == {"database": 1, "queries": 0}

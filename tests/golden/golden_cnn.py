@@ -7,18 +7,19 @@ from vpr_lib.models.aggregators import AGGREGATORS, build_aggregator
 from vpr_lib.models.backbones import BACKBONES
 from vpr_lib.models.zoo import ModelConfig, build_model
 
-STEM = {"stem": "backbone.model.maxpool", "features": "backbone", "pooled": "aggregator.AAP"}
+STEMS = {"resnet": "maxpool", "efficientnet": "bn1"}
+NAMES = {"features": "backbone", "pooled": "aggregator.AAP"}
 
 
 def compute(fixture):
     config = fixture.config
-    if "aggregator_args" not in config or config["aggregator"] not in AGGREGATORS:
+    if fixture.system == "DINO-Mix" or "aggregator_args" not in config or config["aggregator"] not in AGGREGATORS:
         return None
     if config["backbone"] is None:
         return aggregator_alone(fixture)
     if config["backbone"] not in BACKBONES:
         return None
-    arguments = {"layers_to_crop": config["layers_to_crop"]} if config["layers_to_crop"] else {}
+    arguments = backbone_arguments(config)
     model = build_model(
         ModelConfig(
             system=fixture.system,
@@ -30,11 +31,19 @@ def compute(fixture):
         )
     ).eval()
     model.load_state_dict(as_tensors(fixture.weights()), strict=True)
-    names = {name: STEM.get(name) or module_path(model, name) for name in fixture.outputs}
+    names = {name: NAMES.get(name) or module_path(model, name) for name in fixture.outputs}
+    if "stem" in names:
+        names["stem"] = "backbone.model." + next(v for k, v in STEMS.items() if config["backbone"].startswith(k))
     with torch.no_grad(), record(model, {n: p for n, p in names.items() if p}) as outputs:
         outputs["descriptor"] = model(torch.from_numpy(fixture.input("image")))
     outputs["parameters"] = torch.tensor([count(model), count(model.backbone), count(model.aggregator)])
     return transpose_projection(outputs)
+
+
+def backbone_arguments(config):
+    if config["backbone"].startswith("resnet"):
+        return {"layers_to_crop": config["layers_to_crop"]}
+    return {"classifier": True} if config["backbone"].startswith("efficientnet") else {}  # the others ignore cropping
 
 
 def module_path(model, name):

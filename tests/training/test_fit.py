@@ -135,7 +135,7 @@ def test_divergence_keeps_the_last_good_weights(tmp_path):
         loss = model(batch).square().mean()
         return {"loss": loss * float("nan") if batch[0, 0] == 4 else loss}  # second epoch, last batch
 
-    with pytest.raises(TrainingDiverged, match="in epoch 2, batch 4.*last good checkpoint"):
+    with pytest.raises(TrainingDiverged, match=r"in epoch 2, batch 4.*last good checkpoint"):
         fit(nn.Linear(3, 1), Source(), step, tiny(learning_rate=1e-3), tmp_path, quiet=True)
     assert load_weights(nn.Linear(3, 1), tmp_path / "last.safetensors")["epoch"] == 1
 

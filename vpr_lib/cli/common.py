@@ -36,7 +36,7 @@ def load_model(name: str, weights: Path | None, untrained: bool) -> tuple["nn.Mo
         ValueError: for an unknown model, or when no weights are known; the message says how to get some.
     """
     from vpr_lib.models.checkpoints import load_weights, trained_path
-    from vpr_lib.models.zoo import TRAINING_FREE, build_model
+    from vpr_lib.models.zoo import TRAINING_FREE, build_model, published_at
 
     model = build_model(name)
     if name in TRAINING_FREE:
@@ -46,11 +46,11 @@ def load_model(name: str, weights: Path | None, untrained: bool) -> tuple["nn.Mo
     path = weights or trained_path(name)
     if not path.is_file():
         if weights is not None:
-            raise FileNotFoundError(f"No checkpoint {weights}.")
+            raise FileNotFoundError(f"No checkpoint {weights}.{published_at(name)}")
         raise ValueError(
             f"No weights for '{name}'. Give a checkpoint with --weights FILE, register an official one with "
             f"`vpr weights add FILE --as {name}`, train it (`vpr train {name}`), or see the random network "
-            "with --untrained."
+            f"with --untrained.{published_at(name)}"
         )
     load_weights(model, path)
     return model, str(path)

@@ -37,6 +37,10 @@ def evaluate(
     json: JsonFile = None,
     device: Device = "auto",
     precision: Precision = "fp32",
+    transform: Annotated[
+        str | None,
+        typer.Option(help="Evaluate as a paper does: a name of retrieval/transforms.py; sets the precision."),
+    ] = None,
     batch_size: int = 32,
 ) -> None:
     """Describe, search, score; print recalls with their 95 % interval and keep one record per query."""
@@ -46,10 +50,13 @@ def evaluate(
     from vpr_lib.results.tables import recall_table
     from vpr_lib.retrieval.protocol import KS
     from vpr_lib.retrieval.protocol import evaluate as run_evaluation
+    from vpr_lib.retrieval.transforms import under
 
     device = choose_device(device)
     network, source = load_model(model, weights, untrained)
     benchmark = open_benchmark(dataset, root)
+    if transform is not None:
+        network, benchmark, precision = under(transform, network, benchmark)
     result = run_evaluation(network, benchmark, cache_root() / "descriptors", KS, device, precision, batch_size)
     run = Run(
         model=model, system=network.config.system, dim=network.dim, weights=source, device=device, precision=precision

@@ -45,8 +45,10 @@ def add(
     import hashlib
 
     from vpr_lib.models.checkpoints import load_weights, save_weights, trained_path
-    from vpr_lib.models.zoo import build_model
+    from vpr_lib.models.zoo import build_model, published_at
 
+    if not file.is_file():
+        raise FileNotFoundError(f"No checkpoint {file}.{published_at(model)}")
     network = build_model(model)
     load_weights(network, file)
     about = {"model": model, "file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "source": source,

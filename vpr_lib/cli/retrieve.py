@@ -36,32 +36,50 @@ def retrieve(
     ] = None,
     top_k: int = 10,
     strips: Annotated[int, typer.Option(help="Draw strips for this many queries, evenly spread; 0 for none.")] = 200,
+    runtime: Annotated[
+        str, typer.Option(help="torch, an export of the model (onnx, openvino-int8 ...), or the path of an export.")
+    ] = "torch",
     json: JsonFile = None,
     device: Device = "auto",
     precision: Precision = "fp32",
 ) -> None:
     """Find the best matches of every query; unreadable images are left out and named."""
     from vpr_lib.data.readers.folders import read_folders
+    from vpr_lib.models.cost import count_parameters
     from vpr_lib.paths import cache_root
     from vpr_lib.results.records import Run
     from vpr_lib.retrieval.folders import retrieve_folders
     from vpr_lib.widgets.retrieval_files import write_retrieval
 
     start = time.perf_counter()
-    device = choose_device(device)
-    network, source = load_model(model, weights, untrained)
+    if runtime == "torch":
+        device = choose_device(device)
+        network, source = load_model(model, weights, untrained)
+        size = f"{count_parameters(network) / 1e6:.2f} M parameters"
+    else:
+        network, source, device, precision = _load_export(model, runtime, weights, device)
+        size = f"{network.config.bytes / 1e6:.2f} MB"
     beside = query.resolve().parent / "ground_truth_new.npy"
     if matches is None and positions is None and beside.is_file() and beside.parent == database.resolve().parent:
         matches = beside
     benchmark = read_folders(database, query, positions, matches=matches, name=query.resolve().parent.name)
-    found = retrieve_folders(network, benchmark, top_k, cache_root() / "descriptors", device, precision)
+    options = (device, precision) if runtime == "torch" else ()  # an export's precision is in its file
+    found = retrieve_folders(network, benchmark, top_k, cache_root() / "descriptors", *options)
     run = Run(model, network.config.system, network.dim, weights=source, device=device, precision=precision)
-    about = {"model": model, "weights": source, "device": device, "precision": precision,
+    about = {"model": model, "weights": source, "size": size, "runtime": runtime, "device": device, "precision": precision,
              "queries": len(found.benchmark.queries), "database": len(found.benchmark.database),
              "left_out": found.left_out, "describe_s": found.describe_s, "search_s": found.search_s,
+             "described": dict(zip(("database", "queries"), found.described)),
+             "per_image_ms": dict(zip(("database", "queries"), found.per_image_ms)),
+             "search_ms_per_query": 1000 * found.search_s / len(found.benchmark.queries),
              "recall": found.recall}  # fmt: skip
+    writing = time.perf_counter()
     files = write_retrieval(found, out, run, strips)
-    about |= {"total_s": time.perf_counter() - start, "files": {name: str(path) for name, path in files.items()}}
+    about |= {
+        "write_s": time.perf_counter() - writing,
+        "total_s": time.perf_counter() - start,
+        "files": {name: str(path) for name, path in files.items()},
+    }
     write_json(out / "run.json", about)
     write_json(json, about)
     _print(about, found.left_out)
@@ -72,9 +90,28 @@ def _print(about: dict, left_out: dict[str, str]) -> None:
         show(f"[yellow]left out[/yellow] {path}: {reason}")
     show(
         f"{about['queries']} queries against {about['database']} database images with {about['model']} "
-        f"({about['weights']}): described in {about['describe_s']:.1f} s, searched in {about['search_s']:.2f} s"
+        f"({about['weights']}; {about['size']}): described in {about['describe_s']:.1f} s, searched in "
+        f"{about['search_s']:.2f} s, written in {about['write_s']:.1f} s"
     )
+    for side, count in about["described"].items():
+        kept = about[side] - count
+        timed = f"{about['per_image_ms'][side]:.1f} ms per image" if count else "nothing to describe"
+        show(f"  {side}: {timed}{f', {kept} descriptors from disk' if kept > 0 else ''}")
+    show(f"  search: {about['search_ms_per_query']:.3f} ms per query, {about['device']} {about['precision']}")
     if about["recall"]:
         show("  ".join(f"R@{k} {100 * value:.1f} %" for k, value in about["recall"].items()))
     for name, path in about["files"].items():
         show(f"  {name}: {path}")
+
+
+def _load_export(model: str, runtime: str, weights: Path | None, device: str):
+    """An export with where it came from, the device it runs on and the precision it computes in."""
+    from vpr_lib.models.export import ShippedModel, find_export
+
+    if weights is not None:
+        raise ValueError("--weights goes with --runtime torch: an export holds its own. Export those weights first.")
+    folder = find_export(runtime, model)
+    shipped = ShippedModel(folder, "cpu" if device == "auto" else device)
+    if shipped.config.model != model:
+        raise ValueError(f"{folder} is an export of '{shipped.config.model}', not of '{model}'.")
+    return shipped, str(folder), "cpu" if device == "auto" else device, f"{shipped.config.format} {shipped.runs_in}"

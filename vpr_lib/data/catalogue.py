@@ -3,11 +3,11 @@
 The table is `vpr_lib/configs/datasets.yaml`. One entry there, and a data set is known everywhere.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -19,6 +19,9 @@ from vpr_lib.data.run_pairs import RunPairs
 from vpr_lib.data.tuples import TupleSet
 from vpr_lib.paths import data_root
 from vpr_lib.registry import lookup
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TABLE = Path(__file__).parent.parent / "configs" / "datasets.yaml"
 KINDS: dict[str, type[Content]] = {
@@ -210,6 +213,37 @@ def open_benchmark(name: str, root: Path | None = None) -> Benchmark:
             f"'{name}' is no benchmark with one database and queries; open it with open_dataset('{name}')."
         )
     return open_dataset(name, root)
+
+
+def open_available(names: Sequence[str]) -> tuple[dict[str, Benchmark], list[str]]:
+    """The benchmarks of these names that are on this disk (or are generated), and the names of those that are not.
+
+    Raises:
+        ValueError: for an unknown name, or when none of them is here.
+    """
+    found, missing = {}, []
+    for name in names:
+        try:
+            found[name] = open_benchmark(name)
+        except FileNotFoundError:
+            missing.append(name)
+    if not found:
+        raise ValueError(f"None of {', '.join(names)} is on this disk; `vpr data get NAME` says how to come by them.")
+    return found, missing
+
+
+def inventory() -> "pd.DataFrame":
+    """One row per data set: family, sizes ('~' for a count not verified), who uses it, how to get it, whether it is here."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "data set": name, "database or training": dataset.count("database") or dataset.count("images"),
+            "queries": dataset.count("queries"), "users": ", ".join(dataset.users), **status(name),
+            "licence": load_table().families[dataset.family].licence,
+        }
+        for name, dataset in load_table().datasets.items()
+    )  # fmt: skip
 
 
 def _reading(dataset: Dataset) -> dict[str, Any]:

@@ -176,12 +176,16 @@ class ProtocolCard(Strict):
     query_hash: str = ""
     positives_hash: str = ""
     notes: str = ""
+    transform: str = (
+        ""  # how images reach the model, where that is part of a paper's protocol (retrieval/transforms.py)
+    )
     builder_version: int = BUILDER_VERSION
 
     @property
     def hash(self) -> str:
-        """16 hex digits over every field but the notes."""
-        values = json.dumps(self.model_dump(exclude={"notes"}), sort_keys=True)
+        """16 hex digits over every field but the notes, and but the transform where none is named."""
+        silent = {"notes"} if self.transform else {"notes", "transform"}
+        values = json.dumps(self.model_dump(exclude=silent), sort_keys=True)
         return hashlib.sha256(values.encode()).hexdigest()[:16]
 
     def rule_in_words(self) -> str:
@@ -193,7 +197,8 @@ class ProtocolCard(Strict):
             "place_id": "same place id",
         }[self.rule]
         counted = "every query counts" if self.denominator == "all" else "queries without a positive are left out"
-        return ", ".join([rule, counted] + (["one hit per panorama"] if self.nms == "panorama" else []))
+        more = ["one hit per panorama"] if self.nms == "panorama" else []
+        return ", ".join([rule, counted, *more] + ([self.transform] if self.transform else []))
 
 
 @dataclass(frozen=True)

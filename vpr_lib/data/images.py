@@ -19,6 +19,8 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as v2
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CAFFE_MEAN = (0.48501960784313836, 0.4579568627450961, 0.4076039215686255)  # of 0-255 minus mean, spec clusvpr §5
+CAFFE_STD = (0.00392156862745098,) * 3
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 MAX_PIXELS = 400_000_000  # 1.2 GB as RGB; a 3328x512 panorama has 1.7 million
 
@@ -34,7 +36,8 @@ class InputSpec:
     """What a model expects of its images.
 
     `size` is (height, width) in pixels; with `resize="shorter_side"` only its first entry counts and the aspect ratio
-    stays, so such images are described one by one.
+    stays, so such images are described one by one. With `resize_after_normalising` the resize works on floating-point
+    values as some papers do it: both steps are linear, so all that differs is the rounding to grey levels.
     """
 
     size: tuple[int, int] = (320, 320)
@@ -42,12 +45,14 @@ class InputSpec:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     resize: Literal["exact", "shorter_side"] = "exact"
+    antialias: bool = True
+    resize_after_normalising: bool = False
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 (B, 3, H, W) on any device -> float32, scaled to [0, 1], mean and std applied, channels last."""
+        """Grey levels 0..255 (B, 3, H, W) on any device -> float32, scaled to [0, 1], mean and std applied, channels last."""
         mean = images.new_tensor(self.mean, dtype=torch.float32).mul_(255).view(1, 3, 1, 1)
         scale = images.new_tensor(self.std, dtype=torch.float32).mul_(255).reciprocal_().view(1, 3, 1, 1)
-        images = images.to(torch.float32, memory_format=torch.channels_last)
+        images = images.to(torch.float32, memory_format=torch.channels_last, copy=images.dtype == torch.float32)
         return images.sub_(mean).mul_(scale)
 
 
@@ -105,15 +110,20 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def resize(image: Tensor, spec: InputSpec) -> Tensor:
-    """uint8 (3, H, W) -> uint8 of the spec's size, antialiased, equal to PIL's filter within rounding."""
+    """uint8 (3, H, W) -> uint8 of the spec's size, antialiased, equal to PIL's filter within rounding.
+
+    With `resize_after_normalising` the result is float32, not rounded, still on the scale 0..255.
+    """
     size: list[int] = list(spec.size)
     if spec.resize == "shorter_side":
         height, width = image.shape[-2:]
         scale = size[0] / min(height, width)
         size = [max(1, round(height * scale)), max(1, round(width * scale))]
+    if spec.resize_after_normalising:
+        image = image.float()
     if list(image.shape[-2:]) == size:
         return image
-    return v2.resize(image, size, INTERPOLATIONS[spec.interpolation], antialias=True)
+    return v2.resize(image, size, INTERPOLATIONS[spec.interpolation], antialias=spec.antialias)
 
 
 def load_image(path: str | Path, spec: InputSpec) -> Tensor:

@@ -67,6 +67,8 @@ class PlaceSampler:
         order: "in_city" shuffles rows inside each city and visits the cities in order, so that a batch holds places of
             one city, the harder negatives; "shuffled" mixes all cities.
         images: "random" draws M images of a place without replacement, "newest" takes the M most recent.
+        fixed_order: visit the places in the order of epoch 0 in every epoch, as a loader that is built once does; the
+            images of a place are drawn anew all the same.
         rank, world_size: every process takes its own P places of a global batch of P x world_size places; places that
             do not fill a global batch are dropped when world_size > 1, and form a smaller last batch otherwise.
     """
@@ -77,6 +79,7 @@ class PlaceSampler:
     seed: int = 1
     order: Literal["in_city", "shuffled"] = "in_city"
     images: Literal["random", "newest"] = "random"
+    fixed_order: bool = False
     rank: int = 0
     world_size: int = 1
 
@@ -98,6 +101,8 @@ class PlaceSampler:
         labels, n = self.places.labels, len(self.places.labels)
         rng = np.random.default_rng(derive_seed("places", self.seed, epoch))
         shuffled = rng.permutation(n)
+        if self.fixed_order:
+            shuffled = np.random.default_rng(derive_seed("places", self.seed, 0)).permutation(n)
         if self.order == "in_city":
             shuffled = shuffled[np.argsort(self.places.groups[shuffled], kind="stable")]
         seen, first = np.unique(labels[shuffled], return_index=True)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vpr_lib.models.clusvpr import ClusVPR
 from vpr_lib.registry import lookup
 
 
@@ -160,6 +161,7 @@ AGGREGATORS: dict[str, Callable[..., nn.Module]] = {
     "GeM": GeM,
     "average": AveragePooling,
     "flatten": Flatten,
+    "ClusVPR": ClusVPR,
     "ProjectedGeM": ProjectedGeM,  # DistilVPR
 }
 

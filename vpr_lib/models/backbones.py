@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
+from typing import Any
 
 import torch
 import torchvision
@@ -90,6 +92,37 @@ class ResNet(Backbone):
         return features
 
 
+class VGG(Backbone):
+    """torchvision VGG up to its last convolution: 512 channels, stride 16, any size. Spec: clusvpr §2.
+
+    Args:
+        name: vgg16, vgg19_bn or another torchvision VGG.
+        activation: keep the last ReLU; ClusVPR and NetVLAD work on the map before it.
+        layers_to_freeze: freeze the first n of the five groups of convolutions (4 in ClusVPR); -1 or 0 freezes nothing.
+        pretrained: load torchvision's ImageNet V1 weights (downloaded by torchvision when they are not cached).
+    """
+
+    def __init__(
+        self, name: str = "vgg16", activation: bool = False, layers_to_freeze: int = -1, pretrained: bool = False
+    ):
+        super().__init__()
+        if layers_to_freeze > 5:
+            raise ValueError(f"A VGG has five groups of convolutions, cannot freeze {layers_to_freeze}.")
+        features = torchvision.models.get_model(name, weights="IMAGENET1K_V1" if pretrained else None).features
+        self.model = nn.Module()
+        self.model.features = features[: -1 if activation else -2]
+        self.out_channels, self.stride = 512, 16
+        if layers_to_freeze > 0:
+            ends = [number + 1 for number, layer in enumerate(features) if isinstance(layer, nn.MaxPool2d)]
+            self.freeze([self.model.features[: ends[layers_to_freeze - 1]]], fixed_statistics=True)
+
+    def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        return tuple(side // self.stride for side in image_size)  # poolings round down
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model.features(images)
+
+
 class _ResidualBlock(nn.Module):
     """Two 3x3 convolutions with a shortcut, (B, Cin, H, W) -> (B, Cout, H/stride, W/stride)."""
 
@@ -138,7 +171,8 @@ class TinyResNet(Backbone):
         if pretrained:
             from vpr_lib.models.checkpoints import load_toy_start
 
-            load_toy_start(self, "tinyresnet")
+            cropped = {"layer1", "layer2", "layer3"} - set(self.stages)
+            load_toy_start(self, "tinyresnet", ignore=tuple(f"model.{stage}." for stage in cropped))
         if layers_to_freeze >= 0:
             frozen = ["conv1", "bn1", *self.stages[:layers_to_freeze]]
             self.freeze([getattr(self.model, part) for part in frozen], fixed_statistics)
@@ -171,11 +205,25 @@ class PixelGrid(Backbone):
         return mean.repeat_interleave(self.patch, 2).repeat_interleave(self.patch, 3)
 
 
+def _later(module: str, kind: str, *first: Any) -> Callable[..., Backbone]:
+    """A builder whose module (which builds on this one) is imported when it is first asked for."""
+    return lambda **arguments: getattr(import_module(f"vpr_lib.models.{module}"), kind)(*first, **arguments)
+
+
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "wide_resnet50_2")
+SWINS = ("swinv2_tiny_window8_256", "swinv2_small_window8_256", "swinv2_base_window12to16_192to256",
+         "swinv2_large_window12to16_192to256")  # fmt: skip
+DINOV2 = ("dinov2_vits14", "dinov2_vitb14", "dinov2_vitl14", "dinov2_vitg14", "dinov2_toy")
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     **{name: partial(ResNet, name) for name in RESNETS},
+    **{f"efficientnet_b{i}": _later("trunks", "EfficientNet", f"efficientnet_b{i}") for i in range(5)},
+    "mobilenet_v2": _later("trunks", "MobileNetV2"),
+    **{name: _later("trunks", "SwinV2", name) for name in SWINS},
+    "timm": _later("light", "TimmTrunk"),  # any timm network: backbone_args network, stride
+    **{name: partial(VGG, name) for name in ("vgg16", "vgg19_bn")},
     "tinyresnet": TinyResNet,
     "pixels": PixelGrid,
+    **{name: _later("dinov2", "DINOv2", name) for name in DINOV2},
 }
 
 

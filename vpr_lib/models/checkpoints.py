@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from vpr_lib.paths import atomic_path, cache_root, write_text
 
+OFFICIAL_PREFIXES = {"base_model.base.": "backbone.model.features.", "net_vlad.": "aggregator."}  # OpenIBL, ClusVPR
 TOY_START = Path(__file__).resolve().parent.parent / "data" / "toycity" / "start"
 
 
@@ -57,6 +59,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     if all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
+    for official, own in OFFICIAL_PREFIXES.items():
+        tensors = {
+            own + key.removeprefix(official) if key.startswith(official) else key: tensors[key] for key in tensors
+        }
     return tensors
 
 
@@ -77,6 +83,7 @@ def load_weights(model: nn.Module, path: Path, ignore: tuple[str, ...] = ()) -> 
 
 def load_tensors(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     """Load tensors that were read from `path` strictly into a model. Raises CheckpointError as `load_weights`."""
+    tensors = _own_names(model, tensors)
     own = model.state_dict()
     missing = [key for key in own if key not in tensors]
     extra = [key for key in tensors if key not in own]
@@ -102,6 +109,13 @@ def load_tensors(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> No
     model.load_state_dict({key: value.to(own[key].dtype) for key, value in tensors.items()})
 
 
+def _own_names(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Keys as `model` spells them: an alias of the aggregator met in the wild, and what a backbone with `own_names` knows."""
+    tensors = {re.sub(r"^aggregation\.", "aggregator.", key): value for key, value in tensors.items()}
+    translate = getattr(getattr(model, "backbone", model), "own_names", None)
+    return translate(tensors) if translate else tensors
+
+
 def save_weights(model: nn.Module, path: Path, about: dict[str, Any], half: bool = False) -> Path:
     """Write `path` (.safetensors) and a JSON with `about` beside it, both atomically.
 
@@ -118,16 +132,18 @@ def save_weights(model: nn.Module, path: Path, about: dict[str, Any], half: bool
     return path
 
 
-def load_toy_start(module: nn.Module, name: str) -> None:
+def load_toy_start(module: nn.Module, name: str, ignore: tuple[str, ...] = ()) -> None:
     """Load the committed starting point for a toy backbone: what ImageNet weights are to the full-size ones.
 
+    Args:
+        ignore: prefixes of keys that a cropped backbone does not have.
     Raises:
         FileNotFoundError: naming the command that makes the file.
     """
     path = toy_start_path(name)
     if not path.is_file():
         raise FileNotFoundError(f"No toy starting point {path}; make it with `vpr toy-start {name}`.")
-    load_weights(module, path)
+    load_weights(module, path, ignore)
 
 
 def toy_start_path(name: str) -> Path:

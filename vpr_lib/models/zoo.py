@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vpr_lib.config import Strict
-from vpr_lib.data.images import IMAGENET_MEAN, IMAGENET_STD, InputSpec
+from vpr_lib.data.images import CAFFE_MEAN, CAFFE_STD, IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from vpr_lib.models.aggregators import build_aggregator
 from vpr_lib.models.backbones import build_backbone
 from vpr_lib.registry import lookup
@@ -24,6 +24,8 @@ class ModelConfig(Strict):
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    antialias: bool = True  # of the resize; this and the next: see InputSpec
+    resize_after_normalising: bool = False
 
 
 class VPRModel(nn.Module):
@@ -41,7 +43,7 @@ class VPRModel(nn.Module):
     @property
     def input_spec(self) -> InputSpec:
         c = self.config
-        return InputSpec(c.image_size, c.interpolation, c.mean, c.std)
+        return InputSpec(c.image_size, c.interpolation, c.mean, c.std, "exact", c.antialias, c.resize_after_normalising)
 
     @property
     def dim(self) -> int:
@@ -64,6 +66,17 @@ def _mixvpr(backbone: str, out_channels: int, out_rows: int, **changes: Any) -> 
     )
 
 
+def _light(backbone: str, out_channels: int, **arguments: Any) -> ModelConfig:
+    head = dict(out_channels=out_channels, out_rows=4, mix_depth=4)
+    return ModelConfig(
+        system="Lightweight-MixVPR",
+        backbone=backbone,
+        backbone_args=arguments,
+        aggregator="MixVPR",
+        aggregator_args=head,
+    )
+
+
 def _resnet50(system: str, aggregator: str, **head: Any) -> ModelConfig:
     return ModelConfig(
         system=system,
@@ -72,6 +85,13 @@ def _resnet50(system: str, aggregator: str, **head: Any) -> ModelConfig:
         aggregator=aggregator,
         aggregator_args=head,
     )
+
+
+def _clusvpr(backbone: str, **changes: Any) -> ModelConfig:
+    # spec clusvpr §5: torchvision weights go with torchvision's mean and std; CAFFE_* go with MatConvNet weights
+    arguments = {"vgg16": dict(layers_to_freeze=4), "resnet50": dict(layers_to_crop=[4], layers_to_freeze=2)}
+    values = dict(backbone_args=arguments.get(backbone, {}), image_size=(480, 640)) | changes
+    return ModelConfig(system="ClusVPR", backbone=backbone, aggregator="ClusVPR", **values)
 
 
 def _toy(system: str, aggregator: str, crop: bool = False, **head: Any) -> ModelConfig:
@@ -83,6 +103,23 @@ def _toy(system: str, aggregator: str, crop: bool = False, **head: Any) -> Model
         aggregator=aggregator,
         aggregator_args=head,
         image_size=(112, 112),
+    )
+
+
+def _toy_student(widths: tuple[int, ...], **head: Any) -> ModelConfig:
+    """A narrower TinyResNet without a starting point of its own: what distillation is tried on in the toy city."""
+    config = _toy("Lightweight-MixVPR", "MixVPR", mix_depth=4, **head)
+    return config.model_copy(update={"backbone_args": dict(widths=list(widths)), "image_size": (80, 80)})
+
+
+def _dinomix(backbone: str, freeze_to: int, dim: int = 4096, side: int = 224) -> ModelConfig:
+    return ModelConfig(
+        system="DINO-Mix",
+        backbone=backbone,
+        backbone_args=dict(freeze_to=freeze_to),
+        aggregator="MixVPR",
+        aggregator_args=dict(out_channels=dim // 4, out_rows=4, mix_depth=2),
+        image_size=(side, side),
     )
 
 
@@ -99,6 +136,26 @@ ZOO: dict[str, ModelConfig] = {
     "mixvpr_resnet50_128": _mixvpr("resnet50", 64, 2),
     "mixvpr_resnet34_1024": _mixvpr("resnet34", 256, 4),
     "mixvpr_resnet18_512": _mixvpr("resnet18", 128, 4),
+    "mixvpr_swinv2_4096": ModelConfig(
+        system="MixVPR",
+        backbone="swinv2_base_window12to16_192to256",
+        backbone_args=dict(layers_to_freeze=2, image_size=(256, 256)),
+        aggregator="MixVPR",
+        aggregator_args=dict(out_channels=1024, out_rows=4, mix_depth=4),
+        image_size=(256, 256),
+    ),
+    "lightmixvpr_resnet18_512": _light("resnet18", 128, layers_to_crop=[4], layers_to_freeze=2),
+    "lightmixvpr_kd_resnet18_512": _light("resnet18", 128, layers_to_crop=[4], layers_to_freeze=2),
+    "lightmixvpr_efficientnet_b0_128": _light("efficientnet_b0", 32, layers_to_freeze=2, classifier=True),
+    "lightmixvpr_mobilenet_v2_1024": _light("mobilenet_v2", 256),
+    # ours: the improvements that spec lightweight_mixvpr §8 names, and modern light trunks, all tapped at stride 16
+    "lightmixvpr_resnet18_unfrozen_512": _light("resnet18", 128, layers_to_crop=[4]),
+    "lightmixvpr_efficientnet_b0_unfrozen_128": _light("efficientnet_b0", 32),
+    "lightmixvpr_efficientnet_b0_s16_512": _light("timm", 128, network="efficientnet_b0", stride=16),
+    "lightmixvpr_mobilenet_v2_s16_1024": _light("mobilenet_v2", 256, tap=13),
+    "lightmixvpr_mobilenetv4_s16_512": _light("timm", 128, network="mobilenetv4_conv_small", stride=16),
+    "lightmixvpr_efficientvit_b1_s16_512": _light("timm", 128, network="efficientvit_b1", stride=16),
+    "lightmixvpr_starnet_s1_s16_512": _light("timm", 128, network="starnet_s1", stride=16),
     "convap_resnet50_8192": _resnet50("Conv-AP", "ConvAP", out_channels=2048),
     "convap_resnet50_4096": _resnet50("Conv-AP", "ConvAP", out_channels=1024),
     "convap_resnet50_2048": _resnet50("Conv-AP", "ConvAP", out_channels=512),
@@ -107,12 +164,35 @@ ZOO: dict[str, ModelConfig] = {
     "cosplace_resnet50_512": _resnet50("CosPlace", "CosPlace", out_dim=512),
     "gem_resnet50_2048": _resnet50("GeM", "GeM"),
     "avg_resnet50_2048": _resnet50("AVG", "average"),
+    "clusvpr_vgg16_8192": _clusvpr("vgg16"),
+    "clusvpr_vgg16_8192_caffe": _clusvpr("vgg16", mean=CAFFE_MEAN, std=CAFFE_STD),
+    "clusvpr_vgg19bn_8192": _clusvpr("vgg19_bn", backbone_args=dict(layers_to_freeze=4)),
+    "clusvpr_resnet50_16384": _clusvpr("resnet50"),
     "pixels": ModelConfig(system="Raw pixels", backbone="pixels", aggregator="flatten", image_size=(128, 128)),
     "mixvpr_toy_256": _toy("MixVPR", "MixVPR", out_channels=64, out_rows=4, mix_depth=4),
+    "mixvpr_toy_cropped_256": _toy("Lightweight-MixVPR", "MixVPR", crop=True, out_channels=64, out_rows=4, mix_depth=2),
+    "mixvpr_toy_80px_256": _toy("Lightweight-MixVPR", "MixVPR", out_channels=64, out_rows=4, mix_depth=4).model_copy(
+        update={"image_size": (80, 80)}
+    ),
+    "mixvpr_toy_student": _toy_student((16, 24, 48, 80), out_channels=64, out_rows=4),
     "gem_toy_160": _toy("GeM", "GeM"),
     "avg_toy_160": _toy("AVG", "average"),
     "convap_toy_512": _toy("Conv-AP", "ConvAP", out_channels=128),
     "cosplace_toy_160": _toy("CosPlace", "CosPlace", out_dim=160),
+    # the last four blocks learn: released for S and B (their layer1 = 7), not published for L and g (dinomix §3.3)
+    "dinomix_vits14_4096": _dinomix("dinov2_vits14", 7),
+    "dinomix_vitb14_4096": _dinomix("dinov2_vitb14", 7),
+    "dinomix_vitl14_4096": _dinomix("dinov2_vitl14", 19),
+    "dinomix_vitg14_4096": _dinomix("dinov2_vitg14", 35),
+    "dinomix_toy_256": _dinomix("dinov2_toy", 1, dim=256, side=112),
+    "avg_dinov2_toy_128": ModelConfig(
+        system="AVG",
+        backbone="dinov2_toy",
+        backbone_args=dict(freeze_to=1),
+        aggregator="average",
+        image_size=(112, 112),
+    ),
+    "clusvpr_toy_384": _toy("ClusVPR", "ClusVPR", crop=True, clusters=16),
     # DistilVPR: image students (distilvpr §5)
     "distilvpr_resnet18_384": _distilvpr("resnet18", [4]),
     "distilvpr_resnet34_384": _distilvpr("resnet34", [4]),
@@ -120,6 +200,18 @@ ZOO: dict[str, ModelConfig] = {
     "distilvpr_toy_96": _distilvpr("tinyresnet", [], dim=96, image_size=(90, 120)),
 }
 TRAINING_FREE = frozenset({"pixels"})
+PUBLISHED = {  # where authors publish trained weights, as far as the specs know
+    "dinomix_vitb14_4096": "as dinov2_vitb14_mix.ckpt, release v1.0.0 of github.com/GaoShuang98/DINO-Mix",
+    **{
+        f"dinomix_vit{size}14_4096": "on the net-disk that the README of github.com/GaoShuang98/DINO-Mix links"
+        for size in "slg"
+    },
+}
+
+
+def published_at(model: str) -> str:
+    """A sentence on where a model's authors publish its weights; '' when that is not known."""
+    return f" Its authors publish the file {PUBLISHED[model]}." if model in PUBLISHED else ""
 
 
 def model_names() -> list[str]:

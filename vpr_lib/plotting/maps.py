@@ -82,8 +82,9 @@ def plot_distances(distances_m: np.ndarray, radius_m: float | None = None, ax: A
     if radius_m is not None:
         beyond = 100 * float((distances_m > radius_m).mean())
         ax.axvline(radius_m, color=ORANGE, linewidth=2)
+        left = radius_m > top / 2
         ax.annotate(f"{radius_m:g} m: {beyond:.1f} % beyond", (radius_m, 0.92), xycoords=("data", "axes fraction"),
-                    xytext=(5, 0), textcoords="offset points", fontsize=9)  # fmt: skip
+                    xytext=(-5 if left else 5, 0), textcoords="offset points", ha="right" if left else "left", fontsize=9)  # fmt: skip
     ax.set(xlabel="nearest database image (m)", ylabel="queries")
     return ax
 

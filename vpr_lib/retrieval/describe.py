@@ -49,6 +49,7 @@ class Descriptors:
     errors: dict[int, str]
     path: Path | None = None
     seconds: float = 0.0  # spent describing in this call; 0 when everything came from disk
+    described: int = 0  # images described in this call; the others came from disk
 
     @property
     def readable(self) -> np.ndarray:
@@ -97,7 +98,8 @@ def describe(
         store.finish()
     if store.errors and on_error == "raise":
         raise UnreadableImages(store.errors, len(manifest))
-    return Descriptors(store.array, store.errors, store.path, time.perf_counter() - start_time if len(todo) else 0.0)
+    seconds = time.perf_counter() - start_time if len(todo) else 0.0
+    return Descriptors(store.array, store.errors, store.path, seconds, len(todo))
 
 
 @torch.inference_mode()

@@ -24,6 +24,11 @@ class FolderRetrieval:
     recall: dict[int, float] = field(default_factory=dict)  # empty without positions
     describe_s: float = 0.0
     search_s: float = 0.0
+    described: tuple[int, int] = (0, 0)  # database and query images described in this call; the others came from disk
+    per_image_ms: tuple[float, float] = (
+        float("nan"),
+        float("nan"),
+    )  # of those, decoding included; NaN when there are none
 
 
 def retrieve_folders(
@@ -45,7 +50,17 @@ def retrieve_folders(
     ranking = search(*(found.array[found.readable] for _, found in sides), top_k, device=device)
     search_s = time.perf_counter() - start
     recall = score(ranking.indices, kept.protocol, (1, 5, 10)).recall if kept.protocols else {}
-    return FolderRetrieval(kept, ranking, left_out, recall, sum(found.seconds for _, found in sides), search_s)
+    found = [found for _, found in sides]
+    return FolderRetrieval(
+        kept,
+        ranking,
+        left_out,
+        recall,
+        describe_s=sum(f.seconds for f in found),
+        search_s=search_s,
+        described=tuple(f.described for f in found),
+        per_image_ms=tuple(1000 * f.seconds / f.described if f.described else float("nan") for f in found),
+    )
 
 
 def _unreadable(manifest: Manifest, found: Descriptors) -> dict[str, str]:

@@ -47,6 +47,7 @@ class FitSettings(Strict):
     gamma: float = 0.3
     accumulate: int = 1  # batches per optimiser step
     clip_norm: float | None = None
+    clip_value: float | None = None  # of every gradient entry
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = True
     checkpoint_every_s: float = 120.0  # besides the one at the end of every epoch
@@ -204,6 +205,8 @@ class _Loop:
         if last_of_group:
             if settings.clip_norm is not None:
                 self.fabric.clip_gradients(self.model, self.optimizer, max_norm=settings.clip_norm)
+            if settings.clip_value is not None:
+                self.fabric.clip_gradients(self.model, self.optimizer, clip_val=settings.clip_value)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         return {

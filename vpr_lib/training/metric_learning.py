@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from vpr_lib.config import Strict
+from vpr_lib.data.images import InputSpec
 from vpr_lib.data.places import PlaceBatches, Places, PlaceSampler
 from vpr_lib.losses.metric import MetricLoss
 from vpr_lib.training.fit import FitResult, FitSettings, fit, make_fabric
@@ -28,6 +29,7 @@ class PlaceRecipe(Strict):
     places_per_batch: int = 120  # P
     images_per_place: int = 4  # M
     order: Literal["in_city", "shuffled"] = "in_city"
+    fixed_order: bool = False  # visit the places in the same order in every epoch
     augmentation: Literal["randaugment", "light", "none"] = "randaugment"
     loss: str = "MultiSimilarityLoss"
     miner: str = "MultiSimilarityMiner"
@@ -63,6 +65,29 @@ def gather(tensor: Tensor) -> Tensor:
     return torch.cat(all_gather(tensor.contiguous()))
 
 
+def place_batches(
+    places: Places,
+    recipe: PlaceRecipe,
+    settings: FitSettings,
+    spec: InputSpec,
+    fabric: Fabric,
+    workers: int = 0,
+    keep_images: bool = False,
+) -> PlaceBatches:
+    """This process's share of the recipe's batches for images of that spec."""
+    sampler = PlaceSampler(
+        places,
+        recipe.places_per_batch,
+        recipe.images_per_place,
+        settings.seed,
+        recipe.order,
+        fixed_order=recipe.fixed_order,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+    )
+    return PlaceBatches(sampler, spec, AUGMENTATIONS[recipe.augmentation](), workers, keep_images)
+
+
 def train_places(
     model: nn.Module,
     places: Places,
@@ -84,16 +109,7 @@ def train_places(
         validate: model -> {"recall@1": ...}; its recall@1 selects the best epoch.
     """
     fabric = fabric or make_fabric(settings, device)
-    sampler = PlaceSampler(
-        places,
-        recipe.places_per_batch,
-        recipe.images_per_place,
-        settings.seed,
-        recipe.order,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
-    )
-    batches = PlaceBatches(sampler, model.input_spec, AUGMENTATIONS[recipe.augmentation](), workers, keep_images)
+    batches = place_batches(places, recipe, settings, model.input_spec, fabric, workers, keep_images)
     criterion = MetricLoss(recipe.loss, recipe.miner, recipe.miner_margin)
     about = {"recipe": recipe.model_dump(), "places": len(places), "images": len(places.labels)} | (about or {})
     return fit(

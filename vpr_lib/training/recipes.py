@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,11 +13,14 @@ from vpr_lib.config import Strict, find_recipe, load_yaml
 from vpr_lib.data.catalogue import open_benchmark
 from vpr_lib.data.places import Places
 from vpr_lib.data.readers.gsv_cities import read_gsv_cities
+from vpr_lib.models.backbones import build_backbone
 from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import data_root
 from vpr_lib.retrieval.protocol import evaluate
+from vpr_lib.training.distillation import Distillation, train_distilled
 from vpr_lib.training.fit import FitResult, FitSettings
 from vpr_lib.training.metric_learning import PlaceRecipe, train_places
+from vpr_lib.training.token_start import train_tokens
 
 START_STREETS = 160  # streets of the toy starting point: the more, the better it carries over to others
 
@@ -30,11 +34,13 @@ class Experiment(Strict):
     model: str
     model_changes: dict[str, Any] = {}
     pretrained: bool = True
+    token_teacher: str | None = None  # a pre-trained backbone whose map the tokens learn, instead of the metric loss
     train_set: Literal["gsv_cities", "toycity", "toycity_start"] = "gsv_cities"
     train_root: str | None = None  # default: data/gsv_cities, or the generated city
     validation: str | None = None  # a data set by name
     validation_root: str | None = None
     places: PlaceRecipe = PlaceRecipe()
+    distillation: Distillation | None = None  # None is the control run: the same schedule without a teacher
     fit: FitSettings
     workers: int = 8
     keep_images: bool = False
@@ -95,9 +101,15 @@ def train(
     from vpr_lib.models.checkpoints import load_weights
 
     model = build_model(experiment.model, experiment.pretrained, experiment.fit.seed, **experiment.model_changes)
-    result = train_places(
-        model, training_places(experiment), experiment.places, experiment.fit, folder, validator(experiment, device), device,
-        experiment.workers, experiment.keep_images, {"experiment": experiment.model_dump()}, quiet=quiet,
+    learn = train_places
+    if experiment.distillation is not None:
+        learn = partial(train_distilled, distillation=experiment.distillation)
+    elif experiment.token_teacher:
+        learn = partial(train_tokens, teacher=build_backbone(experiment.token_teacher, pretrained=True))
+    result = learn(
+        model, places=training_places(experiment), recipe=experiment.places, settings=experiment.fit, folder=folder,
+        validate=validator(experiment, device), device=device, workers=experiment.workers,
+        keep_images=experiment.keep_images, about={"experiment": experiment.model_dump()}, quiet=quiet,
     )  # fmt: skip
     load_weights(model, result.best)
     return model, result

@@ -13,6 +13,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,13 +27,19 @@ _TUPLE = "__tuple__"
 _kernel_group: list[int] = []
 
 
-def without_heavy_imports() -> None:
-    """Hide two optional packages from papermill and nbconvert: importing them costs more than running a small notebook.
+@contextmanager
+def without_heavy_imports() -> Iterator[None]:
+    """Hide two optional packages while papermill or nbconvert is imported: they cost more than running a small notebook.
 
     `rfc3987_syntax` (JSON-schema's check of IRIs) builds a grammar for 1.6 s; `pyarrow` serves papermill's HDFS paths.
     """
-    for name in ("rfc3987_syntax", "pyarrow"):
-        sys.modules.setdefault(name, None)
+    hidden = [name for name in ("rfc3987_syntax", "pyarrow") if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))
+    try:
+        yield
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)
 
 
 def pack(value: Any) -> Any:
@@ -202,9 +210,9 @@ def main() -> None:
     job = unpack(sys.stdin.readline())
     threading.Thread(target=_watch_runner, args=(sys.stdin,), daemon=True).start()
     journal = Journal(Path(job["events"]), Path(job["log"]))
-    without_heavy_imports()
     _own_kernelspec(Path(job["jupyter"]))
-    kind = execute(job, journal)
+    with without_heavy_imports():  # papermill is imported on the way
+        kind = execute(job, journal)
     used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     journal.event("end", kind=kind, peak_memory_bytes=used)
     os._exit(EXITS[kind])  # the watching thread sits in read(); nothing is left to flush

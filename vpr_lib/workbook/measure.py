@@ -7,6 +7,7 @@ from vpr_lib.data.ground_truth import Benchmark
 from vpr_lib.paths import cache_root
 from vpr_lib.results.records import Run, query_records, read_records, write_records
 from vpr_lib.retrieval.protocol import KS, Evaluation, evaluate
+from vpr_lib.retrieval.transforms import under
 from vpr_lib.workbook.session import Book
 
 
@@ -18,6 +19,7 @@ def measure(
     system: str,
     weights: str = "trained here",
     seed: int | None = None,
+    transform: str | None = None,
 ) -> Evaluation:
     """Evaluate a model on a benchmark and write its records, one file per protocol card.
 
@@ -25,12 +27,15 @@ def measure(
         name, system: what tables call the model and its method.
         weights: what was loaded, in words.
         seed: of the training run; default the profile's.
+        transform: a name of TRANSFORMS: evaluate as that paper does, under cards of its own.
     """
-    device = str(book.device)
-    result = evaluate(model, benchmark, cache_root() / "descriptors", KS, device, book.profile.precision, quiet=True)
+    device, precision = str(book.device), book.profile.precision
+    if transform is not None:
+        model, benchmark, precision = under(transform, model, benchmark)
+    result = evaluate(model, benchmark, cache_root() / "descriptors", KS, device, precision, quiet=True)
     run = Run(
         model=name, system=system, dim=model.dim, profile=book.profile.name, notebook=book.name, run_id=book.run_id,
-        seed=book.seed if seed is None else seed, weights=weights, device=device, precision=book.profile.precision,
+        seed=book.seed if seed is None else seed, weights=weights, device=device, precision=precision,
     )  # fmt: skip
     for scored in result.scores:
         write_records(book.records, query_records(benchmark, scored, result.ranking.scores, run))

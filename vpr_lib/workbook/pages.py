@@ -30,11 +30,11 @@ class Body:
 
 @cache
 def _exporter() -> Any:
-    without_heavy_imports()
-    from jinja2 import pass_context
-    from nbconvert.exporters.html import HTMLExporter
-    from nbconvert.filters.markdown_mistune import MarkdownWithMath
-    from traitlets.config import Config
+    with without_heavy_imports():
+        from jinja2 import pass_context
+        from nbconvert.exporters.html import HTMLExporter
+        from nbconvert.filters.markdown_mistune import MarkdownWithMath
+        from traitlets.config import Config
 
     @pass_context
     def markdown(context, source):

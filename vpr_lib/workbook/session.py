@@ -47,7 +47,7 @@ class ClaimFailed(AssertionError):
 
 
 def open_notebook(name: str, profile: str | Path = "toy", run_id: str | None = None) -> "Book":
-    """Start the book-keeping of one notebook.
+    """Start the book-keeping of one notebook and give its figures the house style.
 
     Args:
         name: of the notebook, without .ipynb.
@@ -60,6 +60,9 @@ def open_notebook(name: str, profile: str | Path = "toy", run_id: str | None = N
     if name not in settings.notebooks:
         known = ", ".join(settings.notebooks) or "none"
         raise ValueError(f"Profile '{settings.name}' says nothing about notebook '{name}'. It has: {known}.")
+    from vpr_lib.plotting.style import use_style
+
+    use_style()
     return Book(name, settings, run_id or f"interactive-{datetime.now():%Y%m%d-%H%M%S}")
 
 

@@ -1,0 +1,154 @@
+"""Exports: the same descriptors, refused when they changed, messages for what a format cannot do."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from vpr_lib.data.images import InputSpec
+from vpr_lib.models import export as module
+from vpr_lib.models.cost import cost_of_parts, count_parameters, gflops, latency, peak_memory_mb
+from vpr_lib.models.export import (
+    PRECISIONS,
+    ShippedModel,
+    check_precision,
+    default_precision,
+    export,
+    export_folder,
+    find_export,
+)
+from vpr_lib.models.zoo import ZOO, build_model
+from vpr_lib.retrieval.describe import cache_key, describe_batch
+
+NAME = "mixvpr_toy_student"
+CASES = [(f, p) for f, precisions in PRECISIONS.items() for p in precisions]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build_model(NAME, seed=4, image_size=(48, 64)).eval()
+
+
+@pytest.fixture(scope="module")
+def images():
+    blocks = torch.randint(0, 256, (6, 3, 6, 8), generator=torch.Generator().manual_seed(0)).float()
+    return torch.nn.functional.interpolate(blocks, (48, 64), mode="bicubic").clamp(0, 255).to(torch.uint8)
+
+
+@pytest.mark.parametrize(("format", "precision"), CASES)
+def test_an_export_gives_the_models_descriptors(model, images, tmp_path, format, precision):
+    pytest.importorskip({"onnx": "onnxruntime", "openvino": "nncf"}[format])
+    pytest.importorskip("onnx")
+    calibration = images.numpy() if precision == "int8" else None
+    info = export(model, NAME, tmp_path, format, precision, calibration)
+    shipped = ShippedModel(tmp_path)
+    expected = describe_batch(model, images, "cpu")
+    found = describe_batch(shipped, images, "cpu")
+    cosine = (expected * found).sum(1)
+    assert found.shape == (6, 256) and found.dtype == torch.float32
+    assert cosine.min() > (0.98 if precision == "int8" else 0.9999)
+    assert (precision == "int8") == bool((expected - found).abs().max() > 1e-3)  # int8 really is another arithmetic
+    one = describe_batch(shipped, images[2:3], "cpu")  # another batch size, the same descriptor
+    torch.testing.assert_close(one, found[2:3], atol=1e-3, rtol=0)
+    assert info.bytes == sum(p.stat().st_size for p in tmp_path.iterdir() if p.suffix != ".json")
+    assert shipped.input_spec == InputSpec((48, 64), "bilinear", (0.0,) * 3, (1 / 255,) * 3)
+
+
+def test_every_pixel_value_arrives_unchanged(model, tmp_path):
+    pytest.importorskip("onnxruntime")
+    export(model, NAME, tmp_path)
+    shipped, seen = ShippedModel(tmp_path), []
+    shipped._call = lambda pixels: seen.append(pixels) or np.zeros((1, 256), np.float32)
+    ramp = torch.arange(256, dtype=torch.uint8).repeat(3 * 12).view(1, 3, 48, 64)
+    describe_batch(shipped, ramp, "cpu")
+    assert (seen[0] == ramp.numpy()).all() and seen[0].dtype == np.uint8
+
+
+def test_a_file_that_changed_is_refused_and_its_descriptors_are_its_own(model, images, tmp_path):
+    pytest.importorskip("onnxruntime")
+    export(model, NAME, tmp_path / "a")
+    export(build_model(NAME, seed=5, image_size=(48, 64)), NAME, tmp_path / "b")
+
+    class Images:
+        list_hash = "same"
+
+    keys = [cache_key(ShippedModel(tmp_path / x), Images, "fp32") for x in "ab"]
+    assert (
+        keys[0] != keys[1] and keys[0]["weights"] == keys[1]["weights"]
+    )  # no torch weights: the config tells them apart
+    with (tmp_path / "a/model.onnx").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(ValueError, match=r"is not the file that .*describes: export it again"):
+        ShippedModel(tmp_path / "a" / "model.onnx")
+    with pytest.raises(FileNotFoundError, match=r"No export.json in"):
+        ShippedModel(tmp_path)
+
+
+def test_what_a_format_cannot_do(model, images, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"Unknown format 'tflite'. Known: onnx, openvino"):
+        check_precision("tflite", "fp32")
+    with pytest.raises(ValueError, match="not in 'bf16'; ONNX Runtime has no bf16"):
+        export(model, NAME, tmp_path, "onnx", "bf16")
+    with pytest.raises(ValueError, match=r"calibrated on images, uint8 \(N, 3, 48, 64\); got none"):
+        export(model, NAME, tmp_path, "onnx", "int8")
+    with pytest.raises(ValueError, match=r"got an array of shape \(6, 3, 24, 64\)"):
+        export(model, NAME, tmp_path, "openvino", "int8", images[:, :, ::2].numpy())
+    monkeypatch.setattr(module, "import_module", lambda name: __import__("absent_package"))
+    with pytest.raises(ValueError, match=r"needs 'onnx': pip install 'vpr-workbook\[ship\]'"):
+        export(model, NAME, tmp_path)
+
+
+def test_finding_an_export_by_what_the_user_says(tmp_path):
+    for precision in ("fp32", "int8"):
+        folder = export_folder(NAME, "onnx", precision)
+        if precision == "int8":
+            assert find_export("onnx", NAME) == export_folder(NAME, "onnx", "fp32")
+        folder.mkdir(parents=True)
+        (folder / "export.json").write_text(json.dumps({}))
+    assert find_export("onnx-int8", NAME).name == "onnx-int8"
+    assert find_export(str(tmp_path), NAME) == tmp_path
+    with pytest.raises(ValueError, match="say which, onnx-fp32 or onnx-int8"):
+        find_export("onnx", NAME)
+    with pytest.raises(FileNotFoundError, match=f"vpr export {NAME} --format openvino --precision int8 --images DIR"):
+        find_export("openvino-int8", NAME)
+    with pytest.raises(ValueError, match="Unknown runtime 'tensorrt'"):
+        find_export("tensorrt", NAME)
+
+
+def test_default_precision_by_backbone():
+    assert default_precision(ZOO["mixvpr_resnet50_4096"], "openvino") == "int8"
+    depthwise = ZOO["mixvpr_resnet50_4096"].model_copy(update={"backbone": "mobilenet_v2"})
+    assert (default_precision(depthwise, "openvino"), default_precision(depthwise, "onnx")) == ("bf16", "fp32")
+
+
+def test_cost_by_hand():
+    layer = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU())
+    images = torch.zeros(2, 3, 10, 12)
+    assert count_parameters(layer) == 8 * 27 + 8
+    assert gflops(layer, images) == pytest.approx(2 * 2 * 10 * 12 * 8 * 27 / 1e9)
+    inside = 2 * 2 * 8 * 120 * 4  # the convolution's result and the rectifier's, alive together
+    assert peak_memory_mb(layer, images) == pytest.approx((inside + 2 * 3 * 120 * 4 + 224 * 4) / 1e6)
+    layer[1].inplace = True
+    assert peak_memory_mb(layer, images) == pytest.approx((inside / 2 + 2 * 3 * 120 * 4 + 224 * 4) / 1e6)
+    layer[0].requires_grad_(False)
+    assert count_parameters(layer, trainable=True) == 0
+
+
+def test_latency_counts_calls():
+    calls = []
+    timed = latency(lambda: calls.append(1), 4, seconds=0.0)
+    assert timed.repeats == 5 == len(calls) - 2 and 0 < timed.median_ms <= timed.p90_ms
+    assert timed.images_per_s == pytest.approx(4000 / timed.median_ms)
+
+
+def test_cost_of_parts_sums_to_the_model(model):
+    rows = cost_of_parts(model, seconds=0.0)
+    assert [row["part"] for row in rows] == ["backbone", "aggregator"]
+    assert sum(row["parameters"] for row in rows) == count_parameters(model)
+    assert sum(row["GFLOP"] for row in rows) == pytest.approx(gflops(model, torch.zeros(1, 3, 48, 64)))
+
+
+def test_flops_and_sizes_of_the_published_student():
+    model = build_model("mixvpr_resnet18_512")
+    assert gflops(model, torch.zeros(1, 3, 320, 320)) == pytest.approx(6.407, abs=0.001)  # spec lightweight §1.3

@@ -1,0 +1,188 @@
+"""Training under a teacher: the control is the same run without one, targets come from the right rows, runs resume."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from pictures import write_picture
+
+from vpr_lib.data.manifest import build_manifest
+from vpr_lib.data.places import Places
+from vpr_lib.models.checkpoints import load_weights, save_weights, weights_hash
+from vpr_lib.models.zoo import ZOO, build_model
+from vpr_lib.retrieval.describe import describe
+from vpr_lib.training.distillation import (
+    Distillation,
+    LiveTeacher,
+    Pupil,
+    load_teacher,
+    read_teacher_file,
+    train_distilled,
+)
+from vpr_lib.training.fit import FitSettings, make_fabric
+from vpr_lib.training.metric_learning import PlaceRecipe, place_batches, train_places
+
+SIZE = (48, 48)
+RECIPE = PlaceRecipe(places_per_batch=3, images_per_place=2, augmentation="light")
+SETTINGS = FitSettings(epochs=2, optimizer="adamw", learning_rate=2e-3, seed=5)
+
+
+def student(**changes):
+    return build_model("mixvpr_toy_student", seed=3, image_size=SIZE, **changes)
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("places")
+    for row in range(12):
+        write_picture(folder / f"{row:02d}.png", row // 2)
+    columns = {
+        "image_path": [f"{r:02d}.png" for r in range(12)],
+        "place_id": [f"p{r // 2}" for r in range(12)],
+        "city": "A",
+    }
+    return Places.from_manifest(build_manifest(folder, "s", "train", "train", columns), min_images=2)
+
+
+@pytest.fixture
+def teacher(tmp_path, monkeypatch):
+    """Weights of a teacher on disk; it looks at larger images than the student."""
+    monkeypatch.setitem(ZOO, "teacher", ZOO["mixvpr_toy_256"].model_copy(update={"image_size": (64, 64)}))
+    path = tmp_path / "teacher.safetensors"
+    save_weights(build_model("teacher", seed=8), path, {})
+    return {"teacher": "teacher", "teacher_weights": str(path)}
+
+
+def distil(places, folder, distillation, model=None, settings=SETTINGS):
+    model = model or student()
+    result = train_distilled(model, places, RECIPE, distillation, settings, folder, device="cpu", quiet=True)
+    return model, result
+
+
+def test_repo_mode_is_plain_training_to_the_last_bit(places, teacher, tmp_path):
+    control = student()
+    train_places(control, places, RECIPE, SETTINGS, tmp_path / "control", device="cpu", quiet=True)
+    model, result = distil(places, tmp_path / "repo", Distillation(mode="repo", **teacher))
+    assert weights_hash(model) == weights_hash(control) != weights_hash(student())
+    assert result.history[-1]["loss"] > result.history[-1]["student"] > 0  # it looks as if something were distilled
+
+
+@pytest.mark.parametrize("mode", ["direct", "proj", "relational", "feature"])
+def test_the_other_modes_learn_from_the_teacher(places, teacher, tmp_path, mode):
+    settings = SETTINGS.model_copy(update={"epochs": 6})
+    _, result = distil(places, tmp_path / mode, Distillation(mode=mode, weight=3.0, **teacher), settings=settings)
+    assert result.history[-1]["distillation"] < 0.9 * result.history[0]["distillation"]
+    load_weights(student(), result.best)  # strictly: no adapter in the file
+    assert json.loads(result.best.with_suffix(".json").read_text())["distillation"]["mode"] == mode
+
+
+def test_clean_views_are_the_described_images_and_a_file_of_them_does_the_same(places, teacher, tmp_path):
+    fabric = make_fabric(SETTINGS, "cpu")
+    clean = load_teacher(Distillation(views="clean", **teacher), places.manifest, fabric)
+    model = build_model("teacher")
+    load_weights(model, teacher["teacher_weights"])
+    expected = describe(model, places.manifest, tmp_path / "own").array
+    rows = np.array([7, 0, 3])
+    torch.testing.assert_close(clean(None, rows), torch.from_numpy(expected[rows]))
+    names = places.manifest.table["image_path"].to_numpy(str)
+    np.savez(tmp_path / "foreign.npz", image_path=np.append(names[::-1], "more.png"),
+             descriptors=np.append(expected[::-1], expected[:1], 0))  # fmt: skip
+    foreign = load_teacher(Distillation(teacher_file=str(tmp_path / "foreign.npz")), places.manifest, fabric)
+    torch.testing.assert_close(foreign(None, rows), clean(None, rows))
+    ours = next((tmp_path / "own").glob("*.npy"))
+    np.testing.assert_array_equal(read_teacher_file(ours, places.manifest)[0], expected)
+    one, two = (distil(places, tmp_path / name, d)[0] for name, d in
+                (("a", Distillation(views="clean", **teacher)),
+                 ("b", Distillation(teacher_file=str(tmp_path / "foreign.npz"), views="clean"))))  # fmt: skip
+    assert weights_hash(one) == weights_hash(two)
+
+
+def test_augmented_views_are_the_students_own_images(places, teacher):
+    fabric = make_fabric(SETTINGS, "cpu")
+    live = load_teacher(Distillation(**teacher), places.manifest, fabric)
+    spec = ZOO["teacher"].model_copy(update={"image_size": SIZE})
+    same_size = LiveTeacher(build_model(spec, seed=8), False, fabric)
+    images, labels = next(place_batches(places, RECIPE, SETTINGS, same_size.model.input_spec, fabric).epoch(0))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            same_size(images, None), same_size.model(same_size.model.input_spec.normalise(images))
+        )
+    assert live(images, None).shape == (len(labels), 256)  # resized to its 64 pixels
+    assert not live.model.training and not any(p.requires_grad for p in live.model.parameters())
+
+
+def test_a_resumed_run_ends_with_the_same_weights(places, teacher, tmp_path):
+    lesson = Distillation(mode="proj", weight=3.0, **teacher)
+    whole, _ = distil(places, tmp_path / "whole", lesson)
+    distil(places, tmp_path / "parts", lesson, settings=SETTINGS.model_copy(update={"epochs": 1}))
+    parts, _ = distil(places, tmp_path / "parts", lesson)
+    assert weights_hash(parts) == weights_hash(whole)  # the projection and its momentum came back too
+
+
+def test_another_lesson_in_the_same_folder_is_refused(places, teacher, tmp_path):
+    distil(places, tmp_path / "run", Distillation(mode="relational", **teacher))
+    with pytest.raises(ValueError, match="another distance"):
+        distil(places, tmp_path / "run", Distillation(mode="relational", distance="mse", **teacher))
+    save_weights(build_model("teacher", seed=9), teacher["teacher_weights"].replace("teacher.", "other."), {})
+    other = teacher | {"teacher_weights": teacher["teacher_weights"].replace("teacher.", "other.")}
+    with pytest.raises(ValueError, match="another teacher"):
+        distil(places, tmp_path / "run", Distillation(mode="relational", **other))
+
+
+def test_a_fixed_order_repeats_places_but_not_images(places):
+    fabric = make_fabric(SETTINGS, "cpu")
+    recipe = RECIPE.model_copy(update={"images_per_place": 1, "fixed_order": True})
+    sampler = place_batches(places, recipe, SETTINGS, student().input_spec, fabric).sampler
+    epochs = [np.concatenate(list(sampler.epoch(e)))[:, 0] for e in range(5)]
+    assert all((places.labels[e] == places.labels[epochs[0]]).all() for e in epochs)
+    assert len({e.tobytes() for e in epochs}) > 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"teacher": None}, "needs one teacher"),
+        ({"teacher_file": "x.npz"}, "needs one teacher"),
+        ({"teacher": None, "teacher_file": "absent.npz"}, "No teacher descriptors absent.npz"),
+        ({"teacher": None, "teacher_file": "x.npz", "mode": "feature"}, "holds no maps"),
+        ({"mode": "feature", "views": "clean"}, "use views: augmented"),
+        ({"teacher_weights": None}, "No weights of the teacher 'teacher'"),
+        ({"mode": "direct", "teacher": "gem_toy_160"}, "does not fit this model"),
+    ],
+)
+def test_mistakes_are_named(places, teacher, tmp_path, change, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        distil(places, tmp_path / "run", Distillation(**({"mode": "relational"} | teacher | change)))
+
+
+def test_direct_needs_equal_lengths(places, tmp_path, teacher):
+    small = student(aggregator_args=dict(out_channels=16, out_rows=2))
+    with pytest.raises(ValueError, match="the student has 32, the teacher 256"):
+        distil(places, tmp_path / "run", Distillation(mode="direct", **teacher), small)
+
+
+def test_a_student_without_maps(places):
+    with pytest.raises(ValueError, match="needs a student with a feature map"):
+        Pupil(torch.nn.Linear(3, 2), None, on_maps=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (dict(a=np.zeros(3)), r"holds \['a'\], expected the arrays image_path and descriptors"),
+        (dict(image_path=np.array(["00.png"]), descriptors=np.ones((2, 4))), "do not fit together"),
+        (dict(image_path=np.array(["00.png"]), descriptors=np.ones((1, 4))), r"no descriptor of 11 of 12.*'01.png'"),
+        (
+            dict(image_path=np.array([f"{r:02d}.png" for r in range(12)]), descriptors=np.zeros((12, 4))),
+            "rows that are zero",
+        ),
+    ],
+)
+def test_teacher_files_that_do_not_fit(places, tmp_path, content, message):
+    np.savez(tmp_path / "t.npz", **content)
+    with pytest.raises(ValueError, match=message):
+        read_teacher_file(tmp_path / "t.npz", places.manifest)
+    np.save(tmp_path / "t.npy", np.ones((12, 4), np.float32))
+    with pytest.raises(ValueError, match="made from another list of images"):
+        read_teacher_file(tmp_path / "t.npy", places.manifest)

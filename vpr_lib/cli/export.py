@@ -1,0 +1,78 @@
+"""`vpr export`: a model as an ONNX or OpenVINO file, with how close and how fast it is written beside it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vpr_lib.cli.common import JsonFile, Untrained, Weights, load_model, show, write_json
+
+
+def register(app: typer.Typer) -> None:
+    app.command("export")(export_model)
+
+
+def export_model(
+    model: Annotated[str, typer.Argument(help="A name of the zoo; `vpr models` lists them.")],
+    format_: Annotated[str, typer.Option("--format", help="onnx or openvino.")] = "openvino",
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, bf16 (openvino) or int8; default: what suits the backbone.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of images to calibrate on and to compare descriptors on.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Benchmark to measure the change of recall on; calibrates on its database.")
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Where the data set is.")] = None,
+    calibration: Annotated[int, typer.Option(help="Images to calibrate int8 on, evenly spread.")] = 64,
+    weights: Weights = None,
+    untrained: Untrained = False,
+    out: Annotated[Path | None, typer.Option(help="Folder; default data/cache/exports/MODEL/FORMAT-PRECISION.")] = None,
+    seconds: Annotated[float, typer.Option(help="Time spent per speed measurement.")] = 2.0,
+    json: JsonFile = None,
+) -> None:
+    """Export a model; calibrate on images; measure cosine, recall change, size and speed against torch fp32."""
+    from vpr_lib.data.catalogue import open_benchmark
+    from vpr_lib.data.readers.folders import folder_manifest
+    from vpr_lib.models.export import check_precision, default_precision, export, export_folder
+    from vpr_lib.results.parity import calibration_images, write_parity
+
+    network, source = load_model(model, weights, untrained)
+    precision = precision or default_precision(network.config, format_)
+    check_precision(format_, precision)
+    if images is None and dataset is None:
+        raise ValueError("Say on which images to calibrate and compare: --images DIR, --dataset NAME, or both.")
+    benchmark = open_benchmark(dataset, root) if dataset is not None else None
+    seen = (
+        folder_manifest(images, "db", images.resolve().name, "calibration")
+        if images is not None
+        else benchmark.database
+    )
+    folder = out or export_folder(model, format_, precision)
+    pictures = calibration_images(network, seen, calibration) if precision == "int8" else None
+    export(network, model, folder, format_, precision, pictures)
+    content = write_parity(network, folder, seen, benchmark, seconds)
+    _print(content, source, folder)
+    write_json(json, content | {"folder": str(folder), "source": source})
+
+
+def _print(content: dict, source: str, folder: Path) -> None:
+    parity = content["parity"]
+    show(
+        f"[bold]{content['model']}[/bold] ({source}) as {content['format']} {content['precision']}, "
+        f"{content['bytes'] / 1e6:.2f} MB: {folder}"
+    )
+    if parity["runs_in"] != content["precision"]:
+        show(f"  [yellow]this processor has no {content['precision']}: it ran in {parity['runs_in']} here[/yellow]")
+    show(f"  cosine to torch fp32: mean {parity['cosine_mean']:.5f}, least {parity['cosine_min']:.5f}")
+    for k, change in parity.get("recall_change", {}).items():
+        show(
+            f"  R@{k:<3s} {100 * parity['recall'][k]:5.1f} -> {100 * parity['recall_exported'][k]:5.1f} %  ({100 * change:+.1f})"
+        )
+    if "p_value" in parity:
+        show(
+            f"  R@1 lost {parity['only_before']}, gained {parity['only_after']} queries, McNemar p = {parity['p_value']:.2g}"
+        )
+    for row in parity["speed"]:
+        show(f"  {row['runner']:<15s} batch {row['batch']:<3d} {row['images_per_s']:8.1f} img/s  x{row['ratio']:.2f}")

@@ -1,0 +1,399 @@
+"""ClusVPR: CWTNets that weigh tokens by how isolated they are, and the OptLAD head. Spec: clusvpr §2-§4.
+
+Paper: Xu et al., ClusVPR: Efficient Visual Place Recognition with Clustering-based Weighted Transformer, arXiv 2310.04099.
+Parameter names are those of the published code behind `net_vlad.`; the published code itself cannot run (spec §9), so this
+is the network that its text defines.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NEUTRAL = 0.5  # the token weight that leaves a value vector as it is
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """Regions of a feature map as unions of cells; `regions[0]` is the whole map. Cells are numbered row by row."""
+
+    rows: int
+    columns: int
+    regions: tuple[tuple[int, ...], ...]
+
+    def membership(self) -> Tensor:
+        """float32 (regions, cells), 1 where the cell belongs to the region."""
+        table = torch.zeros(len(self.regions), self.rows * self.columns)
+        for region, cells in enumerate(self.regions):
+            table[region, list(cells)] = 1
+        return table
+
+
+def _block(columns: int, rows: range, cols: range) -> tuple[int, ...]:
+    return tuple(columns * row + column for row in rows for column in cols)
+
+
+PYRAMIDS: dict[str, Pyramid] = {
+    # whole, left and right half, six 2x2 blocks, twelve cells: the paper's own (spec §8.2)
+    "21": Pyramid(3, 4, (
+        _block(4, range(3), range(4)), _block(4, range(3), range(2)), _block(4, range(3), range(2, 4)),
+        *(_block(4, range(r, r + 2), range(c, c + 2)) for r in range(2) for c in range(3)), *((cell,) for cell in range(12)),
+    )),
+    # whole, halves (left, right, top, bottom), quarters: as SFRS, the ablation arm
+    "9": Pyramid(2, 2, ((0, 1, 2, 3), (0, 2), (1, 3), (0, 1), (2, 3), (0,), (1,), (2,), (3,))),
+    "1": Pyramid(1, 1, ((0,),)),
+}  # fmt: skip
+
+
+@torch.no_grad()
+def neighbour_sums(tokens: Tensor, neighbours: int = 10) -> Tensor:
+    """Summed squared distance of every token to its nearest ones, itself included: (B, T, C) -> float32 (B, T).
+
+    With fewer than `neighbours` + 1 tokens, all of them count. Spec: clusvpr §3.3, §3.4.
+    """
+    tokens = tokens.float()
+    distances = torch.cdist(tokens, tokens, compute_mode="donot_use_mm_for_euclid_dist")
+    return distances.topk(min(neighbours + 1, tokens.shape[1]), largest=False).values.square().sum(-1)
+
+
+@torch.no_grad()
+def token_weights(tokens: Tensor, neighbours: int = 10) -> Tensor:
+    """How isolated every token of an image is: (B, T, C) -> (B, T) in [0, 1]; 0 for all when all are equally dense.
+
+    No gradient flows through it. The closed form of the paper's five steps: the density exp(-n/10) and both normalisations
+    leave w = (1 - exp(-n/10)) / (1 - exp(-1/10)) of the min-max scaled sums n. Spec: clusvpr §3.3.
+    """
+    sums = neighbour_sums(tokens, neighbours)
+    low, high = sums.aminmax(dim=1, keepdim=True)
+    scaled = (sums - low) / (high - low).clamp(min=1e-12)
+    return torch.expm1(-scaled / 10) / math.expm1(-1 / 10)
+
+
+class WeightedAttention(nn.Module):
+    """Multi-head self-attention whose value vectors are scaled by 0.5 + w, (B, T, C) -> (B, T, C). Spec: clusvpr §3.2.
+
+    Args:
+        weigh: False leaves the values alone (an ablation).
+        weigh_class_token: False keeps the class token out of the neighbour search and at the neutral weight.
+    """
+
+    def __init__(self, dim: int, heads: int, neighbours: int, weigh: bool, weigh_class_token: bool):
+        super().__init__()
+        self.heads, self.neighbours, self.weigh, self.weigh_class_token = heads, neighbours, weigh, weigh_class_token
+        for name in ("query", "key", "value", "out"):
+            self.add_module(name, nn.Linear(dim, dim))
+
+    def weights(self, tokens: Tensor) -> Tensor:
+        """w of every token, class token first, (B, T)."""
+        if not self.weigh:
+            return tokens.new_full(tokens.shape[:2], NEUTRAL, dtype=torch.float32)
+        if self.weigh_class_token:
+            return token_weights(tokens, self.neighbours)
+        return F.pad(token_weights(tokens[:, 1:], self.neighbours), (1, 0), value=NEUTRAL)
+
+    def probabilities(self, tokens: Tensor) -> Tensor:
+        """Attention of every token (rows) to every token, (B, heads, T, T)."""
+        query, key = self._split(self.query(tokens)), self._split(self.key(tokens))
+        return (query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])).softmax(dim=-1)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        value = self.value(tokens) * (0.5 + self.weights(tokens)).unsqueeze(2).to(tokens.dtype)
+        parts = (self._split(part) for part in (self.query(tokens), self.key(tokens), value))
+        return self.out(F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2))
+
+    def _split(self, tokens: Tensor) -> Tensor:
+        return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B, heads, T, C / heads)
+
+
+class _FeedForward(nn.Module):
+    """dim -> 2 dim -> dim with GELU and dropout after both layers."""
+
+    def __init__(self, dim: int, dropout: float):
+        super().__init__()
+        self.fc1, self.fc2, self.dropout = nn.Linear(dim, 2 * dim), nn.Linear(2 * dim, dim), nn.Dropout(dropout)
+        for layer in (self.fc1, self.fc2):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.normal_(layer.bias, std=1e-6)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(tokens)))))
+
+
+class _Block(nn.Module):
+    """A transformer block without any layer norm."""
+
+    def __init__(self, attention: WeightedAttention, dim: int, dropout: float):
+        super().__init__()
+        self.attn, self.ffn = attention, _FeedForward(dim, dropout)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = tokens + self.attn(tokens)
+        return tokens + self.ffn(tokens)
+
+
+class _Embeddings(nn.Module):
+    """Map (B, C, h, w) -> tokens (B, 1 + hw, C), a learned class token first; no position is told."""
+
+    def __init__(self, dim: int, dropout: float):
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.patch_embeddings, self.dropout = nn.Conv2d(dim, dim, 1), nn.Dropout(dropout)
+
+    def forward(self, features: Tensor) -> Tensor:
+        patches = self.patch_embeddings(features).flatten(2).transpose(1, 2)
+        return self.dropout(torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1))
+
+
+class CWT(nn.Module):
+    """Clustering-based weighted transformer: tokens at half resolution, added back to the map. Spec: clusvpr §3.1."""
+
+    def __init__(self, dim: int, dropout: float, **attention: object):
+        super().__init__()
+        block = _Block(WeightedAttention(dim, **attention), dim, dropout)
+        self.transformer = nn.ModuleDict({
+            "embeddings": _Embeddings(dim, dropout),
+            "encoder": nn.ModuleDict({"layer": nn.ModuleList([block])}),
+        })  # fmt: skip
+        self.transpose = nn.ConvTranspose2d(dim, dim, 2, 2, groups=dim, bias=False)
+        self.point_conv = nn.Conv2d(dim, dim, 1, bias=False)
+
+    @property
+    def block(self) -> _Block:
+        return self.transformer["encoder"]["layer"][0]
+
+    def tokens(self, features: Tensor) -> Tensor:
+        """(B, C, h, w) -> the block's input (B, 1 + hw/4, C)."""
+        return self.transformer["embeddings"](F.avg_pool2d(features, 2))
+
+    def forward(self, features: Tensor) -> Tensor:
+        height, width = features.shape[2:]
+        tokens = self.block(self.tokens(features))[:, 1:]
+        half = tokens.transpose(1, 2).unflatten(2, (height // 2, width // 2))
+        return features + self.point_conv(self.transpose(half))
+
+
+class CWTNet(nn.Module):
+    """Local and global half of the channels, exchanged by depthwise convolutions: (B, C, h, w) -> (B, C, h, w).
+
+    Both branches share `local_bn` unless `separate_bn`; then its running statistics move twice per training step, and
+    `global_bn` is carried along without use or gradient, as in the published code. Spec: clusvpr §3.
+    """
+
+    def __init__(self, channels: int, separate_bn: bool, **cwt: object):
+        super().__init__()
+        half = channels // 2
+        for name in ("local_dwconvl", "local_dwconvg", "global_dwconv"):
+            self.add_module(name, nn.Conv2d(half, half, 3, padding=1, groups=half, bias=False))
+        self.global_cwt = CWT(half, **cwt)
+        self.local_bn, self.global_bn = nn.BatchNorm2d(half), nn.BatchNorm2d(half)
+        self.separate_bn = separate_bn
+        if not separate_bn:
+            self.global_bn.requires_grad_(False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        local, wide = features.chunk(2, dim=1)
+        local_out = self.local_dwconvl(local) + self.global_dwconv(wide)
+        wide_out = self.local_dwconvg(local) + self.global_cwt(wide)
+        wide_bn = self.global_bn if self.separate_bn else self.local_bn
+        return torch.cat([F.relu(self.local_bn(local_out)), F.relu(wide_bn(wide_out))], dim=1)
+
+
+class _Exponent(nn.Module):
+    """Holds the exponent of the group attention, `p` of shape (1,) or (h w,)."""
+
+    def __init__(self, count: int):
+        super().__init__()
+        self.p = nn.Parameter(torch.full((count,), 3.0))
+
+
+class ClusVPR(nn.Module):
+    """CWTNets and OptLAD: feature map (B, C, h, w) -> unit-norm (B, K * d) with d = expansion * C / groups.
+
+    In evaluation any map size goes: it is resized to the grid for the CWTNets and back before OptLAD (spec §3.5); in
+    training the map must have the grid's size. A batch of one gives what the same image gives inside a batch.
+
+    Args:
+        in_channels, in_h, in_w: the map it is built for; both sides even.
+        cwtnets: 0 to 4 in the paper's ablations.
+        head: "optlad", or "netvlad" for plain NetVLAD on the normalised map (no expansion, no groups).
+        group_attention: "gem" (generalised mean over a group's channels, then sigmoid), "linear" (the predecessor's
+            sigmoid of a linear layer) or "none".
+        exponent: one GeM exponent per location of the grid, as published, or one for all ("scalar"). At their initial
+            value 3 both give the same numbers. Per location it is resized to other map sizes.
+        weigh_tokens, weigh_class_token, separate_bn: see WeightedAttention and CWTNet.
+    Raises:
+        ValueError: for sizes that cannot be split, an unknown option, or in training a map of another size.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 512,
+        in_h: int = 30,
+        in_w: int = 40,
+        clusters: int = 64,
+        groups: int = 8,
+        expansion: int = 2,
+        cwtnets: int = 4,
+        heads: int = 2,
+        neighbours: int = 10,
+        dropout: float = 0.1,
+        head: Literal["optlad", "netvlad"] = "optlad",
+        group_attention: Literal["gem", "linear", "none"] = "gem",
+        exponent: Literal["per_location", "scalar"] = "per_location",
+        weigh_tokens: bool = True,
+        weigh_class_token: bool = True,
+        separate_bn: bool = False,
+    ):
+        super().__init__()
+        if head == "netvlad":
+            groups, expansion, group_attention = 1, 1, "none"
+        self.in_channels, self.grid, self.groups, self.clusters = in_channels, (in_h, in_w), groups, clusters
+        self.group_attention = group_attention
+        self._check(head, group_attention, exponent, cwtnets, heads, expansion)
+        width = expansion * in_channels
+        self.group_dim = width // groups
+        self.dim = clusters * self.group_dim
+        self.centroids = nn.Parameter(torch.rand(clusters, self.group_dim))
+        self.linear1 = nn.Linear(in_channels, width, bias=False) if head == "optlad" else None
+        self.GeM_pool = (
+            _Exponent(in_h * in_w if exponent == "per_location" else 1) if group_attention == "gem" else None
+        )
+        self.linear2 = nn.Linear(width, groups, bias=False) if group_attention == "linear" else None
+        self.conv = nn.Conv2d(self.group_dim, clusters, 1, bias=False)
+        attention = dict(heads=heads, neighbours=neighbours, weigh=weigh_tokens, weigh_class_token=weigh_class_token)
+        self.vit_layer = nn.ModuleList(
+            CWTNet(in_channels, separate_bn, dropout=dropout, **attention) for _ in range(cwtnets)
+        )
+
+    def _check(self, head: str, group_attention: str, exponent: str, cwtnets: int, heads: int, expansion: int) -> None:
+        options = {"head": (head, ("optlad", "netvlad")), "group_attention": (group_attention, ("gem", "linear", "none")),
+                   "exponent": (exponent, ("per_location", "scalar"))}  # fmt: skip
+        for name, (value, known) in options.items():
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got '{value}'.")
+        if cwtnets and (self.grid[0] % 2 or self.grid[1] % 2):
+            raise ValueError(
+                f"CWTNets halve the map, so its sides must be even, got {self.grid[0]}x{self.grid[1]}. Choose an image "
+                "size that twice the backbone's stride divides."
+            )
+        if cwtnets and self.in_channels % (2 * heads):
+            raise ValueError(f"{self.in_channels} channels do not split into two halves of {heads} heads.")
+        if expansion * self.in_channels % self.groups:
+            raise ValueError(f"{expansion * self.in_channels} channels do not split into {self.groups} groups.")
+
+    # ---- the CWTNets
+
+    def stages(self, features: Tensor) -> list[Tensor]:
+        """The map on the grid before the first CWTNet and after each, (B, C, *grid); just the map without CWTNets."""
+        if features.shape[1] != self.in_channels or (self.training and tuple(features.shape[2:]) != self.grid):
+            raise ValueError(
+                f"This ClusVPR head was built for maps of {self.in_channels}x{self.grid[0]}x{self.grid[1]} (channels, "
+                f"height, width), got {'x'.join(map(str, features.shape[1:]))}. The channels must agree, and in training "
+                "the images must have the model's input_spec.size."
+            )
+        maps = [_resize(features, self.grid) if len(self.vit_layer) else features]
+        for layer in self.vit_layer:
+            maps.append(layer(maps[-1]))
+        return maps
+
+    def transform(self, features: Tensor) -> Tensor:
+        """The map after all CWTNets, (B, C, h, w) -> (B, C, h, w)."""
+        return _resize(self.stages(features)[-1], tuple(features.shape[2:]))
+
+    # ---- OptLAD
+
+    def expand(self, features: Tensor) -> Tensor:
+        """Normalised map through the linear layer, (B, C, h, w) -> group vectors y (B, G, d, h w)."""
+        normalised = F.normalize(features, dim=1).flatten(2)  # (B, C, L)
+        wide = normalised if self.linear1 is None else self.linear1.weight @ normalised
+        return wide.unflatten(1, (self.groups, self.group_dim))
+
+    def attend(self, y: Tensor, size: tuple[int, int]) -> Tensor:
+        """Group attention, y (B, G, d, L) of a map of `size` -> a (B, G, L) between 0 and 1."""
+        if self.group_attention == "gem":
+            return self.pool(y, size).sigmoid()
+        if self.group_attention == "linear":
+            return (self.linear2.weight @ y.flatten(1, 2)).sigmoid()
+        return y.new_ones(y.shape[0], y.shape[1], y.shape[3])
+
+    def pool(self, y: Tensor, size: tuple[int, int]) -> Tensor:
+        """Generalised mean over the channels of a group, (B, G, L); float32, where 1e-6 cubed still exists."""
+        p = self.GeM_pool.p.float()
+        if len(p) > 1:
+            p = _resize(p.view(1, 1, *self.grid), size).flatten()
+        with torch.autocast(y.device.type, enabled=False):
+            return y.float().clamp(min=1e-6).pow(p).mean(dim=2).pow(1 / p)
+
+    def assign(self, y: Tensor) -> Tensor:
+        """Soft assignment to the clusters, (B, G, d, L) -> (B, G, K, L), summing to one over K."""
+        return (self.conv.weight[:, :, 0, 0] @ y).softmax(dim=2)
+
+    def cells(self, features: Tensor, rows: int = 1, columns: int = 1) -> Tensor:
+        """Unnormalised VLADs of a grid of cells, row by row: (B, C, h, w) -> (B, rows * columns, K, d).
+
+        They add up to the VLAD of the whole map. Where a side does not divide, the first cells are one larger.
+        """
+        size = tuple(features.shape[2:])
+        y = self.expand(features)
+        mass = self.attend(y, size).unsqueeze(2) * self.assign(y)  # (B, G, K, L)
+        parts = []
+        for piece in _grid_index(size, rows, columns, y.device):
+            m, v = (mass, y) if rows * columns == 1 else (mass[..., piece], y[..., piece])
+            # sum over groups and locations of m (y - c), without the (B, G, K, d, L) tensor
+            parts.append(torch.einsum("bgkl,bgdl->bkd", m, v) - m.sum(dim=(1, 3)).unsqueeze(2) * self.centroids)
+        return torch.stack(parts, dim=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return normalise_vlad(self.cells(self.transform(features)))[:, 0]
+
+    def pyramid(self, features: Tensor, pyramid: Pyramid) -> Tensor:
+        """Descriptors of the regions of a pyramid, (B, C, h, w) -> (B, regions, D); region 0 equals `forward`.
+
+        The CWTNets see the whole map; only OptLAD is cut. Spec: clusvpr §8.2.
+        """
+        cells = self.cells(self.transform(features), pyramid.rows, pyramid.columns)
+        return normalise_vlad(torch.einsum("rc,bckd->brkd", pyramid.membership().to(cells), cells))
+
+    def set_centres(self, centres: Tensor, samples: Tensor) -> float:
+        """Initialise centroids and assignment from k-means centres (K, d) and sample descriptors (n, d); returns alpha."""
+        if tuple(centres.shape) != tuple(self.centroids.shape):
+            raise ValueError(
+                f"These centres are {tuple(centres.shape)}, the head needs {tuple(self.centroids.shape)} (clusters, group "
+                "width): NetVLAD's published centres of 64x512 do not fit. Compute some with `vpr centres`."
+            )
+        alpha, weight = assignment_from_centres(centres, samples)
+        with torch.no_grad():
+            self.centroids.copy_(centres)
+            self.conv.weight.copy_(weight)
+        return alpha
+
+
+def assignment_from_centres(centres: Tensor, samples: Tensor) -> tuple[float, Tensor]:
+    """NetVLAD's initialisation: (K, d) and (n, d) -> alpha and the assignment weight (K, d, 1, 1).
+
+    alpha makes the second-best cluster a hundred times less likely than the best, on average. Spec: clusvpr §4.1.
+    """
+    unit = F.normalize(centres, dim=1)
+    best = (unit @ samples.T).topk(2, dim=0).values  # (2, n)
+    alpha = (-math.log(0.01) / (best[0] - best[1]).mean()).item()
+    return alpha, (alpha * unit)[:, :, None, None]
+
+
+def normalise_vlad(vlad: Tensor) -> Tensor:
+    """Intra-normalised per cluster, flattened cluster by cluster, unit norm: (..., K, d) -> (..., K d)."""
+    return F.normalize(F.normalize(vlad, dim=-1).flatten(-2), dim=-1)
+
+
+def _resize(features: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(features.shape[2:]) == size:
+        return features
+    return F.interpolate(features, size, mode="bilinear", antialias=False)
+
+
+def _grid_index(size: tuple[int, int], rows: int, columns: int, device: torch.device) -> list[Tensor]:
+    """Location numbers of every cell, row by row."""
+    locations = torch.arange(size[0] * size[1], device=device).view(size)
+    return [cell.flatten() for band in locations.tensor_split(rows, 0) for cell in band.tensor_split(columns, 1)]

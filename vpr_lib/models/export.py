@@ -1,0 +1,320 @@
+"""A model as a file that runs without torch: ONNX or OpenVINO, in fp32, bf16 or int8. Needs the extra `ship`.
+
+The graph takes uint8 RGB images (B, 3, height, width) of the model's input size and gives unit-norm descriptors (B, D);
+normalisation is inside. `export.json` beside it says what it was made from and, once measured, how close it is.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vpr_lib.config import Strict
+from vpr_lib.data.images import InputSpec
+from vpr_lib.models.checkpoints import weights_hash
+from vpr_lib.models.zoo import ModelConfig
+from vpr_lib.paths import atomic_path, cache_root, write_text
+
+Format = Literal["onnx", "openvino"]
+ExportPrecision = Literal["fp32", "bf16", "int8"]
+PRECISIONS: dict[str, tuple[str, ...]] = {"onnx": ("fp32", "int8"), "openvino": ("fp32", "bf16", "int8")}
+FILES = {"onnx": "model.onnx", "openvino": "model.xml"}
+OPSET = 17
+INT8_BACKBONES = ("resnet", "resnext", "wide_resnet", "tinyresnet", "vgg", "dinov2", "vit")
+
+
+class ExportInfo(Strict):
+    """What an exported model was made from; together with the file's hash it is the model's identity."""
+
+    model: str
+    system: str
+    format: Format
+    precision: ExportPrecision
+    dim: int
+    image_size: tuple[int, int]  # (height, width)
+    interpolation: Literal["bilinear", "bicubic"]
+    weights: str  # sha256 of the torch model's state
+    sha256: str  # of the exported file (for OpenVINO of the .bin beside the .xml too)
+    bytes: int
+    calibration_images: int = 0
+    made_with: dict[str, str] = {}  # package -> version
+
+
+class _Graph(nn.Module):
+    """The model behind its own normalisation: uint8 (B, 3, H, W) -> descriptors."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model, spec = model, model.input_spec
+        self.register_buffer("mean", 255 * torch.tensor(spec.mean).view(1, 3, 1, 1))
+        self.register_buffer("scale", 1 / (255 * torch.tensor(spec.std).view(1, 3, 1, 1)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model((images.float() - self.mean) * self.scale)
+
+
+def default_precision(config: ModelConfig, format: Format) -> ExportPrecision:
+    """What loses next to nothing and runs fast, by kind of backbone (measured: lab report §A, notebook 03).
+
+    Plain convolutions and transformers keep their descriptors in int8; depthwise networks with squeeze-and-excitation or
+    swish lose too much there and run in bf16, which ONNX Runtime has not on the CPU.
+    """
+    if config.backbone.startswith(INT8_BACKBONES):
+        return "int8"
+    return "bf16" if "bf16" in PRECISIONS[format] else "fp32"
+
+
+def export_folder(model: str, format: str, precision: str) -> Path:
+    """Where `vpr export` puts a model unless it is told otherwise, and where `vpr retrieve --runtime` looks."""
+    return cache_root() / "exports" / model / f"{format}-{precision}"
+
+
+def check_precision(format: str, precision: str) -> None:
+    """Refuse what a format cannot do (ValueError)."""
+    if format not in PRECISIONS:
+        raise ValueError(f"Unknown format '{format}'. Known: {', '.join(PRECISIONS)}.")
+    if precision not in PRECISIONS[format]:
+        why = "; ONNX Runtime has no bf16 convolutions on the CPU, OpenVINO has" if precision == "bf16" else ""
+        raise ValueError(f"{format} exports in {', '.join(PRECISIONS[format])}, not in '{precision}'{why}.")
+
+
+def export(
+    model: nn.Module,
+    name: str,
+    folder: Path,
+    format: Format = "onnx",
+    precision: ExportPrecision = "fp32",
+    calibration: np.ndarray | None = None,
+) -> ExportInfo:
+    """Write a model below `folder` with its `export.json`, replacing what was there.
+
+    Args:
+        name: of the model, for the record.
+        calibration: uint8 images (N, 3, height, width) of the model's input size; int8 needs them.
+    Raises:
+        ValueError: for a precision the format has not, int8 without calibration images, or a missing package.
+    """
+    check_precision(format, precision)
+    spec: InputSpec = model.input_spec
+    if precision == "int8" and (
+        calibration is None or calibration.shape[1:] != (3, *spec.size) or not len(calibration)
+    ):
+        got = "none" if calibration is None else f"an array of shape {calibration.shape}"
+        raise ValueError(f"int8 is calibrated on images, uint8 (N, 3, {spec.size[0]}, {spec.size[1]}); got {got}.")
+    folder = Path(folder)
+    path = folder / FILES[format]
+    with tempfile.TemporaryDirectory() as scratch:
+        graph = Path(scratch) / "float.onnx"
+        _write_onnx(model, graph)
+        packages = _WRITERS[format](graph, path, precision, calibration)
+    info = ExportInfo(
+        model=name, system=model.config.system, format=format, precision=precision, dim=model.dim, image_size=spec.size,
+        interpolation=spec.interpolation, weights=weights_hash(model), sha256=_file_hash(path), bytes=_size(path),
+        calibration_images=len(calibration) if precision == "int8" else 0,
+        made_with={"torch": torch.__version__} | {package.__name__: package.__version__ for package in packages},
+    )  # fmt: skip
+    write_text(folder / "export.json", json.dumps(info.model_dump(), indent=1))
+    return info
+
+
+def _write_onnx(model: nn.Module, path: Path) -> None:
+    _package("onnx")
+    height, width = model.input_spec.size
+    graph = _Graph(model).eval().cpu().to(memory_format=torch.contiguous_format)
+    example = torch.zeros(2, 3, height, width, dtype=torch.uint8)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # tracing warns of every shape check it turns into a constant
+        torch.onnx.export(
+            graph, (example,), str(path), dynamo=False, opset_version=OPSET, input_names=["images"],
+            output_names=["descriptors"], dynamic_axes={"images": {0: "batch"}, "descriptors": {0: "batch"}},
+        )  # fmt: skip
+
+
+def _to_onnx(graph: Path, path: Path, precision: str, calibration: np.ndarray | None) -> list[ModuleType]:
+    packages = [_package("onnx"), _package("onnxruntime")]
+    with atomic_path(path) as temporary:
+        if precision == "fp32":
+            shutil.copyfile(graph, temporary)
+        else:
+            _quantise_onnx(graph, temporary, calibration)
+    return packages
+
+
+def _quantise_onnx(graph: Path, path: Path, calibration: np.ndarray) -> None:
+    """Static quantisation with scales per channel: quantised and restored around every operator (QDQ)."""
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(quantization.CalibrationDataReader):
+        def __init__(self):
+            self.images = iter(calibration)
+
+        def get_next(self):
+            image = next(self.images, None)
+            return None if image is None else {"images": image[None]}
+
+    prepared = graph.with_name("prepared.onnx")
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # the quantiser logs through the root logger
+    try:
+        quant_pre_process(str(graph), str(prepared), skip_symbolic_shape=True)
+        quantization.quantize_static(
+            str(prepared), str(path), Reader(), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
+            activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
+        )  # fmt: skip
+    finally:
+        root.setLevel(level)
+
+
+def _to_openvino(graph: Path, path: Path, precision: str, calibration: np.ndarray | None) -> list[ModuleType]:
+    openvino = _package("openvino")
+    packages, network = [openvino], openvino.Core().read_model(graph)
+    if precision == "int8":
+        os.environ.setdefault("NNCF_CI", "1")  # otherwise nncf reports its use over the network
+        nncf = _package("nncf")
+        nncf.set_log_level(logging.ERROR)
+        packages.append(nncf)
+        images = nncf.Dataset([image[None] for image in calibration])
+        network = nncf.quantize(network, images, subset_size=len(calibration), preset=nncf.QuantizationPreset.MIXED)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    openvino.save_model(network, path, compress_to_fp16=precision != "fp32")
+    return packages
+
+
+_WRITERS: dict[str, Callable[[Path, Path, str, np.ndarray | None], list[ModuleType]]] = {
+    "onnx": _to_onnx, "openvino": _to_openvino,
+}  # fmt: skip
+
+
+def _package(name: str) -> ModuleType:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ValueError(f"Exporting and running exports needs '{name}': pip install 'vpr-workbook[ship]'.") from error
+
+
+def _parts(path: Path) -> list[Path]:
+    return [part for part in (path, path.with_suffix(".bin")) if part.is_file()]
+
+
+def _file_hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    for part in _parts(path):
+        digest.update(part.read_bytes())
+    return digest.hexdigest()
+
+
+def _size(path: Path) -> int:
+    return sum(part.stat().st_size for part in _parts(path))
+
+
+class ShippedModel(nn.Module):
+    """An exported model with the interface of a VPRModel: `describe`, `evaluate` and `vpr retrieve` take it as it is.
+
+    `config` is its ExportInfo with the file's hash: descriptors of another file are never reused for it.
+
+    Args:
+        path: folder that `export` wrote, or the model file in it.
+        device: "cpu", or "cuda" where ONNX Runtime has it.
+    Raises:
+        FileNotFoundError; ValueError for a file that was changed since, a device or a package that is not there.
+    """
+
+    def __init__(self, path: Path, device: str = "cpu"):
+        super().__init__()
+        folder = Path(path) if Path(path).is_dir() else Path(path).parent
+        about = folder / "export.json"
+        if not about.is_file():
+            raise FileNotFoundError(f"No export.json in {folder}: make an export with `vpr export MODEL`.")
+        content = json.loads(about.read_text())
+        self.config = ExportInfo.model_validate({k: v for k, v in content.items() if k in ExportInfo.model_fields})
+        file = folder / FILES[self.config.format]
+        if not file.is_file() or _file_hash(file) != self.config.sha256:
+            raise ValueError(f"{file} is not the file that {about} describes: export it again.")
+        self.dim = self.config.dim
+        self.input_spec = InputSpec(self.config.image_size, self.config.interpolation, (0.0,) * 3, (1 / 255,) * 3)
+        self.runs_in, self._call = _RUNNERS[self.config.format](file, self.config.precision, device)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) as `input_spec` gives them, values 0..255 -> descriptors (B, D)."""
+        pixels = images.round().to(torch.uint8).cpu().contiguous().numpy()
+        return torch.from_numpy(self._call(pixels))
+
+
+Runner = tuple[str, Callable[[np.ndarray], np.ndarray]]  # the precision really computed in, and the call
+
+
+def _run_onnx(file: Path, precision: str, device: str) -> Runner:
+    runtime = _package("onnxruntime")
+    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device.split(":")[0]]
+    if provider not in runtime.get_available_providers():
+        raise ValueError(f"This onnxruntime has no {provider}: install onnxruntime-gpu, or use --device cpu.")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    session = runtime.InferenceSession(str(file), options, providers=[provider])
+    return precision, lambda pixels: session.run(None, {"images": pixels})[0]
+
+
+def _run_openvino(file: Path, precision: str, device: str) -> Runner:
+    openvino = _package("openvino")
+    if not device.startswith("cpu"):
+        raise ValueError(f"OpenVINO runs on the CPU here, not on '{device}': use --device cpu, or --format onnx.")
+    core = openvino.Core()
+    hint = "bf16" if precision == "bf16" and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint,
+               "INFERENCE_NUM_THREADS": torch.get_num_threads()}  # fmt: skip
+    compiled = core.compile_model(core.read_model(file), "CPU", options)
+    ran = precision if precision == "int8" else {"f32": "fp32", "bf16": "bf16"}[hint]
+    return ran, lambda pixels: compiled([pixels])[0].copy()
+
+
+_RUNNERS: dict[str, Callable[[Path, str, str], Runner]] = {"onnx": _run_onnx, "openvino": _run_openvino}
+
+
+def find_export(runtime: str, model: str) -> Path:
+    """The export that `--runtime` means: a path, a format ("openvino"), or a format and precision ("openvino-int8").
+
+    Raises:
+        FileNotFoundError: naming the command that makes it. ValueError: for an unknown runtime, or two that fit.
+    """
+    if os.sep in runtime or Path(runtime).exists():
+        return Path(runtime)
+    format, _, precision = runtime.partition("-")
+    if precision:
+        check_precision(format, precision)
+        found = [export_folder(model, format, precision)]
+    elif format in PRECISIONS:
+        found = [export_folder(model, format, p) for p in PRECISIONS[format]]
+    else:
+        raise ValueError(
+            f"Unknown runtime '{runtime}'. Known: torch, {', '.join(f'{f}-{p}' for f in PRECISIONS for p in PRECISIONS[f])}, "
+            "or the path of an export."
+        )
+    there = [folder for folder in found if (folder / "export.json").is_file()]
+    if not there:
+        wanted = f" --precision {precision}" if precision else ""
+        raise FileNotFoundError(
+            f"No {runtime} export of '{model}'. Make it with `vpr export {model} --format {format}{wanted} --images DIR`."
+        )
+    if len(there) > 1:
+        raise ValueError(f"Several exports fit '{runtime}': say which, {' or '.join(folder.name for folder in there)}.")
+    return there[0]
+
+
+def read_export(folder: Path) -> dict[str, Any]:
+    """Everything `export.json` says, with the parity report once it was measured."""
+    return json.loads((Path(folder) / "export.json").read_text())

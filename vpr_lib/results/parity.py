@@ -1,0 +1,116 @@
+"""How close an exported model is to the one it was made from, and how fast: written beside the file."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from vpr_lib.data.ground_truth import Benchmark
+from vpr_lib.data.images import load_image
+from vpr_lib.data.manifest import Manifest
+from vpr_lib.machine import keep_freed_memory
+from vpr_lib.models.cost import Latency, latency
+from vpr_lib.models.export import ShippedModel, read_export
+from vpr_lib.paths import write_text
+from vpr_lib.results.statistics import mcnemar
+from vpr_lib.retrieval.describe import describe
+from vpr_lib.retrieval.protocol import evaluate
+
+
+def calibration_images(model: nn.Module, manifest: Manifest, count: int = 64) -> np.ndarray:
+    """`count` images evenly spread over a manifest, uint8 (N, 3, height, width) of the model's input size.
+
+    Raises:
+        ImageError: for one that cannot be read.
+    """
+    rows = np.unique(np.linspace(0, len(manifest) - 1, min(count, len(manifest))).round().astype(int))
+    paths = manifest.image_paths()
+    return np.stack([load_image(paths[row], model.input_spec).contiguous().numpy() for row in rows])
+
+
+def measure_speed(
+    model: nn.Module, shipped: ShippedModel, batches: Sequence[int] = (1, 16), seconds: float = 2.0
+) -> list[dict]:
+    """Images per second on the CPU, the model in torch beside its export, in one process with as many threads.
+
+    "torch, plain" is what a peer would write: contiguous fp32 and the allocator as it comes. "torch, ours" keeps freed
+    memory and channels last, as `describe` does; once it was used in this process, "plain" profits from the kept memory.
+
+    Returns:
+        rows with runner, batch, images_per_s, median_ms, p90_ms, and `ratio` to "torch, plain" of the same batch.
+    """
+    plain = {b: torch.randint(0, 256, (b, 3, *model.input_spec.size), dtype=torch.uint8) for b in batches}
+    rows = []
+
+    def measure(runner: str, call) -> None:
+        for b in batches:
+            with torch.inference_mode():
+                timed: Latency = latency(lambda b=b: call(plain[b]), b, seconds)
+            rows.append({"runner": runner, "batch": b, "images_per_s": timed.images_per_s, "median_ms": timed.median_ms,
+                         "p90_ms": timed.p90_ms})  # fmt: skip
+
+    model.eval().cpu().to(memory_format=torch.contiguous_format)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (model.input_spec.mean, model.input_spec.std))
+    measure("torch, plain", lambda images: model((images.float() / 255 - mean) / std))
+    keep_freed_memory()
+    model.to(memory_format=torch.channels_last)
+    measure("torch, ours", lambda images: model(model.input_spec.normalise(images)))
+    measure(f"{shipped.config.format} {shipped.runs_in}", lambda images: shipped(images))
+    base = {row["batch"]: row["images_per_s"] for row in rows[: len(batches)]}
+    return [row | {"ratio": row["images_per_s"] / base[row["batch"]]} for row in rows]
+
+
+def cosines(model: nn.Module, shipped: ShippedModel, manifest: Manifest) -> np.ndarray:
+    """Cosine between a model's descriptor and its export's for every image, (N,)."""
+    ours, theirs = (describe(m, manifest, quiet=True).array for m in (model, shipped))
+    return (ours * theirs).sum(1) / (np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1))
+
+
+def recall_change(
+    model: nn.Module, shipped: ShippedModel, benchmark: Benchmark, ks: Sequence[int] = (1, 5, 10)
+) -> dict[str, Any]:
+    """Recall of both on a benchmark, with the exact McNemar test at k = 1 and the cosines of all its descriptors."""
+    before, after = (evaluate(m, benchmark, None, ks, quiet=True) for m in (model, shipped))
+    first, second = (e.scores[0].first_hits[e.scores[0].counted] == 1 for e in (before, after))
+    test = mcnemar(first, second)
+    pairs = [(before.database, after.database), (before.queries, after.queries)]
+    cosine = np.concatenate([(a.array * b.array).sum(1) for a, b in pairs])
+    return {
+        "dataset": benchmark.name, "protocol": before.scores[0].protocol.card.name, "queries": len(first),
+        "recall": {str(k): v for k, v in before.recall.items()},
+        "recall_exported": {str(k): v for k, v in after.recall.items()},
+        "recall_change": {str(k): after.recall[k] - v for k, v in before.recall.items()},
+        "only_before": test.only_first, "only_after": test.only_second, "p_value": test.p_value,
+        "cosine_mean": float(cosine.mean()), "cosine_min": float(cosine.min()),
+    }  # fmt: skip
+
+
+def write_parity(
+    model: nn.Module,
+    folder: Path,
+    images: Manifest | None = None,
+    benchmark: Benchmark | None = None,
+    seconds: float = 2.0,
+) -> dict[str, Any]:
+    """Measure an export against its model and add the result to its `export.json`; returns the whole content.
+
+    Args:
+        images: compared by cosine when there is no benchmark.
+        benchmark: recall before and after, with the cosines of its images.
+        seconds: of timing per runner and batch size.
+    """
+    shipped = ShippedModel(folder)
+    report: dict[str, Any] = {"runs_in": shipped.runs_in, "threads": torch.get_num_threads()}
+    report["speed"] = measure_speed(model, shipped, seconds=seconds)
+    if benchmark is not None:
+        report |= recall_change(model, shipped, benchmark)
+    elif images is not None:
+        cosine = cosines(model, shipped, images)
+        report |= {"images": len(cosine), "cosine_mean": float(cosine.mean()), "cosine_min": float(cosine.min())}
+    content = read_export(folder) | {"parity": report}
+    write_text(Path(folder) / "export.json", json.dumps(content, indent=1))
+    return content

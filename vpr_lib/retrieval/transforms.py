@@ -1,0 +1,53 @@
+"""How papers bring images to a model when they evaluate: part of their protocol, so it goes onto the card."""
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from torch import nn
+
+from vpr_lib.data.ground_truth import Benchmark
+from vpr_lib.registry import lookup
+
+
+@dataclass(frozen=True)
+class Transform:
+    """The resize of an evaluation, and its arithmetic."""
+
+    resize_after_normalising: bool
+    antialias: bool
+    precision: Literal["fp32", "fp16"]
+
+    def in_words(self) -> str:
+        """For cards and captions."""
+        order = "resized after normalising" if self.resize_after_normalising else "resized before normalising"
+        return f"{order}, {'antialiased' if self.antialias else 'not antialiased'}, {self.precision}"
+
+
+TRANSFORMS = {  # DINO-Mix, spec §4.1: its 92.03 on Pitts30k-test is 'validation', its 91.68 'evaluator' (§9, row 17)
+    "validation": Transform(resize_after_normalising=False, antialias=True, precision="fp16"),
+    "evaluator": Transform(resize_after_normalising=True, antialias=True, precision="fp32"),
+    "evaluator_2022": Transform(resize_after_normalising=True, antialias=False, precision="fp32"),  # torchvision 0.14
+}
+
+
+def under(name: str, model: nn.Module, benchmark: Benchmark) -> tuple[nn.Module, Benchmark, str]:
+    """A model and a benchmark as one of TRANSFORMS evaluates them, and the precision that goes with it.
+
+    The model shares its weights with the one given; every protocol gets a card of its own, `<name>+<transform>`.
+
+    Raises:
+        ValueError: for an unknown transform, listing the known ones.
+    """
+    transform = lookup(TRANSFORMS, name, "evaluation transform")
+    twin = copy.copy(model)
+    twin.config = model.config.model_copy(
+        update=dict(resize_after_normalising=transform.resize_after_normalising, antialias=transform.antialias)
+    )
+    protocols = tuple(
+        replace(protocol, card=protocol.card.model_copy(
+            update=dict(name=f"{protocol.card.name}+{name}", transform=transform.in_words())
+        ))
+        for protocol in benchmark.protocols
+    )  # fmt: skip
+    return twin, replace(benchmark, protocols=protocols), transform.precision

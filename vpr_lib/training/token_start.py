@@ -1,0 +1,84 @@
+"""A start for the toy transformer: its tokens learn to predict the map of a trained toy CNN, without any label.
+
+It plays the part of DINOv2's self-supervised pre-training, which no laptop repeats: afterwards tokens mean something, and
+the recipe of DINO-Mix has early blocks worth freezing.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vpr_lib.data.places import PlaceBatches, Places, PlaceSampler
+from vpr_lib.models.backbones import Backbone
+from vpr_lib.training.fit import FitResult, FitSettings, fit, make_fabric
+from vpr_lib.training.metric_learning import AUGMENTATIONS, PlaceRecipe
+
+
+class TokenLearner(nn.Module):
+    """A model whose map is projected to the teacher's channels: images (B, 3, H, W) -> (B, C, h, w)."""
+
+    def __init__(self, model: nn.Module, teacher_channels: int):
+        super().__init__()
+        self.model = model
+        self.head = nn.Conv2d(model.backbone.out_channels, teacher_channels, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.model.feature_map(images))
+
+
+def token_step(teacher: Backbone, spec: Any) -> Callable[[nn.Module, Any], dict[str, Any]]:
+    """The step `fit` calls: 1 - cosine between predicted and teacher features, each centred, averaged over all cells.
+
+    The teacher sees the image at the size that gives it the student's grid: 128 px for the 8 x 8 patches of 112 px.
+    """
+
+    def step(learner: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Any]:
+        images = spec.normalise(batch[0].to(next(learner.parameters()).device, non_blocking=True))
+        predicted = learner(images)
+        size = [side * teacher.stride for side in predicted.shape[-2:]]
+        with torch.no_grad():
+            wanted = teacher.eval()(F.interpolate(images, size, mode="bilinear", antialias=True))
+        wanted, predicted = (maps - maps.mean(dim=1, keepdim=True) for maps in (wanted, predicted.float()))
+        loss = 1 - F.cosine_similarity(predicted, wanted, dim=1).mean()
+        return {"loss": loss, "images": float(len(images))}
+
+    return step
+
+
+def train_tokens(
+    model: nn.Module,
+    teacher: Backbone,
+    places: Places,
+    recipe: PlaceRecipe,
+    settings: FitSettings,
+    folder: Path,
+    validate: Callable[[nn.Module], dict[str, float]] | None = None,
+    device: str = "auto",
+    workers: int = 0,
+    keep_images: bool = False,
+    about: dict[str, Any] | None = None,
+    quiet: bool = False,
+) -> FitResult:
+    """Teach the backbone of `model` the map of `teacher`; files and errors as of `fit`. The aggregator learns nothing."""
+    fabric = make_fabric(settings, device)
+    sampler = PlaceSampler(places, recipe.places_per_batch, recipe.images_per_place, settings.seed, recipe.order)
+    batches = PlaceBatches(sampler, model.input_spec, AUGMENTATIONS[recipe.augmentation](), workers, keep_images)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        learner = TokenLearner(model, teacher.out_channels)
+    return fit(
+        learner,
+        batches,
+        token_step(teacher.to(fabric.device), model.input_spec),
+        settings,
+        folder,
+        validate,
+        weights_of=lambda learner: learner.model,
+        about=about,
+        fabric=fabric,
+        quiet=quiet,
+    )
