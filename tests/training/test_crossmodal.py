@@ -167,7 +167,14 @@ def test_teacher_then_student_with_every_method(tuples, town, tiny, tmp_path):
     hashes = {}
     for method in METHODS:
         model, result = train_crossmodal(
-            student(method, fit=one, validation=None), tmp_path / method, "cpu", True, tuples, None, teacher, cache=tmp_path / "cache"
+            student(method, fit=one, validation=None),
+            tmp_path / method,
+            "cpu",
+            True,
+            tuples,
+            None,
+            teacher,
+            cache=tmp_path / "cache",
         )
         extra = {name for name in result.history[0] if name not in ("epoch", "loss", "triplet_final", "useful", "descriptor_norm",
                                                                    "learning_rate", "seconds")}  # fmt: skip

@@ -1,0 +1,141 @@
+"""Pictures of relations: three geometries, descriptors in the Poincaré disc, matrices of teacher and student."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+
+from vpr_lib.losses.relational import to_ball
+from vpr_lib.plotting.style import BLUE, GREY, ORANGE, VERMILION
+
+
+def plot_three_geometries(c: float, axes: Sequence[Axes] | None = None) -> Figure:
+    """The same three points and how each geometry measures them: chords, angles, geodesics of the disc with curvature -c."""
+    axes = axes if axes is not None else plt.subplots(1, 3, figsize=(11, 3.9))[1]
+    radius = 1 / np.sqrt(c)
+    turns = np.radians([20.0, 75.0, 160.0])
+    lengths = np.array([0.55, 0.85, 0.7]) * radius
+    points = lengths[:, None] * np.stack([np.cos(turns), np.sin(turns)], 1)
+    pairs = [(0, 1), (1, 2), (0, 2)]
+    titles = ("Euclidean: how far", "Spherical: in which direction", "Hyperbolic: how far, more so near the rim")
+    for ax, title in zip(axes, titles):
+        ax.set(
+            xlim=(-1.12 * radius, 1.12 * radius),
+            ylim=(-0.35 * radius, 1.12 * radius),
+            aspect="equal",
+            xticks=[],
+            yticks=[],
+        )
+        ax.set_title(title, fontsize=11)
+        ax.grid(visible=False)
+        ax.spines[:].set_visible(False)
+        ax.plot(0, 0, "+", color=GREY, markersize=9)
+    for i, j in pairs:
+        axes[0].plot(*points[[i, j]].T, color=BLUE)
+        arc = np.linspace(turns[i], turns[j], 60)
+        reach = (0.25 + 0.1 * (i + j)) * radius
+        axes[1].plot(reach * np.cos(arc), reach * np.sin(arc), color=ORANGE)
+        axes[2].plot(*geodesic(points[i], points[j], c).T, color=VERMILION)
+    for point in points:
+        axes[1].plot([0, point[0]], [0, point[1]], color=GREY, linewidth=1)
+    axes[2].add_patch(Circle((0, 0), radius, fill=False, color="black"))
+    axes[2].text(0, -0.28 * radius, f"rim: radius 1/√c = {radius:.2f}, infinitely far away", ha="center", fontsize=9)
+    for ax in axes:
+        ax.plot(*points.T, "o", color="black", zorder=3)
+        for name, point in zip("abc", points):
+            ax.annotate(name, point, textcoords="offset points", xytext=(7, 5), fontsize=11)
+    return axes[0].figure
+
+
+def geodesic(x: np.ndarray, y: np.ndarray, c: float, count: int = 60) -> np.ndarray:
+    """Points of the shortest path between two points of the disc with curvature -c, (count, 2)."""
+    step = _add(-x, y, c)
+    norm = np.linalg.norm(step)
+    if norm < 1e-12:
+        return np.repeat(x[None], count, 0)
+    root = np.sqrt(c)
+    reach = np.tanh(np.linspace(0, 1, count) * np.arctanh(min(root * norm, 1 - 1e-9))) / root
+    return np.stack([_add(x, r * step / norm, c) for r in reach])
+
+
+def _add(x: np.ndarray, y: np.ndarray, c: float) -> np.ndarray:
+    """Möbius addition."""
+    xy, x2, y2 = x @ y, x @ x, y @ y
+    return ((1 + 2 * c * xy + c * y2) * x + (1 - c * x2) * y) / (1 + 2 * c * xy + c**2 * x2 * y2)
+
+
+def project_to_disc(agents: Mapping[str, np.ndarray], c: float) -> tuple[dict[str, np.ndarray], float]:
+    """Descriptors of several agents as points of one disc, agent -> (N, 2), and the share of their variance that is kept.
+
+    Every row is brought to unit length, as the cross-agent terms do; the tangent vectors are projected to their two joint
+    principal directions through the origin, and the exponential map at the centre takes them into the disc.
+    """
+    unit = {name: rows / np.linalg.norm(rows, axis=1, keepdims=True) for name, rows in agents.items()}
+    everything = np.concatenate(list(unit.values()))
+    _, strength, directions = np.linalg.svd(everything, full_matrices=False)
+    points = {name: to_ball(torch.from_numpy(rows @ directions[:2].T), c).numpy() for name, rows in unit.items()}
+    return points, float((strength[:2] ** 2).sum() / (strength**2).sum())
+
+
+def plot_poincare_disc(
+    clouds: Mapping[str, np.ndarray], places: np.ndarray, c: float, ax: Axes | None = None, shown: int = 8
+) -> Axes:
+    """Descriptors of teacher and student in one disc: a colour per place, a marker per agent, a geodesic between the two.
+
+    Args:
+        clouds: agent -> points of the disc, (N, 2), two agents.
+        places: place of every point, (N,); the first `shown` places are drawn in colour, the others in grey.
+    """
+    ax = ax or plt.subplots(figsize=(5.4, 5.4))[1]
+    rim = 1 / np.sqrt(c)
+    names, coloured = np.unique(places), plt.get_cmap("tab10")
+    ax.add_patch(Circle((0, 0), rim, fill=False, color="black"))
+    (first, second), markers = clouds.values(), ("o", "^")
+    for number, place in enumerate(names):
+        rows = places == place
+        colour = coloured(number % 10) if number < shown else "#CCCCCC"
+        for points, marker in ((first, markers[0]), (second, markers[1])):
+            ax.scatter(
+                *points[rows].T, s=26, color=colour, marker=marker, linewidths=0, zorder=2 if number < shown else 1
+            )
+        if number < shown:
+            for a, b in zip(first[rows], second[rows]):
+                ax.plot(*geodesic(a, b, c).T, color=colour, linewidth=0.7, alpha=0.6)
+    for name, marker in zip(clouds, markers):
+        ax.scatter([], [], color="black", marker=marker, label=name)
+    ax.set(aspect="equal", xticks=[], yticks=[], xlim=(-1.03 * rim, 1.03 * rim), ylim=(-1.03 * rim, 1.03 * rim))
+    ax.grid(visible=False)
+    ax.legend(loc="lower right", fontsize=9)
+    return ax
+
+
+def plot_relation_matrices(columns: Mapping[str, Mapping[str, np.ndarray]], rows: Sequence[str]) -> Figure:
+    """Heat maps of relations: one line per geometry, one column per pair of agents; a line shares its colour scale.
+
+    Args:
+        columns: title -> {geometry: (B, B)}.
+        rows: the geometries, from top to bottom.
+    """
+    figure, axes = plt.subplots(
+        len(rows),
+        len(columns),
+        figsize=(2.1 * len(columns) + 0.9, 2.15 * len(rows)),
+        squeeze=False,
+        layout="constrained",
+    )
+    for line, geometry in enumerate(rows):
+        values = np.stack([matrices[geometry] for matrices in columns.values()])
+        low, high = np.percentile(values, [1, 99])
+        for ax, (title, matrices) in zip(axes[line], columns.items()):
+            image = ax.imshow(matrices[geometry], cmap="cividis", vmin=low, vmax=high)
+            ax.set(xticks=[], yticks=[])
+            ax.grid(visible=False)
+            if line == 0:
+                ax.set_title(title, fontsize=10, loc="center")
+        axes[line, 0].set_ylabel(geometry)
+        figure.colorbar(image, ax=axes[line], shrink=0.85)
+    return figure
