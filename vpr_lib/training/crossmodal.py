@@ -83,6 +83,13 @@ class CrossmodalExperiment(Strict):
     workers: int = 8
     keep_in_memory: bool = False
 
+    def variant(self, seed: int, method: Method | None = None) -> "CrossmodalExperiment":
+        """The same recipe under another seed, and for a student with another method."""
+        changes: dict[str, Any] = {"fit": self.fit.model_copy(update={"seed": seed})}
+        if method is not None:
+            changes["distillation"] = self.distillation.model_copy(update={"method": method})
+        return self.model_copy(update=changes)
+
 
 # ---- batches (spec §7.2)
 
