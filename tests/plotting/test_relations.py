@@ -56,13 +56,11 @@ def test_pictures_hold_what_they_are_given():
     assert len(images) == 6 and np.array_equal(images[4], matrices["SS"]["geodesic"])
 
 
-def test_projection_keeps_agents_together_and_inside_the_disc():
+def test_projection_forgets_origin_and_length_and_stays_inside_the_disc():
     rng = np.random.default_rng(1)
     flat = rng.normal(size=(10, 2)) @ rng.normal(size=(2, 6))  # lies in a plane: nothing is lost
-    agents, share = project_to_disc({"teacher": 5 * flat, "student": 0.1 * flat}, 0.1)
-    assert np.allclose(
-        agents["teacher"], agents["student"], atol=1e-6
-    )  # lengths do not count, as in the cross-agent terms
+    agents, share = project_to_disc({"teacher": 5 * flat + 3, "student": 0.1 * flat}, 0.1)
+    assert np.allclose(agents["teacher"], agents["student"], atol=1e-6)
     assert np.linalg.norm(agents["teacher"], axis=1).max() < 1 / np.sqrt(0.1) and share == pytest.approx(1)
     _, share = project_to_disc({"teacher": rng.normal(size=(40, 30)), "student": rng.normal(size=(40, 30))}, 0.1)
     assert share < 0.4

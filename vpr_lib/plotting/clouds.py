@@ -14,7 +14,7 @@ def plot_submaps(images: Sequence[np.ndarray], clouds: Sequence[np.ndarray], tit
         images: uint8 (H, W, 3) each.
         clouds: (points, 3) each, x to the right and y up.
     """
-    figure, axes = plt.subplots(2, len(images), figsize=(2.3 * len(images), 4.3), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(2, len(images), figsize=(2.3 * len(images), 3.4), squeeze=False, layout="constrained")
     height = np.concatenate([cloud[:, 2] for cloud in clouds])
     low, high = np.percentile(height, [1, 99])
     for column, (image, cloud, title) in enumerate(zip(images, clouds, titles)):
@@ -24,8 +24,9 @@ def plot_submaps(images: Sequence[np.ndarray], clouds: Sequence[np.ndarray], tit
         below.scatter(
             *cloud[np.argsort(cloud[:, 2]), :2].T, c=np.sort(cloud[:, 2]), s=0.8, cmap="cividis", vmin=low, vmax=high
         )
-        below.set(aspect="equal", xlim=(-1.05, 1.05) if np.abs(cloud[:, :2]).max() <= 1.05 else None)
+        below.set(aspect="equal", anchor="N")
         for ax in (above, below):
             ax.set(xticks=[], yticks=[])
             ax.grid(visible=False)
+            ax.spines[:].set_visible(False)
     return figure

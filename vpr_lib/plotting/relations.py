@@ -71,13 +71,16 @@ def _add(x: np.ndarray, y: np.ndarray, c: float) -> np.ndarray:
 def project_to_disc(agents: Mapping[str, np.ndarray], c: float) -> tuple[dict[str, np.ndarray], float]:
     """Descriptors of several agents as points of one disc, agent -> (N, 2), and the share of their variance that is kept.
 
-    Every row is brought to unit length, as the cross-agent terms do; the tangent vectors are projected to their two joint
-    principal directions through the origin, and the exponential map at the centre takes them into the disc.
+    Relations do not know where an agent's origin is nor how long its descriptors are, so each agent is centred on its mean
+    and scaled to the same mean square length. Two joint principal directions become tangent vectors at the centre of the
+    disc, and the exponential map takes them inside.
     """
-    unit = {name: rows / np.linalg.norm(rows, axis=1, keepdims=True) for name, rows in agents.items()}
-    everything = np.concatenate(list(unit.values()))
-    _, strength, directions = np.linalg.svd(everything, full_matrices=False)
-    points = {name: to_ball(torch.from_numpy(rows @ directions[:2].T), c).numpy() for name, rows in unit.items()}
+    centred = {name: rows - rows.mean(0) for name, rows in agents.items()}
+    equal = {name: rows / np.sqrt((rows**2).sum(1).mean()) for name, rows in centred.items()}
+    _, strength, directions = np.linalg.svd(np.concatenate(list(equal.values())), full_matrices=False)
+    points = {
+        name: to_ball(torch.from_numpy(rows @ directions[:2].T / np.sqrt(c)), c).numpy() for name, rows in equal.items()
+    }
     return points, float((strength[:2] ** 2).sum() / (strength**2).sum())
 
 
@@ -108,34 +111,33 @@ def plot_poincare_disc(
     for name, marker in zip(clouds, markers):
         ax.scatter([], [], color="black", marker=marker, label=name)
     ax.set(aspect="equal", xticks=[], yticks=[], xlim=(-1.03 * rim, 1.03 * rim), ylim=(-1.03 * rim, 1.03 * rim))
+    ax.spines[:].set_visible(False)
     ax.grid(visible=False)
     ax.legend(loc="lower right", fontsize=9)
     return ax
 
 
 def plot_relation_matrices(columns: Mapping[str, Mapping[str, np.ndarray]], rows: Sequence[str]) -> Figure:
-    """Heat maps of relations: one line per geometry, one column per pair of agents; a line shares its colour scale.
+    """Heat maps of relations: one line per geometry, one column per pair of agents, every panel on a scale of its own.
+
+    Panels are compared by their pattern: an offset that all entries share, as between a student and a teacher that never
+    met, would hide it on a common scale. Bright is near.
 
     Args:
         columns: title -> {geometry: (B, B)}.
-        rows: the geometries, from top to bottom.
+        rows: the geometries, from top to bottom; of all but "cosine" small values are near.
     """
     figure, axes = plt.subplots(
-        len(rows),
-        len(columns),
-        figsize=(2.1 * len(columns) + 0.9, 2.15 * len(rows)),
-        squeeze=False,
-        layout="constrained",
+        len(rows), len(columns), figsize=(2.1 * len(columns), 2.15 * len(rows)), squeeze=False, layout="constrained"
     )
     for line, geometry in enumerate(rows):
-        values = np.stack([matrices[geometry] for matrices in columns.values()])
-        low, high = np.percentile(values, [1, 99])
         for ax, (title, matrices) in zip(axes[line], columns.items()):
-            image = ax.imshow(matrices[geometry], cmap="cividis", vmin=low, vmax=high)
+            values = matrices[geometry]
+            low, high = np.percentile(values[~np.eye(len(values), dtype=bool)], [1, 99])
+            ax.imshow(values, cmap="cividis" if geometry == "cosine" else "cividis_r", vmin=low, vmax=high)
             ax.set(xticks=[], yticks=[])
             ax.grid(visible=False)
             if line == 0:
                 ax.set_title(title, fontsize=10, loc="center")
         axes[line, 0].set_ylabel(geometry)
-        figure.colorbar(image, ax=axes[line], shrink=0.85)
     return figure
