@@ -8,9 +8,10 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
+from matplotlib.patheffects import withStroke
 
 from vpr_lib.losses.relational import to_ball
-from vpr_lib.plotting.style import BLUE, GREY, ORANGE, VERMILION
+from vpr_lib.plotting.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
 
 
 def plot_three_geometries(c: float, axes: Sequence[Axes] | None = None) -> Figure:
@@ -85,9 +86,9 @@ def project_to_disc(agents: Mapping[str, np.ndarray], c: float) -> tuple[dict[st
 
 
 def plot_poincare_disc(
-    clouds: Mapping[str, np.ndarray], places: np.ndarray, c: float, ax: Axes | None = None, shown: int = 8
+    clouds: Mapping[str, np.ndarray], places: np.ndarray, c: float, ax: Axes | None = None, shown: int = 6
 ) -> Axes:
-    """Descriptors of teacher and student in one disc: a colour per place, a marker per agent, a geodesic between the two.
+    """Descriptors of teacher and student in one disc: a colour and a number per place, a marker per agent, a geodesic between.
 
     Args:
         clouds: agent -> points of the disc, (N, 2), two agents.
@@ -95,12 +96,12 @@ def plot_poincare_disc(
     """
     ax = ax or plt.subplots(figsize=(5.4, 5.4))[1]
     rim = 1 / np.sqrt(c)
-    names, coloured = np.unique(places), plt.get_cmap("tab10")
+    names, colours = np.unique(places), (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
     ax.add_patch(Circle((0, 0), rim, fill=False, color="black"))
     (first, second), markers = clouds.values(), ("o", "^")
     for number, place in enumerate(names):
         rows = places == place
-        colour = coloured(number % 10) if number < shown else "#CCCCCC"
+        colour = colours[number % len(colours)] if number < shown else "#CCCCCC"
         for points, marker in ((first, markers[0]), (second, markers[1])):
             ax.scatter(
                 *points[rows].T, s=26, color=colour, marker=marker, linewidths=0, zorder=2 if number < shown else 1
@@ -108,6 +109,9 @@ def plot_poincare_disc(
         if number < shown:
             for a, b in zip(first[rows], second[rows]):
                 ax.plot(*geodesic(a, b, c).T, color=colour, linewidth=0.7, alpha=0.6)
+            for points in (first, second):  # the number says what the colour says
+                ax.annotate(f"{number + 1}", points[rows].mean(0), ha="center", va="center", fontsize=11, fontweight="bold",
+                            color=colour, path_effects=[withStroke(linewidth=2.5, foreground="white")], zorder=4)  # fmt: skip
     for name, marker in zip(clouds, markers):
         ax.scatter([], [], color="black", marker=marker, label=name)
     ax.set(aspect="equal", xticks=[], yticks=[], xlim=(-1.03 * rim, 1.03 * rim), ylim=(-1.03 * rim, 1.03 * rim))
