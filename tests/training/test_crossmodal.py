@@ -1,17 +1,19 @@
 """Cross-modal training on two drives of a tiny town: pairs, both stages, exact resuming, what a recipe refuses."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from vpr_lib.cli import main
 from vpr_lib.config import find_recipe, load_yaml
 from vpr_lib.data.catalogue import DATASETS
 from vpr_lib.data.readers.submaps import read_toy_runs, read_toy_tuples
 from vpr_lib.data.toycity.city import TOY
 from vpr_lib.data.toycity.export import ensure
-from vpr_lib.models.checkpoints import save_weights, weights_hash
+from vpr_lib.models.checkpoints import save_weights, trained_path, weights_hash
 from vpr_lib.models.minkloc import CLOUD_MODELS, MinkLoc, build_cloud_model
 from vpr_lib.models.zoo import build_model
 from vpr_lib.training.crossmodal import (
@@ -231,7 +233,10 @@ def test_recipes_name_models_that_fit_and_data_sets_that_exist(name):
     assert run is train_crossmodal and (taught.crossmodal, learns.crossmodal) == ("teacher", "student")
     assert build_any(taught.model).dim == build_any(learns.model).dim and learns.teacher == taught.model
     for experiment in (taught, learns):
-        assert DATASETS[experiment.train_set].kind == "tuples" and DATASETS[experiment.validation].kind == "run_pairs"
+        assert (
+            DATASETS[experiment.train_set].kind == "tuples"
+            and DATASETS[experiment.validation or "toycity_runs"].kind == "run_pairs"
+        )
     assert learns.head_weights == {"final": 0.5}
 
 
@@ -247,3 +252,21 @@ def test_published_settings():
         (40,),
         128,
     )
+
+
+def test_the_command_trains_a_teacher_and_then_its_student(town, monkeypatch, capsys):
+    common = [f"train_root={town}", "batch_size=8", "fit.epochs=1", "fit.max_steps_per_epoch=1"]
+
+    def vpr_train(recipe, *changes):
+        arguments = [part for change in (*common, *changes) for part in ("--set", change)]
+        monkeypatch.setattr(sys, "argv", ["vpr", "train", recipe, "--device", "cpu", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    vpr_train("distilvpr_toy_teacher")
+    vpr_train("distilvpr_toy_student", "distillation.method=SC")
+    assert trained_path("minklocpp_toy_96").is_file() and trained_path("distilvpr_toy_96").is_file()
+    with pytest.raises(AssertionError, match=r"distillation\.method"):
+        vpr_train("distilvpr_toy_student", "distillation.method=KDD")
