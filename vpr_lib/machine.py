@@ -2,6 +2,8 @@
 
 import ctypes
 import platform
+import resource
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -39,3 +41,8 @@ def keep_freed_memory() -> bool:
         )
     except (OSError, AttributeError):
         return False
+
+
+def peak_memory_bytes() -> int:
+    """Most resident memory this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

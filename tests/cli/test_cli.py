@@ -1,10 +1,12 @@
 """The commands a user types: results on disk, messages, exit codes."""
 
 import csv
+import hashlib
 import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from pictures import write_picture
@@ -160,3 +162,38 @@ def test_retrieve_says_what_it_cost(vpr, tmp_path, two_folders):
     write_picture(database / "03.png", 77)  # one image replaced: only it is described again
     vpr(*arguments)
     assert json.loads((tmp_path / "r.json").read_text())["described"] == {"database": 1, "queries": 0}
+
+
+def test_a_published_file_needs_no_flag(vpr, tmp_path):
+    """`weights add FILE` knows the model from the published name; `evaluate NAME` then finds weights and settings."""
+    root = tmp_path / "set"
+    for index in range(4):
+        write_picture(root / "ref" / f"{index:07d}.jpg", index)
+    for index in range(2):
+        write_picture(root / "query" / f"{index:07d}.jpg", index)
+    truth = np.empty((2, 2), object)
+    truth[:, 0], truth[0, 1], truth[1, 1] = [0, 1], [0], [1]
+    np.save(root / "ground_truth_new.npy", truth, allow_pickle=True)
+    name = "kd_epoch79.ckpt"
+    torch.save(build_model("lightmixvpr_kd_resnet18_512", seed=5).state_dict(), tmp_path / name)
+    assert "fits lightmixvpr_kd_resnet18_512" in vpr("weights", "add", tmp_path / name)
+    vpr("weights", "list", "--json", tmp_path / "w.json")
+    about = json.loads((tmp_path / "w.json").read_text())["lightmixvpr_kd_resnet18_512"]
+    assert about["sha256"] == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+    assert (about["file"], about["licence"][:10]) == (name, "not stated") and "Lightweight" in about["source"]
+    vpr(
+        "evaluate",
+        "lightmixvpr_kd_resnet18_512",
+        "--dataset",
+        "vpr_bench",
+        "--root",
+        root,
+        "--json",
+        tmp_path / "r.json",
+    )
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert result["weights"].endswith("weights/lightmixvpr_kd_resnet18_512.safetensors")
+    assert result["protocols"][0]["recall"]["1"] == 1.0  # the queries are copies of two database images
+    (tmp_path / name).rename(tmp_path / "renamed.ckpt")
+    assert "say which model it belongs to with --as NAME" in vpr("weights", "add", tmp_path / "renamed.ckpt", code=2)
+    assert "[default: toycity]" in vpr("evaluate", "--help")

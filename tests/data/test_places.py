@@ -66,6 +66,8 @@ def test_two_ranks_share_the_global_batch(tmp_path):
     parts = [next(iter(PlaceSampler(found, 2, 4, rank=r, world_size=2).epoch(1))).tolist() for r in range(2)]
     assert parts[0] + parts[1] == whole[0]
     assert len(PlaceSampler(found, 2, 4, world_size=2)) == 1 and len(PlaceSampler(found, 2, 4)) == 3
+    with pytest.raises(ValueError, match="2 processes with 3 places each need 6 places, there are 5"):
+        PlaceSampler(found, 3, 4, world_size=2)
 
 
 def test_more_images_than_a_place_has(tmp_path):

@@ -38,11 +38,11 @@ def slow_cam(model, inputs, component, features_of):
 def test_a_batch_equals_the_definition(name):
     model = build_model(name).eval()
     inputs = model.input_spec.normalise(images(model))
-    last = model.backbone.size.depth - 1 if name == "dinomix_toy_256" else None
+    last = model.backbone.size.depth - 1 if model.config.backbone == "dinov2_toy" else None
     found = grad_cam(model, inputs, component=7, layer=last)  # of a transformer's last block the map is the features
     expected = slow_cam(model, inputs, 7, model.feature_map)
     torch.testing.assert_close(found.maps, expected, atol=1e-4, rtol=1e-4)
-    assert found.maps.shape == (2, 112, 112) and found.component.tolist() == [7, 7]
+    assert found.maps.shape == (2, *model.config.image_size) and found.component.tolist() == [7, 7]
 
 
 def test_frozen_models_and_modes_are_no_obstacle_and_left_alone():

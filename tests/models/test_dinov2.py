@@ -7,7 +7,8 @@ from vpr_lib.models.aggregators import MixVPR
 from vpr_lib.models.backbones import build_backbone
 from vpr_lib.models.checkpoints import CheckpointError, load_weights, save_weights, weights_hash
 from vpr_lib.models.dinov2 import DINOv2, Size, resampling_matrix
-from vpr_lib.models.zoo import build_model, published_at
+from vpr_lib.models.published import published_at
+from vpr_lib.models.zoo import build_model
 
 
 @pytest.fixture
@@ -196,7 +197,7 @@ def test_missing_files_say_where_they_are_published(small, tmp_path, monkeypatch
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"facebookresearch/dinov2.*dinov2_vits14/dinov2_vits14_pretrain.pth"):
         build_model("dinomix_vits14_4096", pretrained=True, backbone_args={"freeze_to": 1})
-    assert "v1.0.0 of github.com/GaoShuang98/DINO-Mix" in published_at("dinomix_vitb14_4096")
+    assert "dinov2_vitb14_mix.ckpt (GaoShuang98/DINO-Mix, release v1.0.0)" in published_at("dinomix_vitb14_4096")
     assert published_at("pixels") == ""
 
 

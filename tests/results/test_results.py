@@ -31,7 +31,7 @@ def records(model, hits, card="c1", seed=0, **extra):
     return pd.DataFrame({
         "dataset": "s", "protocol": "25m", "card": card, "model": model, "system": model, "dim": 8, "seed": seed,
         "profile": "toy", "device": "cpu", "precision": "fp32", "rule": "within 25 m", "n_database": 100,
-        "query": range(n), "query_id": [f"q{i}" for i in range(n)], "first_hit": hits, "counted": True, **extra,
+        "query": range(n), "query_id": [f"q{i}" for i in range(n)], "first_hit": hits, "counted": True, "notebook": "", **extra,
     })  # fmt: skip
 
 
@@ -73,3 +73,12 @@ def test_records_on_disk(tmp_path):
 def test_run_columns_say_where_numbers_come_from():
     run = Run("m")
     assert run.git == git_state() != "" and run.date.endswith("+00:00")
+
+
+def test_a_baseline_of_two_notebooks_counts_once(tmp_path):
+    made = [("01", "a", [1, 0]), ("02", "a", [1, 0]), ("03", "a", [1, 1]), ("03", "b", [0, 1])]
+    for notebook, model, hits in made:
+        write_records(tmp_path / notebook, records(model, hits, notebook=f"{notebook}_some"))
+    found = recall_table(read_records(tmp_path), (1,)).set_index("model")
+    assert found["queries"].to_dict() == {"a": 2, "a (03)": 2, "b": 2}
+    assert found["R@1"].to_dict() == {"a": 50.0, "a (03)": 100.0, "b": 50.0}

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from vpr_lib.models.checkpoints import load_weights, weights_hash
-from vpr_lib.training.fit import FitSettings, TrainingDiverged, fit, learning_rate, make_optimizer
+from vpr_lib.training.fit import FitSettings, TrainingDiverged, fit, learning_rate, make_fabric, make_optimizer
 
 SCRIPT = """
 import sys, time, torch
@@ -185,3 +185,65 @@ def test_optimisers_by_name():
     model = nn.Linear(2, 1)
     names = {name: type(make_optimizer(model, tiny(optimizer=name))).__name__ for name in ("sgd", "adamw", "adam")}
     assert names == {"sgd": "SGD", "adamw": "AdamW", "adam": "Adam"}
+
+
+class Recorder:
+    lines = []
+
+    def __init__(self, description, total, quiet):
+        self.description, self.total = description, total
+
+    def update(self, count, values):
+        self.lines.append((self.description, count, self.total, values))
+
+    def close(self):
+        pass
+
+
+def test_the_progress_line_says_what_one_wants_to_know(tmp_path, monkeypatch):
+    monkeypatch.setattr("vpr_lib.training.fit.ProgressLine", Recorder)
+    monkeypatch.setattr(Recorder, "lines", [])
+
+    def slow(model, batch):
+        time.sleep(0.05)
+        return square(model, batch)
+
+    fit(nn.Linear(3, 1), Source(), slow, tiny(epochs=2, learning_rate=1e-3), tmp_path)
+    assert [line[:3] for line in Recorder.lines] == [(f"epoch {e}/2", b, 4) for e in (1, 2) for b in (1, 2, 3, 4)]
+    values = Recorder.lines[1][3]
+    assert {"loss", "useful", "img/s", "training left"} < set(values) and values["useful"] == "50 %"
+    assert 5 < int(values["img/s"]) <= 40  # two images in at least 50 ms
+    assert any(name.endswith("GB") and 0.05 < float(value) < 500 for name, value in values.items())
+    assert Recorder.lines[-1][3]["training left"] == "0:00:00"
+
+
+def test_time_spent_waiting_for_images_is_logged(tmp_path):
+    class Slow(Source):
+        def epoch(self, epoch, start=0):
+            for batch in super().epoch(epoch, start):
+                time.sleep(0.03)
+                yield batch
+
+    result = fit(nn.Linear(3, 1), Slow(), square, tiny(epochs=1, learning_rate=1e-3), tmp_path, quiet=True)
+    assert 0.03 <= result.history[0]["load_s"] < 1
+    assert "load_s" in (tmp_path / "log.csv").read_text().splitlines()[0]
+
+
+def test_an_unknown_value_cannot_select(tmp_path):
+    with pytest.raises(ValueError, match="'recall@5' is to select the best epoch, but validation gives recall@1"):
+        fit(nn.Linear(3, 1), Source(), square, tiny(), tmp_path, lambda m: {"recall@1": 0.5}, "recall@5", quiet=True)
+
+
+def test_devices_by_name(monkeypatch):
+    assert make_fabric(tiny(), "cpu").device.type == "cpu"
+    with pytest.raises(ValueError, match="Unknown device 'tpu'"):
+        make_fabric(tiny(), "tpu:1")
+    asked = {}
+    monkeypatch.setattr("vpr_lib.training.fit.Fabric", lambda **options: asked.update(options) or Launched())
+    make_fabric(tiny(), "cuda:1")
+    assert asked["devices"] == [1] and asked["accelerator"] == "gpu" and asked["strategy"] == "auto"
+
+
+class Launched:
+    def launch(self):
+        pass

@@ -241,3 +241,14 @@ def test_in_a_browser_nothing_is_asked_for_and_nothing_sticks_out(executed):
             assert page.evaluate("document.documentElement.scrollWidth") <= 390
         browser.close()
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+def test_a_page_of_its_own_travels_with_the_report(project):
+    project.add("01_data", makes=["explorer.html", "01.png"])
+    folder = project.run().folder
+    index = build_report(folder.name)
+    assert (index.parent / "explorer.html").read_text() == "made by 01_data"
+    soup = BeautifulSoup((index.parent / "01_data.html").read_text(), "html.parser")
+    assert soup.find("a", href="explorer.html").get_text() == "Open explorer.html"
+    (project.root / "figures/tiny/explorer.html").write_text("changed since")
+    assert not (build_report(folder.name).parent / "explorer.html").exists()

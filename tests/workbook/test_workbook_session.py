@@ -25,13 +25,17 @@ def book(project):
     return open_notebook("02_train", project.profile, "run-1")
 
 
-@pytest.fixture
-def axes():
+def draw():
     import matplotlib.pyplot as plt
 
     axes = plt.figure(figsize=(3, 2)).subplots()
     axes.plot([0, 1], [0, 1])
     return axes
+
+
+@pytest.fixture
+def axes():
+    return draw()
 
 
 def test_figure_with_provenance(book, axes, project):
@@ -47,10 +51,10 @@ def test_figure_with_provenance(book, axes, project):
     assert not plt.fignum_exists(axes.figure.number), "a figure that stays open is shown twice"
 
 
-def test_the_same_figure_has_the_same_bytes(book, axes):
-    path = book.figure(axes, "02_curve", alt="a", caption="c", vector=True)
+def test_the_same_figure_has_the_same_bytes(book):
+    path = book.figure(draw(), "02_curve", alt="a", caption="c", vector=True)
     first = [path.read_bytes(), path.with_suffix(".svg").read_bytes()]
-    book.figure(axes, "02_curve", alt="a", caption="c", vector=True)
+    book.figure(draw(), "02_curve", alt="a", caption="c", vector=True)
     assert [path.read_bytes(), path.with_suffix(".svg").read_bytes()] == first
 
 
@@ -92,13 +96,13 @@ def test_claims_that_hold(book, capsys):
     ]  # fmt: skip
     assert (sentinel.claims[0].low, sentinel.claims[0].high) == pytest.approx((0.4, 0.6))
     assert sentinel.notes == {"seconds": 12.0}
-    assert "finds half of the streets (Table 1) | 0.500 ± 0.100 | 0.55 | ✓ reproduced" in capsys.readouterr().out
+    assert "finds half of the streets (Table 1) | 0.5 ± 0.1 | 0.55 | ✓ reproduced" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("loss", [0.4, math.nan, math.inf])
 def test_failing_claims_are_recorded_before_they_stop_the_notebook(book, loss):
     with pytest.raises(
-        ClaimFailed, match=r"2 of 2 claims not reproduced: recall_at_1: .* measured 0.7; loss: .* ≤ 0.300"
+        ClaimFailed, match=r"2 of 2 claims not reproduced: recall_at_1: .* measured 0.7; loss: .* ≤ 0.3"
     ):
         book.check({"recall_at_1": 0.7, "loss": loss})
     kept = read_claims(book.run_folder, "02_train").claims
@@ -158,4 +162,4 @@ def test_unknown_notebook(project):
 
 
 def test_card_shows_the_claims(book):
-    assert "finds half of the streets" in book._repr_html_() and "0.500 ± 0.100" in book._repr_html_()
+    assert "finds half of the streets" in book._repr_html_() and "0.5 ± 0.1" in book._repr_html_()

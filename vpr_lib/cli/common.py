@@ -36,7 +36,8 @@ def load_model(name: str, weights: Path | None, untrained: bool) -> tuple["nn.Mo
         ValueError: for an unknown model, or when no weights are known; the message says how to get some.
     """
     from vpr_lib.models.checkpoints import load_weights, trained_path
-    from vpr_lib.models.zoo import TRAINING_FREE, build_model, published_at
+    from vpr_lib.models.published import published_at
+    from vpr_lib.models.zoo import TRAINING_FREE, build_model
 
     model = build_model(name)
     if name in TRAINING_FREE:

@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="A name of the zoo; `vpr models` lists them.")],
-    dataset: Annotated[str, typer.Option(help="A data set by name; an unknown name lists the known ones.")],
+    dataset: Annotated[str, typer.Option(help="A data set by name; an unknown name lists the known ones.")] = "toycity",
     root: Annotated[Path | None, typer.Option(help="Where the data set is.")] = None,
     weights: Weights = None,
     untrained: Untrained = False,

@@ -1,5 +1,6 @@
 """`vpr train`: run a recipe, resuming where it stopped."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,8 @@ def register(app: typer.Typer) -> None:
 
 def train(
     recipe: Annotated[
-        str, typer.Argument(help="A recipe by name, or a YAML file; an unknown name lists the known ones.")
+        str,
+        typer.Argument(help="A recipe by name (mixvpr_paper, or a variant: mixvpr_paper+paper_text), or a YAML file."),
     ],
     folder: Annotated[Path | None, typer.Option(help="Run folder; default data/cache/training/<recipe>.")] = None,
     set_: Annotated[
@@ -37,8 +39,11 @@ def train(
     experiment = type(experiment).model_validate(values)
     folder = folder or cache_root() / "training" / Path(recipe).stem
     model, result = run(experiment, folder, choose_device(device))
-    best = max(result.history, key=lambda row: row.get("recall@1", row["epoch"]))
+    select = getattr(experiment, "select", "recall@1")
+    best = max(result.history, key=lambda row: row.get(select, row["epoch"]))
     about = {"recipe": recipe, "folder": str(folder), "best": best, "experiment": experiment.model_dump()}
+    if int(os.environ.get("RANK", "0")) > 0:  # under torchrun the first process reports
+        return
     path = save_weights(model, trained_path(experiment.model), about)
     typer.echo(f"best epoch {best['epoch']:.0f}: " + ", ".join(f"{k} {v:.4g}" for k, v in best.items() if k != "epoch"))
     typer.echo(f"weights: {path}")
@@ -46,15 +51,12 @@ def train(
 
 
 def _apply(values: dict, change: str) -> None:
+    from vpr_lib.training.recipes import set_field
+
     name, separator, text = change.partition("=")
     if not separator:
         raise ValueError(f"--set takes field=value, got '{change}'.")
-    *parents, last = name.split(".")
-    for parent in parents:
-        values = values.get(parent) if isinstance(values, dict) else None
-    if not isinstance(values, dict) or (last not in values and parents[:1] != ["model_changes"]):
-        raise ValueError(f"--set {change}: the recipe has no field '{name}'.")
-    values[last] = yaml.safe_load(text)
+    set_field(values, name, yaml.safe_load(text))
 
 
 def toy_start(

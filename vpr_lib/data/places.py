@@ -90,6 +90,11 @@ class PlaceSampler:
                 f"{self.images_per_place} images per place asked for, but a place has only {fewest}; "
                 f"build Places with min_images={self.images_per_place}."
             )
+        if len(self) == 0:
+            raise ValueError(
+                f"{self.world_size} processes with {self.places_per_batch} places each need "
+                f"{self.world_size * self.places_per_batch} places, there are {len(self.places)}."
+            )
 
     def __len__(self) -> int:
         """Batches per epoch."""

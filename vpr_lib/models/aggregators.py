@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpr_lib.models.clusvpr import ClusVPR
+from vpr_lib.models.netvlad import NetVLAD
 from vpr_lib.registry import lookup
 
 
@@ -159,6 +160,7 @@ AGGREGATORS: dict[str, Callable[..., nn.Module]] = {
     "ConvAP": ConvAP,
     "CosPlace": CosPlace,
     "GeM": GeM,
+    "NetVLAD": NetVLAD,
     "average": AveragePooling,
     "flatten": Flatten,
     "ClusVPR": ClusVPR,

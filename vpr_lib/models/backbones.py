@@ -38,6 +38,7 @@ class Backbone(nn.Module):
         for module in modules:
             module.requires_grad_(False)
         self._held = modules if fixed_statistics else []
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> "Backbone":
         super().train(mode)

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -108,4 +108,59 @@ def cost_of_parts(model: nn.Module, batch: int = 1, seconds: float = 1.0) -> lis
             timed = latency(lambda part=part, given=given: part(given), batch, seconds)
             rows.append({"part": name, "parameters": count_parameters(part), "GFLOP": gflops(part, given) / batch,
                          "ms per image": timed.median_ms / batch})  # fmt: skip
+    return rows
+
+
+def unused_parameters(module: nn.Module, *inputs: Tensor) -> list[str]:
+    """Names of the parameters that do not reach the output, such as the classifier in EfficientNet's published files."""
+    state = {
+        name: torch.empty_like(t, device="meta") for name, t in (*module.named_parameters(), *module.named_buffers())
+    }
+    names = [name for name, _ in module.named_parameters()]
+    for name in names:
+        state[name].requires_grad_()
+    training = module.training
+    output = torch.func.functional_call(module.eval(), state, tuple(t.to("meta") for t in inputs))
+    module.train(training)
+    gradients = torch.autograd.grad(output, [state[n] for n in names], torch.empty_like(output), allow_unused=True)
+    return [name for name, gradient in zip(names, gradients) if gradient is None]
+
+
+def cost_table(
+    models: Mapping[str, nn.Module],
+    batches: Sequence[int] = (1, 16),
+    seconds: float = 1.0,
+    rounds: int = 3,
+    device: str | torch.device = "cpu",
+) -> list[dict[str, float | str]]:
+    """What whole models cost, one row each: size, arithmetic and latency; the models are timed in turns, `rounds` times.
+
+    Returns:
+        rows with model, D, parameters, "of them used", GMAC and GFLOP per image (1 MAC = 2 FLOP: papers print either
+        under either name), and per batch size the middle of the rounds' medians, "ms at batch 1" (of the whole batch), and so on.
+    """
+    rows, inputs = [], {}
+    for name, model in models.items():
+        model.eval().to(device, memory_format=torch.channels_last)
+        height, width = model.input_spec.size
+        for batch in batches:
+            images = torch.randn(batch, 3, height, width, device=device)
+            inputs[name, batch] = images.to(memory_format=torch.channels_last)
+        one, parameters = torch.randn(1, 3, height, width, device=device), dict(model.named_parameters())
+        unused = sum(parameters[unused].numel() for unused in unused_parameters(model, one))
+        flop = gflops(model, one)
+        rows.append({"model": name, "D": model.dim, "parameters": count_parameters(model),
+                     "of them used": count_parameters(model) - unused, "GMAC": flop / 2, "GFLOP": flop})  # fmt: skip
+    with torch.inference_mode():
+        found = [
+            {
+                key: latency(lambda key=key: models[key[0]](inputs[key]), key[1], seconds / rounds, device)
+                for key in inputs
+            }
+            for _ in range(rounds)
+        ]
+    for row in rows:
+        for batch in batches:
+            times = [one[row["model"], batch].median_ms for one in found]
+            row[f"ms at batch {batch}"] = statistics.median(times)
     return rows

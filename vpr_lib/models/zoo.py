@@ -168,8 +168,16 @@ ZOO: dict[str, ModelConfig] = {
     "clusvpr_vgg16_8192_caffe": _clusvpr("vgg16", mean=CAFFE_MEAN, std=CAFFE_STD),
     "clusvpr_vgg19bn_8192": _clusvpr("vgg19_bn", backbone_args=dict(layers_to_freeze=4)),
     "clusvpr_resnet50_16384": _clusvpr("resnet50"),
+    "netvlad_resnet50_32768": ModelConfig(  # the paper's D; how it splits into clusters x channels is not stated
+        system="NetVLAD",
+        backbone="resnet50",
+        backbone_args=dict(layers_to_crop=[4], layers_to_freeze=2),
+        aggregator="NetVLAD",
+        aggregator_args=dict(clusters=32),
+    ),
     "pixels": ModelConfig(system="Raw pixels", backbone="pixels", aggregator="flatten", image_size=(128, 128)),
     "mixvpr_toy_256": _toy("MixVPR", "MixVPR", out_channels=64, out_rows=4, mix_depth=4),
+    "mixvpr_toy_64": _toy("MixVPR", "MixVPR", out_channels=16, out_rows=4, mix_depth=4),
     "mixvpr_toy_cropped_256": _toy("Lightweight-MixVPR", "MixVPR", crop=True, out_channels=64, out_rows=4, mix_depth=2),
     "mixvpr_toy_80px_256": _toy("Lightweight-MixVPR", "MixVPR", out_channels=64, out_rows=4, mix_depth=4).model_copy(
         update={"image_size": (80, 80)}
@@ -178,6 +186,7 @@ ZOO: dict[str, ModelConfig] = {
     "gem_toy_160": _toy("GeM", "GeM"),
     "avg_toy_160": _toy("AVG", "average"),
     "convap_toy_512": _toy("Conv-AP", "ConvAP", out_channels=128),
+    "netvlad_toy_2560": _toy("NetVLAD", "NetVLAD", clusters=16),
     "cosplace_toy_160": _toy("CosPlace", "CosPlace", out_dim=160),
     # the last four blocks learn: released for S and B (their layer1 = 7), not published for L and g (dinomix §3.3)
     "dinomix_vits14_4096": _dinomix("dinov2_vits14", 7),
@@ -200,23 +209,20 @@ ZOO: dict[str, ModelConfig] = {
     "distilvpr_toy_96": _distilvpr("tinyresnet", [], dim=96, image_size=(90, 120)),
 }
 TRAINING_FREE = frozenset({"pixels"})
-PUBLISHED = {  # where authors publish trained weights, as far as the specs know
-    "dinomix_vitb14_4096": "as dinov2_vitb14_mix.ckpt, release v1.0.0 of github.com/GaoShuang98/DINO-Mix",
-    **{
-        f"dinomix_vit{size}14_4096": "on the net-disk that the README of github.com/GaoShuang98/DINO-Mix links"
-        for size in "slg"
-    },
-}
-
-
-def published_at(model: str) -> str:
-    """A sentence on where a model's authors publish its weights; '' when that is not known."""
-    return f" Its authors publish the file {PUBLISHED[model]}." if model in PUBLISHED else ""
 
 
 def model_names() -> list[str]:
     """All names `build_model` knows."""
     return sorted(ZOO)
+
+
+def vary(model: str, part: Literal["aggregator", "backbone"] = "aggregator", **arguments: Any) -> dict[str, Any]:
+    """Changes for `build_model` and recipes that alter some arguments of one part and keep the others.
+
+    `vary("mixvpr_resnet50_4096", mix_depth=2)` is the arm L = 2 of the depth ablation.
+    """
+    field = f"{part}_args"
+    return {field: getattr(lookup(ZOO, model, "model"), field) | arguments}
 
 
 def build_model(model: str | ModelConfig, pretrained: bool = False, seed: int | None = 0, **changes: Any) -> nn.Module:

@@ -38,11 +38,12 @@ def plot_recall_at_n(
 def plot_training(
     history: Sequence[Mapping[str, float]], ax: Axes | None = None, label: str = "", colour: str | None = None
 ) -> Axes:
-    """Validation recall@1 over epochs, with the loss on a second axis when it is there."""
+    """Validation recall@1 over epochs; nothing is drawn when there was no validation."""
     ax = ax or plt.subplots(figsize=(6.4, 3.8))[1]
     epochs = [row["epoch"] for row in history]
     if "recall@1" in history[0]:
-        ax.plot(epochs, [100 * row["recall@1"] for row in history], marker="o", label=label or "recall@1", color=colour)
+        marker, recall = method_marker(label), [100 * row["recall@1"] for row in history]
+        ax.plot(epochs, recall, marker=marker, label=label or "recall@1", color=colour)
     ax.set(xlabel="epoch", ylabel="validation recall@1 (%)")
     ax.xaxis.get_major_locator().set_params(integer=True)
     return ax

@@ -96,6 +96,26 @@ def write_records(folder: Path, table: pd.DataFrame) -> Path:
 
 
 def read_records(folder: Path) -> pd.DataFrame:
-    """All evaluations below `folder`, one after the other; an empty frame when there are none."""
+    """All evaluations below `folder`, told apart as `tell_apart` does; an empty frame when there are none."""
     files = sorted(Path(folder).rglob("*.parquet"))
-    return pd.concat([pd.read_parquet(file) for file in files], ignore_index=True) if files else pd.DataFrame()
+    return tell_apart([pd.read_parquet(file) for file in files]) if files else pd.DataFrame()
+
+
+def tell_apart(evaluations: list[pd.DataFrame]) -> pd.DataFrame:
+    """One table of evaluations in which no query counts twice for a model.
+
+    Several notebooks measure the same baseline: equal evaluations enter once. Where one name stands for other weights, the
+    later notebook's number goes into the name: `gem_toy_160 (05)`.
+    """
+    known: dict[tuple, list[pd.DataFrame]] = {}
+    for table in sorted(evaluations, key=lambda table: str(table["notebook"].iloc[0])):
+        first = table.iloc[0]
+        earlier = known.setdefault(
+            (first["dataset"], first["protocol"], first["card"], first["model"], first["seed"]), []
+        )
+        if any(table["first_hit"].equals(other["first_hit"]) for other in earlier):
+            continue
+        if earlier:
+            table = table.assign(model=f"{first['model']} ({str(first['notebook'])[:2]})")
+        earlier.append(table)
+    return pd.concat([table for tables in known.values() for table in tables], ignore_index=True)

@@ -234,6 +234,7 @@ def train_distilled(
     about: dict[str, Any] | None = None,
     fabric: Fabric | None = None,
     quiet: bool = False,
+    select: str = "recall@1",
 ) -> FitResult:
     """Train `model` under a teacher and return where its weights are; its adapter is not among them.
 
@@ -270,6 +271,7 @@ def train_distilled(
         about=about,
         fabric=fabric,
         quiet=quiet,
+        select=select,
     )
 
 

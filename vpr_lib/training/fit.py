@@ -11,22 +11,27 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.strategies import DDPStrategy
 from pydantic import Field
 from torch import Tensor, nn
 
 from vpr_lib.config import Strict
-from vpr_lib.machine import keep_freed_memory
+from vpr_lib.machine import keep_freed_memory, peak_memory_bytes
 from vpr_lib.models.checkpoints import save_weights
 from vpr_lib.paths import atomic_path
 from vpr_lib.progress import ProgressLine
+from vpr_lib.registry import lookup
 from vpr_lib.seeds import derive_seed, seed_everything
 
 FABRIC_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+VALIDATION_MAY_TAKE = timedelta(hours=4)  # the first process validates while the others wait
 
 
 class TrainingDiverged(RuntimeError):
@@ -91,14 +96,18 @@ def learning_rate(settings: FitSettings, step: int, steps_per_epoch: int) -> flo
 
 
 def make_fabric(settings: FitSettings, device: str = "auto", devices: int | str = 1) -> Fabric:
-    """Fabric for this machine; under torchrun it joins the launched processes."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    accelerator = {"auto": "auto", "cuda": "gpu", "cpu": "cpu"}[device]
+    """Fabric for this machine; under torchrun it joins the launched processes.
+
+    Args:
+        device: auto, cpu, cuda, or one GPU by number (cuda:1).
+    """
+    world, local = (int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    kind, _, number = device.partition(":")
     fabric = Fabric(
-        accelerator=accelerator,
-        devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world > 1 else devices,
-        num_nodes=world // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world > 1 else 1,
-        strategy="ddp" if world > 1 else "auto",
+        accelerator=lookup({"auto": "auto", "cuda": "gpu", "cpu": "cpu"}, kind, "device"),
+        devices=local if world > 1 else [int(number)] if number else devices,
+        num_nodes=world // local,
+        strategy=DDPStrategy(timeout=VALIDATION_MAY_TAKE) if world > 1 else "auto",
         precision=FABRIC_PRECISION[settings.precision],
     )
     fabric.launch()
@@ -126,7 +135,7 @@ def fit(
         step: (model, batch) -> {"loss": scalar tensor, anything else to log: float}; "images" counts images.
         settings: optimisation; stored with the checkpoint, and a folder of other settings is refused.
         folder: receives state.pt (resume), last/best.safetensors + JSON, history.json and log.csv.
-        validate: called after every epoch with `weights_of(model)` in evaluation mode.
+        validate: called after every epoch with `weights_of(model)` in evaluation mode, in the first process only.
         select: key of `validate`'s result that decides which epoch is best (larger is better).
         weights_of: the part of `model` whose weights are saved.
     Raises:
@@ -169,11 +178,13 @@ class _Loop:
         line = ProgressLine(
             f"epoch {self.epoch + 1}/{self.settings.epochs}", self.batches, self.quiet or self.fabric.global_rank > 0
         )
+        asked = time.monotonic()
         for batch in self.source.epoch(self.epoch, self.batch):
             if self.batch >= self.batches:
                 break
+            waited = time.monotonic() - asked
             seed_everything(derive_seed("step", self.settings.seed, self.epoch, self.batch, self.fabric.global_rank))
-            values = self.one_batch(batch)
+            values = self.one_batch(batch) | {"load_s": waited}
             for name, value in values.items():
                 self.sums[name] = self.sums.get(name, 0.0) + value
             self.batch += 1
@@ -183,6 +194,7 @@ class _Loop:
             at_step = self.batch % self.settings.accumulate == 0  # half a step's gradients are not stored
             if at_step and time.monotonic() - self._saved > self.settings.checkpoint_every_s:
                 self.save()
+            asked = time.monotonic()
         line.close()
 
     def one_batch(self, batch: Any) -> dict[str, float]:
@@ -225,7 +237,7 @@ class _Loop:
         model = self.weights_of(self.model.module)
         training = model.training
         model.eval()
-        scores = validate(model)
+        scores = self.fabric.broadcast(validate(model) if self.fabric.global_rank == 0 else {})
         model.train(training)
         return scores
 
@@ -234,6 +246,8 @@ class _Loop:
         means = {name: total / done for name, total in self.sums.items() if name != "images"}
         row = {"epoch": self.epoch + 1, **means, **scores, "seconds": time.monotonic() - self.start_time}
         self.history.append(row)
+        if scores and select not in scores:
+            raise ValueError(f"'{select}' is to select the best epoch, but validation gives {', '.join(scores)}.")
         value = scores.get(select, float(self.epoch))  # without validation the last epoch is the best
         improved, self.best = value > self.best, max(value, self.best)
         if self.fabric.global_rank == 0:
@@ -322,9 +336,12 @@ class _Loop:
         if "useful" in values:
             shown["useful"] = f"{100 * values['useful']:.0f} %"
         if "images" in values:
-            shown["img/s"] = f"{done * values['images'] / max(seconds, 1e-9):.0f}"
-        if self.fabric.device.type == "cuda":
-            shown["GPU GB"] = f"{torch.cuda.max_memory_allocated() / 2**30:.1f}"
+            shown["img/s"] = f"{done * values['images'] * self.fabric.world_size / max(seconds, 1e-9):.0f}"
+        on_gpu = self.fabric.device.type == "cuda"
+        peak = torch.cuda.max_memory_allocated() if on_gpu else peak_memory_bytes()
+        shown["GPU GB" if on_gpu else "GB"] = f"{peak / 2**30:.1f}"
+        left = (self.settings.epochs - self.epoch) * self.batches - self.batch
+        shown["training left"] = str(timedelta(seconds=round(left * seconds / done)))
         return shown
 
 

@@ -62,6 +62,7 @@ def train_tokens(
     keep_images: bool = False,
     about: dict[str, Any] | None = None,
     quiet: bool = False,
+    select: str = "recall@1",
 ) -> FitResult:
     """Teach the backbone of `model` the map of `teacher`; files and errors as of `fit`. The aggregator learns nothing."""
     fabric = make_fabric(settings, device)
@@ -81,4 +82,5 @@ def train_tokens(
         about=about,
         fabric=fabric,
         quiet=quiet,
+        select=select,
     )

@@ -38,13 +38,27 @@ def measure(
     if transform is not None:
         model, benchmark, precision = under(transform, model, benchmark)
     result = evaluate(model, benchmark, cache_root() / "descriptors", KS, device, precision, quiet=True)
+    keep(book, result, name, system, weights, seed, precision)
+    return result
+
+
+def keep(
+    book: Book,
+    result: Evaluation,
+    name: str,
+    system: str,
+    weights: str = "trained here",
+    seed: int | None = None,
+    precision: str | None = None,
+) -> None:
+    """Write the records of an evaluation that was made otherwise, for instance with reduced descriptors."""
     run = Run(
-        model=name, system=system, dim=model.dim, profile=book.profile.name, notebook=book.name, run_id=book.run_id,
-        seed=book.seed if seed is None else seed, weights=weights, device=device, precision=precision,
+        model=name, system=system, dim=result.database.array.shape[1], profile=book.profile.name, notebook=book.name, run_id=book.run_id,
+        seed=book.seed if seed is None else seed, weights=weights, device=str(book.device),
+        precision=precision or book.profile.precision,
     )  # fmt: skip
     for scored in result.scores:
-        write_records(book.records, query_records(benchmark, scored, result.ranking.scores, run))
-    return result
+        write_records(book.records, query_records(result.benchmark, scored, result.ranking.scores, run))
 
 
 def measure_runs(

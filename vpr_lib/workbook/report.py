@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from vpr_lib import paths
 from vpr_lib.workbook.pages import TEMPLATES, Body, render_notebook
 from vpr_lib.workbook.plan import Entry, UsageError, load_workbook
 from vpr_lib.workbook.sentinel import Checked, ClaimResult, Output, Sentinel, read_claims, read_sentinel
@@ -55,6 +56,14 @@ class Chapter:
         wanted = self.entry.highlights if self.entry else ()
         return [made[name] for name in wanted if name in made and not made[name].fault()]
 
+    @property
+    def attachments(self) -> list[Output]:
+        """Self-contained pages the notebook wrote beside its figures, unchanged since."""
+        made = self.sentinel.outputs if self.sentinel else ()
+        return [
+            output for output in made if output.name.endswith(".html") and "/" not in output.name and not output.fault()
+        ]
+
 
 def build_report(run: str | Path = "latest") -> Path:
     """Write `runs/<run_id>/report/`: an index and one page per executed notebook; returns the path of the index.
@@ -73,6 +82,8 @@ def build_report(run: str | Path = "latest") -> Path:
     for before, chapter, after in zip([None, *shown], shown, [*shown[1:], None]):
         page = _template("page.html.j2").render(**shared, chapter=chapter, before=before, after=after)
         (building / chapter.page).write_text(page, encoding="utf-8")
+        for output in chapter.attachments:
+            shutil.copyfile(paths.project_root() / output.path, building / output.name)
     index = _template("index.html.j2").render(**shared, **_summary(status, chapters), environment=environment)
     (building / "index.html").write_text(index, encoding="utf-8")
     shutil.rmtree(folder / "report", ignore_errors=True)

@@ -171,8 +171,12 @@ class Book:
         return path
 
     def output(self, path: str | Path, caption: str = "") -> Path:
-        """Record another file this notebook wrote (a checkpoint, records): a resumed run checks that it is unchanged."""
-        output = describe_output(Path(path), caption=caption)
+        """Record another file this notebook wrote (a checkpoint, a page): a resumed run checks that it is unchanged.
+
+        An HTML page in the figures folder goes into the report, with a link on the notebook's page.
+        """
+        path = Path(path)
+        output = describe_output(path, path.name if path.parent == self.figures else None, caption)
         self.outputs[output.name] = output
         return Path(path)
 

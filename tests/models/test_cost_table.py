@@ -1,0 +1,73 @@
+"""MACs and FLOPs by hand and by the spec; parameters that nothing uses; changes of one part."""
+
+import pytest
+import torch
+from torch import nn
+
+from vpr_lib.models.cost import cost_table, count_parameters, gflops, unused_parameters
+from vpr_lib.models.zoo import ZOO, build_model, vary
+
+
+@pytest.mark.parametrize(
+    ("name", "gflop"),  # spec mixvpr §1.2 and lightweight_mixvpr §1.3, FLOP = 2 MAC at 320 x 320
+    [
+        ("mixvpr_resnet50_4096", 16.843), ("mixvpr_resnet50_512", 16.211), ("mixvpr_resnet50_128", 16.053),
+        ("mixvpr_resnet18_512", 6.407), ("mixvpr_resnet34_1024", 13.039), ("convap_resnet50_8192", 17.521),
+        ("convap_resnet50_512", 16.735), ("lightmixvpr_efficientnet_b0_128", 1.781), ("lightmixvpr_mobilenet_v2_1024", 2.590),
+    ],
+)  # fmt: skip
+def test_arithmetic_is_the_specs(name, gflop):
+    with torch.device("meta"):
+        model = build_model(name, seed=None)
+        assert gflops(model, torch.empty(1, 3, 320, 320)) == pytest.approx(gflop, abs=6e-4)
+
+
+def multiply_adds(model, images):
+    """Second way: from the shapes that convolutions and linear layers see."""
+    total, handles = 0, []
+
+    def count(layer, inputs, output):
+        nonlocal total
+        each = layer.weight[0].numel()  # multiply-adds per output number
+        total += output.numel() * each
+
+    for layer in model.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            handles.append(layer.register_forward_hook(count))
+    with torch.no_grad():
+        model.eval()(images)
+    for handle in handles:
+        handle.remove()
+    return total
+
+
+def test_table_names_macs_and_flops_apart():
+    models = {name: build_model(name) for name in ("mixvpr_toy_256", "gem_toy_160")}
+    rows = cost_table(models, batches=(1, 2), seconds=0.0, rounds=1)
+    assert [(row["model"], row["D"]) for row in rows] == [("mixvpr_toy_256", 256), ("gem_toy_160", 160)]
+    for row in rows:
+        model = models[row["model"]]
+        assert row["GMAC"] * 1e9 == pytest.approx(multiply_adds(model, torch.zeros(1, 3, 112, 112)))
+        assert row["GFLOP"] == 2 * row["GMAC"]
+        assert row["of them used"] == row["parameters"] == count_parameters(model)
+        assert row["ms at batch 1"] > 0 and row["ms at batch 2"] > 0
+
+
+def test_a_classifier_that_nothing_uses():
+    with torch.device("meta"):
+        model = build_model("lightmixvpr_efficientnet_b0_128", seed=None)
+    names = unused_parameters(model, torch.empty(1, 3, 320, 320, device="meta"))
+    assert names == ["backbone.model.classifier.weight", "backbone.model.classifier.bias"]
+    used = count_parameters(model) - sum(p.numel() for n, p in model.named_parameters() if n in names)
+    assert used == 4_130_544  # spec lightweight_mixvpr §1.3
+    assert unused_parameters(build_model("gem_toy_160").train(), torch.zeros(1, 3, 112, 112)) == []
+
+
+def test_vary_keeps_the_other_arguments():
+    changes = vary("mixvpr_toy_256", mix_depth=0)
+    assert changes == {"aggregator_args": ZOO["mixvpr_toy_256"].aggregator_args | {"mix_depth": 0}}
+    model = build_model("mixvpr_toy_256", **changes)
+    assert len(model.aggregator.mix) == 0 and model(torch.zeros(2, 3, 112, 112)).shape == (2, 256)
+    assert vary("mixvpr_resnet50_4096", "backbone", fixed_statistics=True)["backbone_args"]["layers_to_crop"] == [4]
+    with pytest.raises(ValueError, match="Unknown model"):
+        vary("mixvpr_toy", mix_depth=1)

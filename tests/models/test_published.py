@@ -1,0 +1,69 @@
+"""Files in the layout of the published checkpoints: keys and shapes from the golden fixtures and spec mixvpr §2."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vpr_lib.models.checkpoints import CheckpointError, load_weights
+from vpr_lib.models.published import PUBLISHED
+from vpr_lib.models.zoo import ZOO, build_model
+
+GOLDEN = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parent.parent / "golden"))
+MIXVPR, CONVAP = "mixvpr_r50_4096", "convap_r50_2048"
+LAYOUTS = {  # model: fixture with the official keys, shapes that differ from it, number of keys
+    "mixvpr_resnet50_4096": (MIXVPR, {}, 286),
+    "mixvpr_resnet50_512": (MIXVPR, {"channel_proj.weight": (256, 1024), "channel_proj.bias": (256,),
+                                     "row_proj.weight": (2, 400), "row_proj.bias": (2,)}, 286),
+    "mixvpr_resnet50_128": (MIXVPR, {"channel_proj.weight": (64, 1024), "channel_proj.bias": (64,),
+                                     "row_proj.weight": (2, 400), "row_proj.bias": (2,)}, 286),
+    **{f"convap_resnet50_{4 * d}": (CONVAP, {"channel_pool.weight": (d, 2048, 1, 1), "channel_pool.bias": (d,)}, 320)
+       for d in (128, 512, 1024, 2048)},
+    "lightmixvpr_resnet18_512": ("light_r18_512", {}, 118), "lightmixvpr_kd_resnet18_512": ("light_r18_512", {}, 118),
+    "lightmixvpr_efficientnet_b0_128": ("light_effb0_128", {}, 388),
+    "lightmixvpr_mobilenet_v2_1024": ("light_mbv2_1024", {}, 341),
+}  # fmt: skip
+
+
+def official(model):
+    """A state dict in the official layout; entry number i is filled with i / 1000, so that a mix-up shows."""
+    fixture, changes, _ = LAYOUTS[model]
+    entries = json.loads((GOLDEN / f"{fixture}.json").read_text())["state_dict"]
+    shapes = {key: changes.get(key.removeprefix("aggregator."), shape) for key, shape, _ in entries}
+    dtypes = {key: getattr(torch, dtype) for key, _, dtype in entries}
+    values = np.arange(len(shapes)) / 1000
+    return {key: torch.full(tuple(shape), float(v)).to(dtypes[key]) for (key, shape), v in zip(shapes.items(), values)}
+
+
+def lightning(tensors):
+    """What Lightning 1.8 writes with save_weights_only."""
+    return {"epoch": 9, "global_step": 5210, "pytorch-lightning_version": "1.8.3", "state_dict": tensors, "loops": {},
+            "hparams_name": "kwargs", "hyper_parameters": {"lr": 0.05, "warmpup_steps": 650, "milestones": [5, 10]}}  # fmt: skip
+
+
+@pytest.mark.parametrize("model", LAYOUTS)
+def test_the_official_layout_loads_strictly(model, tmp_path):
+    tensors, path = official(model), tmp_path / "official.ckpt"
+    assert len(tensors) == LAYOUTS[model][2]
+    torch.save(lightning(tensors) if model in ("mixvpr_resnet50_4096", "convap_resnet50_512") else tensors, path)
+    with torch.device("meta"):
+        network = build_model(model, seed=None)
+    network.to_empty(device="cpu")
+    load_weights(network, path)
+    loaded = network.state_dict()
+    assert loaded.keys() == tensors.keys()
+    assert all(torch.equal(loaded[key], tensors[key]) for key in tensors)
+
+
+def test_every_published_file_has_its_model_and_layout():
+    assert {known.model for known in PUBLISHED.values()} == {*LAYOUTS, "dinomix_vitb14_4096"}
+    assert all(known.model in ZOO and known.source and known.licence for known in PUBLISHED.values())
+
+
+def test_a_file_of_another_size_is_named(tmp_path):
+    torch.save(official("mixvpr_resnet50_512"), tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match=r"2 shapes differ \(aggregator.channel_proj.weight: file \(256, 1024\)"):
+        load_weights(build_model("mixvpr_resnet50_128"), tmp_path / "a.ckpt")
