@@ -54,14 +54,10 @@ class Distillation(Strict):
         return {self.method: self.weight * kd_baseline(self.method, student, teacher, positives, negatives)}
 
 
-class CrossmodalExperiment(Strict):
-    """A recipe of the cross-modal systems; `vpr train` runs it. `claim`, `expected` and `hardware` are for the reader."""
+class CrossmodalExperiment(Recipe):
+    """A recipe of the cross-modal systems; `model` is one of CLOUD_MODELS, or a student of the zoo."""
 
-    claim: str
-    expected: str
-    hardware: str
     crossmodal: Literal["teacher", "student"]
-    model: str  # of CLOUD_MODELS, or a student of the zoo
     model_changes: dict[str, Any] = {}
     pretrained: bool = True
     train_set: str = "oxford_train"  # a data set of tuples by name

@@ -5,6 +5,7 @@ because a batch, its augmentation and its learning rate depend on (seed, epoch, 
 """
 
 import csv
+import hashlib
 import json
 import math
 import os
@@ -59,6 +60,20 @@ class FitSettings(Strict):
     max_steps_per_epoch: int | None = None
     restarts: tuple[int, ...] = ()  # epochs (from 0) that begin with an empty optimiser memory: new generations
     seed: int = 1
+
+
+class Recipe(Strict):
+    """What every recipe says. `claim`, `expected` and `hardware` are for the reader; the rest decides what is computed."""
+
+    claim: str  # table and row it reproduces, with the paper's number
+    expected: str  # what we expect to get, and why when it differs
+    hardware: str  # time on which machine
+    model: str
+
+    def folder_in(self, cache: Path) -> Path:
+        """`cache/training/<model>_<8 hex digits over everything that is computed>`: notebooks with the same experiment share it."""
+        about = self.model_dump_json(exclude={"claim", "expected", "hardware", "variants"})
+        return Path(cache) / "training" / f"{self.model}_{hashlib.sha256(about.encode()).hexdigest()[:8]}"
 
 
 class Source(Protocol):

@@ -1,6 +1,5 @@
 """Recipes: one YAML file is one experiment, opening with the claim it should reproduce. `vpr train` runs them."""
 
-import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vpr_lib.config import Strict, find_recipe, load_yaml
+from vpr_lib.config import find_recipe, load_yaml
 from vpr_lib.data.catalogue import open_benchmark
 from vpr_lib.data.manifest import Manifest
 from vpr_lib.data.places import PlaceBatches, Places, PlaceSampler
@@ -25,7 +24,7 @@ from vpr_lib.paths import data_root
 from vpr_lib.registry import lookup
 from vpr_lib.retrieval.protocol import evaluate
 from vpr_lib.training.distillation import Distillation, train_distilled
-from vpr_lib.training.fit import FitResult, FitSettings
+from vpr_lib.training.fit import FitResult, FitSettings, Recipe
 from vpr_lib.training.metric_learning import PlaceRecipe, train_places
 from vpr_lib.training.token_start import train_tokens
 from vpr_lib.training.tuples import TupleRecipe, train_tuples
@@ -35,13 +34,9 @@ PLACE_SETS = {"gsv_cities": "read from disk", "toycity": "generated", "toycity_s
 START_STREETS = 160  # streets of the toy starting point: the more, the better it carries over to others
 
 
-class Experiment(Strict):
-    """A training run. `claim`, `expected` and `hardware` are for the reader; the rest decides what is computed."""
+class Experiment(Recipe):
+    """A training run on places."""
 
-    claim: str  # table and row it reproduces, with the paper's number
-    expected: str  # what we expect to get, and why when it differs
-    hardware: str  # time on which machine
-    model: str
     model_changes: dict[str, Any] = {}
     pretrained: bool = True
     token_teacher: str | None = None  # a pre-trained backbone whose map the tokens learn, instead of the metric loss
@@ -57,11 +52,6 @@ class Experiment(Strict):
     workers: int = 8
     keep_images: bool = False
     variants: dict[str, dict[str, Any]] = {}  # named changes, field -> value: 'recipe+variant' applies one
-
-    def folder_in(self, cache: Path) -> Path:
-        """`cache/training/<model>_<8 hex digits over everything that is computed>`: notebooks with the same experiment share it."""
-        about = self.model_dump_json(exclude={"claim", "expected", "hardware", "variants"})
-        return Path(cache) / "training" / f"{self.model}_{hashlib.sha256(about.encode()).hexdigest()[:8]}"
 
 
 def load_experiment(name: str | Path) -> Experiment:
