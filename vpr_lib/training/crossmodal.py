@@ -29,7 +29,7 @@ from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import cache_root
 from vpr_lib.retrieval.run_pairs import describe_submaps, evaluate_run_pairs
 from vpr_lib.seeds import derive_seed
-from vpr_lib.training.fit import FitResult, FitSettings, fit, make_fabric
+from vpr_lib.training.fit import FitResult, FitSettings, Recipe, fit, make_fabric
 
 Method = Literal["none", "KD", "AFD", "EPC-Net", "RKD", "CSD", "LSD-Net", "MKD", "S", "C", "SC"]
 METHODS: tuple[Method, ...] = Method.__args__
