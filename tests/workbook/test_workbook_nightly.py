@@ -171,7 +171,11 @@ def test_dead_twice_is_dead_and_a_plain_run_does_not_retry(night, chain):
 @pytest.mark.parametrize(
     ("fault", "kind", "code"),
     [
-        ("raise type('ClaimFailed', (AssertionError,), {'__module__': 'm'})('1 of 1 claims not reproduced: r1')", "claim", 1),
+        (
+            "raise type('ClaimFailed', (AssertionError,), {'__module__': 'm'})('1 of 1 claims not reproduced: r1')",
+            "claim",
+            1,
+        ),
         ("1 / 0", "error", 1),
         ("raise type('OutOfMemoryError', (RuntimeError,), {'__module__': 'm'})('CUDA out of memory')", "gpu memory", 1),
         ("raise OSError(28, 'No space left on device')", "disk", 5),
@@ -204,11 +208,10 @@ def test_disk_full_while_the_runner_writes(night, monkeypatch):
             raise FULL
         return original(path, text)
 
-    monkeypatch.setattr(paths, "write_text", write)
-    result = night()
+    with monkeypatch.context() as patch:
+        patch.setattr(paths, "write_text", write)
+        result = night()
     assert result.exit_code == 5 and "No space left on device" in result.problem
-    monkeypatch.undo()
-    os.environ["VPR_HOME"] = str(result.folder.parent.parent)
     with night_lock() as dead:
         assert not dead, "the lock was given back"
 
@@ -246,12 +249,12 @@ def test_second_night_is_refused_and_a_dead_one_makes_way(night, chain):
 def test_command_line(night, chain, monkeypatch, tmp_path):
     from vpr_lib.cli.run import register
 
+    original, app = nightly.run_workbook, typer.Typer()
     monkeypatch.setattr(nightly, "run_workbook", lambda *a, **k: original(*a, **k, command=FAKE, grace_s=0.5))
-    original, app = __import__("vpr_lib.workbook.runner", fromlist=["x"]).run_workbook, typer.Typer()
     register(app)
 
     def call(*arguments):
-        return CliRunner().invoke(app, ["--profile", str(chain.profile), "--nightly", *arguments])
+        return CliRunner().invoke(app, ["run", "--profile", str(chain.profile), "--nightly", *arguments])
 
     found = call("--json", str(tmp_path / "r.json"))
     assert found.exit_code == 0, found.output
@@ -352,7 +355,7 @@ def test_pages_show_the_flips_the_figures_and_need_nothing_from_outside(night, c
     assert (file.name, file.kind, file.mean_difference, file.changed_share) == ("02.png", "pixels", 10.0, 1.0)
     html = (second.folder / "nightly.html").read_text()
     soup = BeautifulSoup(html, "html.parser")
-    assert len(soup.find_all("img")) == 6 + 2 and all(i["alt"] and i["src"].startswith("data:") for i in soup("img"))
+    assert len(soup.find_all("img")) == 5 + 2 and all(i["alt"] and i["src"].startswith("data:") for i in soup("img"))
     assert "Query 10 of town: first match right before, wrong tonight." in html
     assert "▼" in html and "regressed" in html and "prefers-color-scheme: dark" in html
     assert not soup.find_all(["script", "iframe", "link", "object"]) and not re.search(
@@ -377,7 +380,8 @@ def test_junit(night, chain):
     night()
     put_records(ranks(30))
     chain.add(
-        "01_data", "raise type('ClaimFailed', (AssertionError,), {'__module__': 'm'})('1 of 1 claims not reproduced: \\x1b[31mr1')"
+        "01_data",
+        "raise type('ClaimFailed', (AssertionError,), {'__module__': 'm'})('1 of 1 claims not reproduced: \\x1b[31mr1')",
     )
     chain.add("03_other", "1 / 0")
     root = ET.parse(night().folder / "junit.xml").getroot()

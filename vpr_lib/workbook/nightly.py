@@ -299,12 +299,8 @@ def _compared(found: Comparison) -> list[str]:
     lines.append(f"{same} of {len(found.recalls)} evaluations as in {found.reference}, {noise} within noise")
     lines += [f"gone: {name}" for name in found.gone] + [f"not comparable: {text}" for text in found.incomparable]
     lines += [f"{cost.notebook}: {cost.remark}" for cost in found.costs if cost.remark]
-    counts = {
-        "figures or tables": found.files,
-        "claim values": found.claims,
-        "facts of the environment": found.environment,
-    }
-    return lines + [f"{len(values)} {what} differ" for what, values in counts.items() if values]
+    counts = {"figure or table": found.files, "claim value": found.claims, "fact of the environment": found.environment}
+    return lines + [f"changed: {what} ({len(values)})" for what, values in counts.items() if values]
 
 
 def _write(folder: Path, night: Night) -> None:

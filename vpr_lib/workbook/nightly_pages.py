@@ -187,7 +187,7 @@ def _strips_of(change: RecallChange, before: Path, after: Path) -> list[Strip]:
     names = benchmark.queries.table["sample_id"].tolist()
     lost = [q for q in change.flips if sides[0].loc[q, "first_hit"] == 1]
     gained = [q for q in change.flips if q not in set(lost)]
-    for query in (*lost[:_STRIPS], *gained[: _STRIPS // 2]):
+    for query in (*_spread(lost, _STRIPS), *_spread(gained, _STRIPS // 2)):
         if names[query] != sides[1].loc[query, "query_id"]:
             raise ValueError(f"the list of queries on disk is not the evaluated one (query {query})")
         tiles = [
@@ -197,6 +197,11 @@ def _strips_of(change: RecallChange, before: Path, after: Path) -> list[Strip]:
         strip = draw_strip(Tile(_open(queries[query]), f"query {query}"), tiles, height=130)
         strips.append(Strip(change, query, query in lost, picture_address(strip, 760)))
     return strips
+
+
+def _spread(queries: list[int], count: int) -> list[int]:
+    """At most `count` of them, evenly spread: neighbours often show the same street."""
+    return queries[:: max(1, -(-len(queries) // count))]
 
 
 def _caption(when: str, row) -> str:
