@@ -31,8 +31,7 @@ def search(
         database: (N, D) descriptors; may be a memory map, read in chunks.
         queries: (Q, D) descriptors.
         top_k: at most this many per query; a smaller database gives N columns.
-        metric: "cosine" is the dot product (rows are expected to have unit norm); "euclidean" scores are negative
-            squared distances.
+        metric: "cosine" is the dot product of rows at unit length; "euclidean" scores are negative squared distances.
     Returns:
         Ranking; equal scores are ordered by database index.
     Raises:
@@ -47,7 +46,7 @@ def search(
         raise ValueError(f"Search needs top_k >= 1 and a database, got top_k={top_k} and {len(database)} rows.")
     top_k = min(top_k, len(database))
     found = [
-        _search_chunk(database, _rows(queries, start, QUERY_CHUNK, device), top_k, metric)
+        _search_chunk(database, _rows(queries, start, QUERY_CHUNK, device, metric), top_k, metric)
         for start in range(0, len(queries), QUERY_CHUNK)
     ]
     if not found:
@@ -55,17 +54,21 @@ def search(
     return Ranking(np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found]))
 
 
-def _rows(rows: np.ndarray | Tensor, start: int, count: int, device: str | torch.device) -> Tensor:
+def _rows(rows: np.ndarray | Tensor, start: int, count: int, device: str | torch.device, metric: str) -> Tensor:
     part = rows[start : start + count]
     tensor = part if isinstance(part, Tensor) else torch.from_numpy(np.ascontiguousarray(part))
-    return tensor.to(device, torch.float32)
+    tensor = tensor.to(device, torch.float32)
+    if metric == "euclidean":
+        return tensor
+    norm = tensor.norm(dim=1, keepdim=True)  # unit rows stay as they are, zeros (unreadable images) too
+    return torch.where(((norm - 1).abs() > 1e-3) & (norm > 0), tensor / norm, tensor)
 
 
 def _search_chunk(database, queries: Tensor, top_k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
     best_scores = queries.new_empty((len(queries), 0))
     best_indices = torch.empty((len(queries), 0), dtype=torch.int64, device=queries.device)
     for start in range(0, len(database), DATABASE_CHUNK):
-        rows = _rows(database, start, DATABASE_CHUNK, queries.device)
+        rows = _rows(database, start, DATABASE_CHUNK, queries.device, metric)
         scores = queries @ rows.T
         if metric == "euclidean":
             scores = 2 * scores - rows.square().sum(1) - queries.square().sum(1, keepdim=True)
