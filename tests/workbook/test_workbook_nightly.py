@@ -24,8 +24,8 @@ from typer.testing import CliRunner
 from vpr_lib import paths
 from vpr_lib.results.records import write_records
 from vpr_lib.workbook import nightly, nightly_compare
-from vpr_lib.workbook.nightly import Night, Overlap, night_lock, nights, retire, run_nightly
-from vpr_lib.workbook.nightly_compare import holm
+from vpr_lib.workbook.nightly import Failure, Night, Overlap, night_lock, nights, retire, run_nightly, severity
+from vpr_lib.workbook.nightly_compare import Comparison, holm
 from vpr_lib.workbook.plan import UsageError
 from vpr_lib.workbook.sentinel import read_json
 from vpr_lib.workbook.status import find_run, read_status
@@ -56,6 +56,12 @@ def put_records(hits, model="mixvpr", notebook="02_train", card="card1", seed=1)
 def ranks(wrong):
     """First hits of QUERIES queries of which the first `wrong` are found at rank three only."""
     return np.where(np.arange(QUERIES) < wrong, 3, 1)
+
+
+@pytest.fixture
+def chain(project):
+    """01 <- 02."""
+    return project.add("01_data", makes=["01.png"]).add("02_train", makes=["02.png"], needs=["01_data"])
 
 
 @pytest.fixture
@@ -133,6 +139,37 @@ def test_what_is_gone_or_scored_otherwise_ends_in_6(night):
     assert result.exit_code == 6 and "scored with different protocol cards" in result.night.comparison.incomparable[0]
     put_records(ranks(10)[:-1])
     assert "scored on different queries" in night(force=True).night.comparison.incomparable[0]
+
+
+LOST = Comparison(reference="r", gone=("gem",))
+FELL = Comparison(
+    reference="r",
+    gone=("gem",),
+    recalls=[
+        dict(notebook="02", dataset="town", protocol="p", model="m", seed=1, queries=9, before={"R@1": 90.0},
+             after={"R@1": 10.0}, lost=8, gained=0, p_value=0.01, p_adjusted=0.01, verdict="regressed")
+    ],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "comparison", "problem", "expected"),
+    [
+        (143, "disk", FELL, "", 143),
+        (2, "invalid", None, "bad parameters", 2),
+        (1, "disk", FELL, "", 5),
+        (1, "error", FELL, "", 1),
+        (0, None, FELL, "No space left on device", 5),
+        (0, None, FELL, "the comparison failed", 1),
+        (3, "blocked", FELL, "", 3),
+        (0, None, FELL, "", 4),
+        (0, None, LOST, "", 6),
+        (0, None, None, "", 0),
+    ],
+)
+def test_the_worst_decides(code, kind, comparison, problem, expected):
+    failures = [Failure(notebook="02", kind=kind, reason="r")] if kind else []
+    assert severity(SimpleNamespace(exit_code=code), failures, comparison, problem) == expected
 
 
 def test_holm_by_hand():
@@ -258,7 +295,7 @@ def test_command_line(night, chain, monkeypatch, tmp_path):
 
     found = call("--json", str(tmp_path / "r.json"))
     assert found.exit_code == 0, found.output
-    assert "4 of 4 notebooks are green" in found.stdout and "nightly.html" in found.stdout
+    assert "2 of 2 notebooks are green" in found.stdout and "nightly.html" in found.stdout
     put_records(ranks(30))
     found = call("--force")
     assert found.exit_code == 4 and "exit code 4: nightly: all green, but recall fell" in found.stderr
@@ -386,7 +423,7 @@ def test_junit(night, chain):
     chain.add("03_other", "1 / 0")
     root = ET.parse(night().folder / "junit.xml").getroot()
     counts = {s.get("name"): [s.get(k) for k in ("tests", "failures", "errors", "skipped")] for s in root}
-    assert counts == {"notebooks": ["4", "1", "1", "1"], "comparison": ["0", "0", "0", "0"]}
+    assert counts == {"notebooks": ["3", "1", "1", "1"], "comparison": ["0", "0", "0", "0"]}
     chain.add("01_data", makes=["01.png"]).add("03_other", makes=["03.png"])
     root = ET.parse(night().folder / "junit.xml").getroot()
     (failure,) = root.findall("testsuite[@name='comparison']/testcase/failure")

@@ -281,7 +281,10 @@ def _told(night: Night, status: RunStatus) -> Night:
     lines = [f"{green} of {selected} notebooks are green"]
     lines += [f"{f.notebook}: {f.kind}: {(f.reason.splitlines() or ['no reason given'])[0]}" for f in night.failures]
     lines += [f"{name} was started again ({reason.splitlines()[0]})" for name, reason in night.retried.items()]
-    lines += _compared(night.comparison) if night.comparison else ["no green night to compare with"]
+    if night.comparison:
+        lines += _compared(night.comparison)
+    elif not night.problem:
+        lines.append("no green night to compare with")
     if night.accepted:
         lines.append("accepted as the new reference")
     if night.problem:
