@@ -15,6 +15,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as v2
 
@@ -67,8 +68,18 @@ def read_image(path: str | Path) -> Tensor:
     """
     with image_errors(path), Image.open(path) as image:
         check_size(image, path)
+        if image.format == "JPEG" and image.mode in ("RGB", "L") and (decoded := _decode_jpeg(path)) is not None:
+            return decoded
         pixels = np.asarray(_to_rgb(image))
     return torch.from_numpy(pixels.copy() if not pixels.flags.writeable else pixels).permute(2, 0, 1)
+
+
+def _decode_jpeg(path: str | Path) -> Tensor | None:
+    """The pixels PIL would give, uint8 (3, H, W), without its two copies; None leaves the file, and its error, to PIL."""
+    try:
+        return decode_jpeg(torch.from_numpy(np.fromfile(path, np.uint8)), mode=ImageReadMode.RGB)
+    except RuntimeError:
+        return None
 
 
 @contextmanager
