@@ -37,7 +37,7 @@ class Comparison:
     peers: Way
     ours: Way
     parity: Callable[[Any, Any], tuple[dict[str, Any], bool]]
-    target: float  # the ratio to reach on a machine with the instructions it was set for
+    target: float | None  # the ratio to reach; None where none is set for this machine
     bound: str  # what limits ours
     wait: Callable[[], object] = lambda: None  # for the GPU
 
@@ -78,7 +78,7 @@ def compare(comparison: Comparison, repeats: int) -> dict[str, Any]:
         "ratio_low": min(rounds), "ratio_high": max(rounds),
         "cpu_ratio": statistics.median(cpu["peers"]) / max(1e-9, statistics.median(cpu["ours"])),
         "peers_extra_mb": extra_mb["peers"], "ours_extra_mb": extra_mb["ours"], "parity": parity, "same": same,
-        "target": comparison.target, "reached": same and ratio >= comparison.target, "bound": comparison.bound,
+        "target": comparison.target, "reached": same and ratio >= (comparison.target or 0), "bound": comparison.bound,
     }  # fmt: skip
 
 

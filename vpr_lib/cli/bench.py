@@ -64,7 +64,7 @@ def _print(found: dict[str, dict[str, Any]], about: dict[str, Any]) -> None:
         table.add_row(
             name, row["size"], _seconds(row["peers_s"]), _seconds(row["ours_s"]),
             f"x{row['ratio']:.2f} ({row['ratio_low']:.2f}-{row['ratio_high']:.2f}, n={row['repeats']})",
-            f"x{row['cpu_ratio']:.2f}", f"x{row['target']:g} {'ok' if row['reached'] else 'not reached'}", parity,
+            f"x{row['cpu_ratio']:.2f}", _target(row), parity,
             f"{row['peers_extra_mb']} / {row['ours_extra_mb']}",
         )  # fmt: skip
     Console(width=None if Console().is_terminal else 180).print(table)
@@ -76,3 +76,9 @@ def _print(found: dict[str, dict[str, Any]], about: dict[str, Any]) -> None:
 
 def _seconds(value: float) -> str:
     return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.1f} ms"
+
+
+def _target(row: dict[str, Any]) -> str:
+    if row["target"] is None:
+        return "none here"
+    return f"x{row['target']:g} {'reached' if row['reached'] else 'not reached'}"

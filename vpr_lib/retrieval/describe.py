@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from vpr_lib.data import images as images_module
-from vpr_lib.data.images import ImageError, ImageSet, InputSpec
+from vpr_lib.data.images import ImageError, ImageSet, InputSpec, stack_images
 from vpr_lib.data.manifest import Manifest
 from vpr_lib.machine import keep_freed_memory
 from vpr_lib.models.checkpoints import weights_hash
@@ -126,7 +126,7 @@ def _batches(model, paths, todo, device, precision, batch_size, workers, quiet, 
         errors.update({row: str(image) for image, row in samples if isinstance(image, ImageError)})
         good = [(image, row) for image, row in samples if not isinstance(image, ImageError)]
         if good:
-            batch = torch.stack([image for image, _ in good])
+            batch = stack_images([image for image, _ in good])
             yield np.array([row for _, row in good]), describe_batch(model, batch, device, precision).numpy()
 
 
