@@ -3,6 +3,7 @@
 import copy
 import functools
 import importlib.util
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -273,11 +274,11 @@ def _gpu() -> str:
 def describe_gpu(size: Size, folder: Path) -> Comparison:
     device = _gpu()
     manifest = write_jpegs(folder / "images", size.gpu_images)
-    theirs = build_model(R50, seed=0).eval().to(device)
+    theirs, workers = build_model(R50, seed=0).eval().to(device), min(8, (os.cpu_count() or 1) - 1)
     ours = copy.deepcopy(theirs)
     return Comparison(
         f"describe on GPU, {R50}, JPEG to descriptor", f"{size.gpu_images} images",
-        Way("PIL workers, eager fp32, batch 16", lambda: peers_describe(theirs, manifest.image_paths(), device, 4)),
+        Way("PIL workers, eager fp32, batch 16", lambda: peers_describe(theirs, manifest.image_paths(), device, workers)),
         Way("describe(precision='bf16')", lambda: describe(ours, manifest, None, device, "bf16", 64, quiet=True).array),
         cosine_parity(0.9995), 5.0, "JPEG decoding in the loader processes", torch.cuda.synchronize,
     )  # fmt: skip
