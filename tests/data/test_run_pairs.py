@@ -10,7 +10,14 @@ import pytest
 from miniatures import REGION, RUNS, lidar2image, oxford_locations, stamp
 
 from vpr_lib.data.pickles import UnsafePickle
-from vpr_lib.data.readers.pointnetvlad import read_boreas, read_boreas_tuples, read_oxford, read_oxford_tuples
+from vpr_lib.data.readers.pointnetvlad import (
+    read_boreas,
+    read_boreas_tuples,
+    read_oxford,
+    read_oxford_tuples,
+    write_evaluation_pickles,
+    write_training_pickle,
+)
 from vpr_lib.data.readers.submaps import (
     EVALUATION_RUNS,
     OXFORD_REGIONS,
@@ -236,3 +243,26 @@ def test_a_hostile_evaluation_pickle(tmp_path):
     (tmp_path / "oxford_evaluation_query.pickle").write_bytes(b"cos\nsystem\n(S'echo harm'\ntR.")
     with pytest.raises(UnsafePickle, match=r"asks for os.system"):
         read_oxford(tmp_path)
+
+
+def test_pickles_of_raw_runs_read_back_the_same(tmp_path):
+    lidar2image(oxford_locations(tmp_path, n=12) / "images/lidar2image_ndx.pickle", n=12)
+    built, tuples = build_run_pairs(tmp_path, RUNS), build_training_tuples(tmp_path, RUNS)
+    write_evaluation_pickles(tmp_path, built)
+    write_training_pickle(tmp_path, tuples)
+    runs, read = read_oxford(tmp_path), read_oxford_tuples(tmp_path)
+    assert runs.card == built.card and runs.databases[2].table.equals(built.databases[2].table)
+    assert read.positives.hash == tuples.positives.hash and read.non_negatives.hash == tuples.non_negatives.hash
+    assert read.database.table.equals(tuples.database.table)
+
+
+def test_written_tuples_are_the_class_that_the_public_code_imports(tmp_path, monkeypatch):
+    write_training_pickle(tmp_path, build_training_tuples(oxford_locations(tmp_path, n=12), RUNS))
+    package, module = types.ModuleType("datasets"), types.ModuleType("datasets.oxford")
+    module.TrainingTuple = type("TrainingTuple", (), {"__module__": "datasets.oxford"})
+    package.oxford = module
+    monkeypatch.setitem(sys.modules, "datasets", package)
+    monkeypatch.setitem(sys.modules, "datasets.oxford", module)
+    records = pickle.loads((tmp_path / "training_queries_baseline.pickle").read_bytes())
+    assert isinstance(records[0], module.TrainingTuple) and records[0].position[0] > 5e6 > records[0].position[1]
+    assert 0 in records[0].non_negatives and 0 not in records[0].positives

@@ -4,9 +4,11 @@ from torch.nn import functional as F
 
 from vpr_lib.models import dinov2
 from vpr_lib.models.attention import (
+    agreement,
     attend,
     attention_rollout,
     attention_weights,
+    change_without,
     grad_cam,
     last_block_attention,
     token_colours,
@@ -118,13 +120,13 @@ def test_attention_weights_reproduce_the_blocks():
     model = build_model("dinomix_toy_256").eval()
     inputs = model.input_spec.normalise(images(model))
     weights = attention_weights(model, inputs)
-    assert len(weights) == 4 and weights[0].shape == (2, 4, 65, 65)
-    torch.testing.assert_close(weights[3].sum(dim=-1), torch.ones(2, 4, 65))
+    assert len(weights) == 4 and weights[0].shape == (2, 3, 65, 65)
+    torch.testing.assert_close(weights[3].sum(dim=-1), torch.ones(2, 3, 65))
     with torch.no_grad():
         tokens = list(model.backbone.tokens(inputs))[3]  # the input of block 3
         block = model.backbone.dino_model.blocks[3]
         normed = block.norm1(tokens)
-        value = block.attn.qkv(normed).chunk(3, dim=-1)[2].unflatten(2, (4, 32)).transpose(1, 2)
+        value = block.attn.qkv(normed).chunk(3, dim=-1)[2].unflatten(2, (3, 32)).transpose(1, 2)
         by_hand = block.attn.proj((weights[3] @ value).transpose(1, 2).flatten(2))
         torch.testing.assert_close(by_hand, block.attn(normed), atol=1e-5, rtol=1e-4)
 
@@ -141,7 +143,7 @@ def test_rollout_against_its_formula(monkeypatch):
         found = attention_rollout(model, inputs, of=of)[0]
         torch.testing.assert_close(found, expected.float(), atol=1e-3, rtol=1e-3)
     heads = last_block_attention(model, inputs)
-    assert heads.shape == (1, 4, 112, 112) and heads.amax(dim=(2, 3)).min() > 0.99
+    assert heads.shape == (1, 3, 112, 112) and heads.amax(dim=(2, 3)).min() > 0.99
 
 
 def test_rollout_of_a_block_that_attends_nowhere_else(monkeypatch):
@@ -175,3 +177,34 @@ def test_full_size_sizes(monkeypatch):
     torch.testing.assert_close(grad_cam(model, inputs, 690).raw, grad_cam(model, inputs, 690, layer=10).raw)
     other = build_model("dinomix_vits14_4096", aggregator="GeM", aggregator_args={}, image_size=(70, 98)).eval()
     assert grad_cam(other, torch.randn(1, 3, 70, 98), 3).maps.shape == (1, 70, 98)
+
+
+def test_agreement_by_hand():
+    maps = torch.tensor([[[0.0, 1.0], [2.0, 3.0]]])
+    assert agreement(maps, 2 * maps + 1).item() == pytest.approx(1)
+    assert agreement(maps, -maps).item() == pytest.approx(-1)
+    assert agreement(maps, torch.ones(1, 2, 2)).item() == 0
+
+
+def test_covering_what_matters_changes_the_descriptor():
+    """A model that looks at the left half only: covering the right half changes nothing."""
+
+    class LeftHalf(torch.nn.Module):
+        input_spec = build_model("gem_toy_160").input_spec
+
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, images):
+            return F.normalize(images[..., :2].flatten(1) * self.scale, dim=1)
+
+    picture = torch.randint(0, 256, (1, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    left = torch.zeros(1, 4, 4)
+    left[..., :2] = 1 + torch.rand(1, 4, 2)
+    before = picture.clone()
+    assert change_without(LeftHalf(), picture, left, 0.5).item() > 0.1
+    assert change_without(LeftHalf(), picture, left, 0.5, least=True).item() == pytest.approx(0, abs=1e-6)
+    assert torch.equal(picture, before)
+    with pytest.raises(ValueError, match=r"between 0 and 1, got 1\.5"):
+        change_without(LeftHalf(), picture, left, 1.5)

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 
 from vpr_lib.models.checkpoints import load_weights
 from vpr_lib.models.clusvpr import PYRAMIDS, ClusVPR, neighbour_sums, normalise_vlad, token_weights
+from vpr_lib.models.cost import clusvpr_parts
 from vpr_lib.models.whitening import Whitened, Whitening, fit_whitening
-from vpr_lib.models.zoo import build_model
+from vpr_lib.models.zoo import build_model, with_head
 
 SMALL = dict(in_channels=32, in_h=6, in_w=8, clusters=5, groups=4, cwtnets=2)
 
@@ -116,8 +117,8 @@ def test_location_exponents_agree_with_the_scalar_at_three():
 
 
 def test_batch_of_one_constant_image_and_unit_norm():
-    model = build_model("clusvpr_toy_384").eval()
-    images = torch.randn(3, 3, 112, 112)
+    model = build_model("clusvpr_toy_640").eval()
+    images = torch.randn(3, 3, 128, 128)
     images[2] = 0.3
     with torch.no_grad():
         together = model(images)
@@ -147,10 +148,9 @@ def test_published_keys_and_counts(tmp_path):
     model = build_model("clusvpr_vgg16_8192")
     assert len(model.state_dict()) == 150
     assert sum(p.numel() for p in model.parameters()) == 17_923_056
-    assert (
-        sum(p.numel() for p in build_model("clusvpr_vgg16_8192", aggregator_args={"exponent": "scalar"}).parameters())
-        == 17_921_857
-    )
+    with torch.device("meta"):
+        scalar = build_model("clusvpr_vgg16_8192", aggregator_args={"exponent": "scalar"})
+    assert sum(p.numel() for p in scalar.parameters()) == 17_921_857
     learns = {name for name, p in model.backbone.named_parameters() if p.requires_grad}
     assert {name.split(".")[2] for name in learns} == {"24", "26", "28"}
     official = {
@@ -255,3 +255,44 @@ def test_whitening_files(tmp_path):
         file["lams"] = np.ones(3)
     with pytest.raises(ValueError, match="but mu has 8 and lams 3"):
         Whitening.load(path)
+
+
+# ---- cost, trunks
+
+
+def test_cost_is_the_spec_table():
+    with torch.device("meta"):
+        rows = {row["part"]: row for row in clusvpr_parts(build_model("clusvpr_vgg16_8192"))}
+    expected = {"backbone": (14_714_688, 93.959), "4 CWTNets": (2_666_496, 1.244), "neighbour search": (0, 0.093),
+                "linear layer W1": (524_288, 0.629), "assignment": (8_192, 0.079), "residuals": (8_192, 0.079),
+                "group attention": (1_200, 0.0), "sum": (17_923_056, 96.08), "PCA": (33_558_528, 0.034),
+                "sum with PCA": (51_481_584, 96.12)}  # fmt: skip
+    assert list(rows) == list(expected)
+    for part, (parameters, gmac) in expected.items():
+        assert rows[part]["parameters"] == parameters and rows[part]["GMAC"] == pytest.approx(gmac, abs=5e-3)
+
+
+def test_other_trunks():
+    for name, dim in (
+        ("clusvpr_mobilenetv3_1792", 1792),
+        ("clusvpr_vgg19bn_8192", 8192),
+        ("clusvpr_resnet50_16384", 16384),
+    ):
+        with torch.device("meta"):
+            model = build_model(name)
+        assert model.eval()(torch.empty(1, 3, 480, 640, device="meta")).shape == (1, dim)
+    assert not any(
+        p.requires_grad for p in build_model("clusvpr_mobilenetv3_1792").backbone.model.features[:7].parameters()
+    )
+    with pytest.raises(ValueError, match="cannot freeze 6"):
+        build_model("clusvpr_vgg16_8192", backbone_args={"layers_to_freeze": 6})
+
+
+def test_parts_can_be_switched_off():
+    model = build_model("clusvpr_toy_640").eval()
+    off = with_head(model, weigh_tokens=False, group_attention="none").eval()
+    images = torch.randn(1, 3, 128, 128)
+    with torch.no_grad():
+        assert 0 < 1 - (model(images) * off(images)).sum() < 0.1
+    with pytest.raises(ValueError, match="needs weights that the model does not have"):
+        with_head(model, group_attention="linear")

@@ -8,7 +8,7 @@ import torch
 
 from vpr_lib.data.images import InputSpec
 from vpr_lib.models import export as module
-from vpr_lib.models.cost import cost_of_parts, count_parameters, gflops, latency, peak_memory_mb
+from vpr_lib.models.cost import cost_of_model, cost_of_parts, count_parameters, gflops, latency, peak_memory_mb
 from vpr_lib.models.export import (
     PRECISIONS,
     ShippedModel,
@@ -48,11 +48,39 @@ def test_an_export_gives_the_models_descriptors(model, images, tmp_path, format,
     cosine = (expected * found).sum(1)
     assert found.shape == (6, 256) and found.dtype == torch.float32
     assert cosine.min() > (0.98 if precision == "int8" else 0.9999)
-    assert (precision == "int8") == bool((expected - found).abs().max() > 1e-3)  # int8 really is another arithmetic
+    if precision == "int8":
+        assert (expected - found).abs().max() > 1e-4  # it really is another arithmetic
     one = describe_batch(shipped, images[2:3], "cpu")  # another batch size, the same descriptor
     torch.testing.assert_close(one, found[2:3], atol=1e-3, rtol=0)
     assert info.bytes == sum(p.stat().st_size for p in tmp_path.iterdir() if p.suffix != ".json")
     assert shipped.input_spec == InputSpec((48, 64), "bilinear", (0.0,) * 3, (1 / 255,) * 3)
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_int8_stays_finite_and_of_unit_length(images, tmp_path, format):
+    pytest.importorskip({"onnx": "onnxruntime", "openvino": "nncf"}[format])
+    model = build_model("gem_toy_160", seed=4, image_size=(48, 64)).train()
+    with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, torch.nn.Conv2d):
+                layer.weight.copy_(layer.weight.abs().clamp(min=layer.weight.abs().amax() / 2))
+        for _ in range(20):
+            model(model.input_spec.normalise(images))  # batch norms take the statistics of these images
+    model.eval()
+    export(model, "gem_toy_160", tmp_path, format, "int8", images.numpy())
+    found = describe_batch(ShippedModel(tmp_path), images, "cpu")
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(6), atol=1e-4, rtol=0)
+    assert (describe_batch(model, images, "cpu") * found).sum(1).min() > 0.97
+
+
+def test_onnx_int8_weights_keep_seven_bits(model, images, tmp_path):
+    """With eight, sums of two products overflow on processors without VNNI: a trained network's cosine fell to 0.46."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    export(model, NAME, tmp_path, "onnx", "int8", images.numpy())
+    weights = [onnx.numpy_helper.to_array(w) for w in onnx.load(tmp_path / "model.onnx").graph.initializer
+               if w.data_type == onnx.TensorProto.INT8 and len(w.dims) > 1]  # fmt: skip
+    assert len(weights) > 10 and max(int(np.abs(w.astype(int)).max()) for w in weights) <= 64
 
 
 def test_every_pixel_value_arrives_unchanged(model, tmp_path):
@@ -138,15 +166,24 @@ def test_cost_by_hand():
 def test_latency_counts_calls():
     calls = []
     timed = latency(lambda: calls.append(1), 4, seconds=0.0)
-    assert timed.repeats == 5 == len(calls) - 2 and 0 < timed.median_ms <= timed.p90_ms
-    assert timed.images_per_s == pytest.approx(4000 / timed.median_ms)
+    assert timed.repeats == 3 == len(calls) - 1 and 0 < timed.best_ms <= timed.median_ms <= timed.p90_ms
+    assert timed.images_per_s == pytest.approx(4000 / timed.best_ms)
 
 
 def test_cost_of_parts_sums_to_the_model(model):
     rows = cost_of_parts(model, seconds=0.0)
     assert [row["part"] for row in rows] == ["backbone", "aggregator"]
-    assert sum(row["parameters"] for row in rows) == count_parameters(model)
+    assert sum(row["parameters (M)"] for row in rows) == pytest.approx(count_parameters(model) / 1e6)
     assert sum(row["GFLOP"] for row in rows) == pytest.approx(gflops(model, torch.zeros(1, 3, 48, 64)))
+
+
+def test_a_row_of_the_cost_table(model):
+    row = cost_of_model(model, (1, 3), seconds=0.0)
+    assert row["GFLOP"] == pytest.approx(gflops(model, torch.zeros(1, 3, 48, 64))) and row["dim"] == 256
+    assert row["MB, batch 3"] == pytest.approx(
+        peak_memory_mb(model, torch.zeros(3, 3, 48, 64)), rel=1e-3
+    )  # as with real tensors
+    assert row["images/s, batch 3"] == pytest.approx(3000 / row["ms, batch 3"])
 
 
 def test_flops_and_sizes_of_the_published_student():

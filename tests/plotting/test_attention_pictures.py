@@ -1,8 +1,9 @@
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
-from vpr_lib.plotting.attention import jet, overlay, plot_attention
+from vpr_lib.plotting.attention import choose_views, jet, overlay, plot_attention, repeated_views
 
 
 def test_jet_is_opencvs():
@@ -54,3 +55,35 @@ def test_the_grid_holds_images_and_overlays():
     assert np.array_equal(pictures[0], images[0])
     assert np.array_equal(pictures[1], overlay(np.zeros((1, 28, 28)), images[:1])[0])
     plt.close(figure)
+
+
+def test_pictures_are_drawn_as_they_are():
+    images, colours = np.zeros((1, 8, 8, 3), np.uint8), np.random.default_rng(1).random((1, 2, 2, 3))
+    figure = plot_attention({"tokens": colours}, images, ["day"])
+    assert len(figure.axes) == 2 and np.array_equal(figure.axes[1].images[0].get_array(), colours[0])  # no colour bar
+    plt.close(figure)
+
+
+def test_views_of_one_place_under_the_conditions():
+    words = [["day"], ["night"], ["day"], ["night", "rain"], ["night"], ["winter"], ["occluded", "day"]]
+    east = [0, 0, 5, 5, 5, 5, 9]
+    table = pd.DataFrame({"conditions": words, "utm_east": east, "utm_north": 0})
+    for seed in range(3):
+        rows, names = choose_views(table, ["day", "night", "winter", "occluded"], seed)
+        assert rows == [2, 4, 5, 6] and names == ["day", "night", "winter", "day occluded"]
+    assert choose_views(table, ["fog", "day"], 1)[1] == ["day"]
+    both = pd.DataFrame(
+        {"conditions": [["day", "occluded"], ["fog", "occluded"], ["day"]], "utm_east": [1, 1, 2], "utm_north": 0}
+    )
+    assert choose_views(both, ["day", "occluded"], 1)[1] == ["day", "fog occluded"]  # not the same picture twice
+    plain = choose_views(table[["utm_east"]], ["day", "night"], 1)
+    assert len(set(plain[0])) == 2 and plain == choose_views(table[["utm_east"]], ["day", "night"], 1)
+
+
+def test_repeated_views():
+    table = pd.DataFrame({
+        "utm_east": [0, 0, 5, 5, 9], "utm_north": 0, "heading_deg": 90,
+        "conditions": [["day"], ["night"], ["day"], ["night"], ["fog"]],
+    })  # fmt: skip
+    same, other = repeated_views(table)
+    assert same.tolist() == [1, 0, 3, 2, -1] and other.tolist() == [2, 3, 0, 1, -1]

@@ -64,3 +64,15 @@ def test_the_chart_shows_every_number():
     with pytest.raises(ValueError, match="pass one table only"):
         plot_published_recall(table, CHART)
     plt.close(ax.figure)
+
+
+def test_cells_that_nobody_could_read_stay_empty():
+    table = read_reported("distilvpr")
+    missing = table["confidence"] == "missing"
+    assert (
+        table.loc[missing, "value"] == ""
+    ).all() and missing.sum() == 2 * 11 * 2  # two data sets, eleven methods, @1 and @1%
+    known = table[~missing]
+    assert known["confidence"].isin(["R", "?"]).all() and known["value"].astype(float).between(60, 100).all()
+    teacher = known[known["method"] == "MinkLoc++ (teacher)"].set_index("dataset")["value"].astype(float)
+    assert teacher.to_dict() == {"oxford": 97.24, "boreas": 93.05}

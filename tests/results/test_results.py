@@ -4,8 +4,16 @@ import pytest
 
 from vpr_lib.paths import git_state
 from vpr_lib.results.records import Run, read_records, write_records
+from vpr_lib.results.reported import beside_reported
 from vpr_lib.results.statistics import mcnemar, wilson_interval
-from vpr_lib.results.tables import MixedProtocols, compare, recall_table
+from vpr_lib.results.tables import (
+    MixedProtocols,
+    compare,
+    recall_by_condition,
+    recall_table,
+    recall_within,
+    seed_spread,
+)
 
 
 def test_wilson_against_published_values():
@@ -31,8 +39,8 @@ def records(model, hits, card="c1", seed=0, **extra):
     return pd.DataFrame({
         "dataset": "s", "protocol": "25m", "card": card, "model": model, "system": model, "dim": 8, "seed": seed,
         "profile": "toy", "device": "cpu", "precision": "fp32", "rule": "within 25 m", "n_database": 100,
-        "query": range(n), "query_id": [f"q{i}" for i in range(n)], "first_hit": hits, "counted": True, "notebook": "", **extra,
-    })  # fmt: skip
+        "query": range(n), "query_id": [f"q{i}" for i in range(n)], "first_hit": hits, "counted": True, "notebook": "",
+    } | extra)  # fmt: skip
 
 
 def test_recall_table_from_records():
@@ -82,3 +90,35 @@ def test_a_baseline_of_two_notebooks_counts_once(tmp_path):
     found = recall_table(read_records(tmp_path), (1,)).set_index("model")
     assert found["queries"].to_dict() == {"a": 2, "a (03)": 2, "b": 2}
     assert found["R@1"].to_dict() == {"a": 50.0, "a (03)": 100.0, "b": 50.0}
+
+
+def test_lenses_on_records():
+    table = records("a", [1, 0, 1, 2], top_distance_m=[[3.0, 9.0], [40.0, 1.0], [12.0, 2.0], [np.nan, 1.0]],
+                    conditions=["night", "night,rain", "", "rain"])  # fmt: skip
+    within = recall_within(table, (5, 25, 50))
+    assert within.loc["a"].tolist() == [25.0, 50.0, 75.0]
+    words = recall_by_condition(table)
+    assert words.loc["a"].to_dict() == {"night (2)": 50.0, "rain (2)": 0.0}
+    assert recall_by_condition(table.drop(columns="conditions")).empty
+
+
+def test_spread_over_seeds():
+    table = pd.concat([records("a", [1, 0]), records("a", [1, 1], seed=1), records("b", [1, 1])])
+    found = seed_spread(table)
+    assert found["model"].tolist() == ["a"] and (found["mean"][0], found["seeds"][0]) == (75.0, 2)
+    assert found["standard deviation"][0] == pytest.approx(np.std([50, 100], ddof=1))
+
+
+def test_published_numbers_beside_ours():
+    ours = recall_table(
+        records("x", [1] * 9 + [0], dataset="msls_val", protocol="msls_val@740", system="MixVPR").assign(dim=4096)
+    )
+    found = beside_reported(ours)
+    same = found[found["verdict"] != "not measured"]
+    assert (
+        set(same["method"]) == {"MixVPR"} and set(same["protocol"]) == {"msls_val@740"} and set(same["dim"]) == {"4096"}
+    )
+    assert (same["verdict"] == "inside").all() and same["measured"].eq(
+        90
+    ).all()  # 88.0 and 88.2, interval of ten queries
+    assert (found["verdict"] == "not measured").sum() > 20

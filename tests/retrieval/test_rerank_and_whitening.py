@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from vpr_lib.data.ground_truth import Benchmark, Positives, make_protocol
 from vpr_lib.data.manifest import build_manifest
 from vpr_lib.models.zoo import build_model
 from vpr_lib.retrieval import rerank as module
-from vpr_lib.retrieval.rerank import k_reciprocal_distances, rerank
+from vpr_lib.retrieval.protocol import evaluate
+from vpr_lib.retrieval.rerank import k_reciprocal_distances, rerank, reranked
 from vpr_lib.retrieval.whitening import _sample, whiten
 
 
@@ -49,6 +51,31 @@ def test_bounded_form_is_the_literal_one(k1, k2, weight, monkeypatch):
     ranking = rerank(database, queries, 10, k1, k2, weight)
     assert ranking.indices.shape == (12, 10)
     assert np.allclose(-ranking.scores, np.sort(expected, axis=1)[:, :10], atol=1e-5)
+
+
+def test_a_database_that_queries_itself_and_a_choice_of_rows():
+    database = unit(np.random.default_rng(3), 30)
+    full = k_reciprocal_distances(database, None, 6, 1, 0.2)
+    assert full.shape == (30, 30) and np.allclose(np.diag(full), 0, atol=1e-6)
+    assert np.allclose(k_reciprocal_distances(database, None, 6, 1, 0.2, rows=np.array([4, 11])), full[[4, 11]])
+    queries = unit(np.random.default_rng(4), 8)
+    rows = np.array([7, 0])
+    assert np.allclose(
+        k_reciprocal_distances(database, queries, 6, rows=rows), k_reciprocal_distances(database, queries, 6)[rows]
+    )
+
+
+def test_an_evaluation_can_be_ranked_anew(two_folders):
+    database, queries = (manifest(folder, role) for folder, role in zip(two_folders, ("db", "query")))
+    positives = Positives.from_lists([[2 * q] for q in range(6)], 12)
+    protocol = make_protocol(database, queries, positives, name="two", dataset="two", rule="list")
+    first = evaluate(build_model("pixels"), Benchmark("two", database, queries, (protocol,)), None, (1, 5), quiet=True)
+    again = reranked(first, k1=3)
+    expected = rerank(first.database.array, first.queries.array, 5, 3)
+    assert again.recall.keys() == first.recall.keys()
+    assert again.recall[1] == pytest.approx((expected.indices[:, 0] == 2 * np.arange(6)).mean())
+    assert np.array_equal(again.ranking.indices, expected.indices)
+    assert again.scores[0].protocol.card == protocol.card
 
 
 def test_bad_arguments():

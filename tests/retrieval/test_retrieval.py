@@ -73,7 +73,9 @@ def test_search_is_exact_across_chunks(monkeypatch, metric, device):
     monkeypatch.setattr("vpr_lib.retrieval.search.DATABASE_CHUNK", 11)
     rng = np.random.default_rng(0)
     database, queries = rng.normal(size=(50, 6)).astype(np.float32), rng.normal(size=(20, 6)).astype(np.float32)
-    scores = queries @ database.T if metric == "cosine" else -((queries[:, None] - database) ** 2).sum(-1)
+    unit = lambda rows: rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    cosine = unit(queries) @ unit(database).T
+    scores = cosine if metric == "cosine" else -((queries[:, None] - database) ** 2).sum(-1)
     found = search(database, queries, 12, metric)
     assert (found.indices == np.argsort(-scores, axis=1)[:, :12]).all()
     np.testing.assert_allclose(found.scores, -np.sort(-scores, axis=1)[:, :12], atol=1e-4)
@@ -245,3 +247,13 @@ def test_half_precision_on_the_cpu_stays_close(benchmark):
     model = build_model("gem_toy_160", image_size=(32, 32))
     exact, half = (describe(model, benchmark.database, precision=p, quiet=True).array for p in ("fp32", "bf16"))
     assert torch.cosine_similarity(torch.from_numpy(exact), torch.from_numpy(half)).min() > 0.995
+
+
+def test_cosine_does_not_depend_on_lengths():
+    rng = np.random.default_rng(4)
+    database, queries = rng.normal(size=(30, 6)).astype(np.float32), rng.normal(size=(5, 6)).astype(np.float32)
+    unit = lambda rows: rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    raw, normal = search(7 * database, 0.1 * queries, 30), search(unit(database), unit(queries), 30)
+    assert np.array_equal(raw.indices, normal.indices) and np.allclose(raw.scores, normal.scores, atol=1e-6)
+    database[3] = 0  # an unreadable image
+    assert np.isfinite(search(database, queries, 30).scores).all()

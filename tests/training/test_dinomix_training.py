@@ -62,7 +62,7 @@ def test_tokens_learn_the_teachers_map(tmp_path):
                "timestamp": np.arange(8), "lat": np.zeros(8)}  # fmt: skip
     manifest = build_manifest(tmp_path / "city", "s", "train", "train", columns, keep_order=True)
     places = Places.from_manifest(manifest, min_images=2)
-    model = build_model("avg_dinov2_toy_128", backbone_args={})
+    model = build_model("avg_dinov2_toy_96", backbone_args={})
     settings = FitSettings(epochs=6, optimizer="adamw", learning_rate=2e-3, schedule="constant", seed=2)
     recipe = PlaceRecipe(places_per_batch=4, images_per_place=2, order="shuffled", augmentation="none")
     teacher = build_backbone("tinyresnet", pretrained=True)
@@ -70,12 +70,12 @@ def test_tokens_learn_the_teachers_map(tmp_path):
                           quiet=True)  # fmt: skip
     losses = [row["loss"] for row in result.history]
     assert losses[-1] < 0.7 * losses[0]
-    load_weights(build_model("avg_dinov2_toy_128"), result.last)  # the saved weights are the model's, without the head
+    load_weights(build_model("avg_dinov2_toy_96"), result.last)  # the saved weights are the model's, without the head
 
 
 def test_the_loss_is_the_cosine_of_centred_features_on_one_grid():
     torch.manual_seed(1)
-    model, teacher = build_model("avg_dinov2_toy_128", backbone_args={}), build_backbone("tinyresnet").eval()
+    model, teacher = build_model("avg_dinov2_toy_96", backbone_args={}), build_backbone("tinyresnet").eval()
     learner, batch = TokenLearner(model, 160), torch.randint(0, 256, (2, 3, 112, 112), dtype=torch.uint8)
     loss = token_step(teacher, model.input_spec)(learner, (batch, torch.zeros(2)))["loss"]
     images = model.input_spec.normalise(batch)

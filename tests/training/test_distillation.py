@@ -22,6 +22,7 @@ from vpr_lib.training.distillation import (
 )
 from vpr_lib.training.fit import FitSettings, make_fabric
 from vpr_lib.training.metric_learning import PlaceRecipe, place_batches, train_places
+from vpr_lib.training.recipes import lesson, load_experiment
 
 SIZE = (48, 48)
 RECIPE = PlaceRecipe(places_per_batch=3, images_per_place=2, augmentation="light")
@@ -162,6 +163,17 @@ def test_direct_needs_equal_lengths(places, tmp_path, teacher):
         distil(places, tmp_path / "run", Distillation(mode="direct", **teacher), small)
 
 
+def test_a_scaled_rate_is_scaled_for_the_control_and_the_taught_alike(places, teacher, tmp_path):
+    recipe = RECIPE.model_copy(update={"rate_for_places": 6, "rate_scaling": "linear"})
+    settings = SETTINGS.model_copy(update={"epochs": 1})
+    runs = [train_places(student(), places, recipe, settings, tmp_path / "c", device="cpu", quiet=True),
+            train_distilled(student(), places, recipe, Distillation(**teacher), settings, tmp_path / "d", device="cpu", quiet=True)]  # fmt: skip
+    assert runs[0].history[0]["learning_rate"] == runs[1].history[0]["learning_rate"] == 1e-3
+    parts = recipe.model_copy(update={"parts": 2})
+    with pytest.raises(ValueError, match="does not go with distillation"):
+        train_distilled(student(), places, parts, Distillation(**teacher), settings, tmp_path / "p", device="cpu")
+
+
 def test_a_student_without_maps(places):
     with pytest.raises(ValueError, match="needs a student with a feature map"):
         Pupil(torch.nn.Linear(3, 2), None, on_maps=True)
@@ -186,3 +198,34 @@ def test_teacher_files_that_do_not_fit(places, tmp_path, content, message):
     np.save(tmp_path / "t.npy", np.ones((12, 4), np.float32))
     with pytest.raises(ValueError, match="made from another list of images"):
         read_teacher_file(tmp_path / "t.npy", places.manifest)
+
+
+def test_lessons_differ_in_the_teacher_alone():
+    experiment = load_experiment("light_kd_toy")
+    control, feature = (lesson(experiment, mode, 7, weight=2.0) for mode in ("control", "feature"))
+    assert control.distillation is None and control.fit.seed == 7
+    assert (feature.distillation.mode, feature.distillation.views, feature.distillation.weight) == (
+        "feature",
+        "augmented",
+        2.0,
+    )
+    assert feature.model_copy(update={"distillation": None}) == control
+
+
+@pytest.mark.parametrize("recipe", ["light_kd_toy", "light_kd_paper", "light_kd_repo_paper", "light_paper"])
+def test_recipes_name_models_of_the_zoo_and_published_settings(recipe):
+    experiment = load_experiment(recipe)
+    assert experiment.model in ZOO and (experiment.distillation is None or experiment.distillation.teacher in ZOO)
+    if recipe == "light_kd_repo_paper":  # spec §4.1
+        assert experiment.places.fixed_order and experiment.fit.warmup_steps == 0 and experiment.fit.precision == "fp32"
+        assert experiment.places.places_per_batch == 128 and experiment.distillation.mode == "repo"
+
+
+def test_variants_of_the_paper_recipes():
+    for name in ("light_paper", "light_kd_paper"):
+        for variant in load_experiment(name).variants:
+            assert load_experiment(f"{name}+{variant}").model in ZOO
+    control, direct = (load_experiment(f"light_kd_paper+{v}") for v in ("control", "direct"))
+    assert control.distillation is None and control.fit == direct.fit
+    dims = {build_model(name).dim for name in (direct.model, direct.distillation.teacher)}
+    assert dims == {512}

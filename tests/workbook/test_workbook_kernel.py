@@ -101,7 +101,7 @@ def test_every_way_to_fail_has_its_status_and_message(project, never):
     assert found["05_exits"].reason == "1 of 6 code cells did not run, the first is cell 6: after = 1"
     assert (
         found["06_claims"].reason
-        == "1 of 1 claims not reproduced: recall_at_1: high recall: target ≥ 0.500, measured 0.25"
+        == "1 of 1 claims not reproduced: recall_at_1: high recall: target ≥ 0.5, measured 0.25"
     )
     assert found["07_waits"].reason == "needs 03_dies (killed)"
     for name in ("03_dies", "04_sleeps"):

@@ -42,9 +42,8 @@ def bench(
             except Skipped as reason:
                 found[name] = {"skipped": str(reason)}
         gc.collect()
-    about = machine()
-    _print(found, about)
-    write_json(json, {"machine": about, "quick": quick, "rows": found})
+        write_json(json, {"machine": machine(), "quick": quick, "rows": found})  # row by row: it takes minutes
+    _print(found, machine())
     if different := [name for name, row in found.items() if not row.get("same", True)]:
         raise ValueError(
             f"Results differ in {', '.join(different)}: the ratios there mean nothing until that is mended."

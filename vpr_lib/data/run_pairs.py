@@ -42,6 +42,16 @@ class RunPairs:
         """The queries of a run as a manifest of their own."""
         return self.databases[run].take(self.query_rows[run])
 
+    def same_places(self, count: int) -> np.ndarray:
+        """Up to `count` evenly spaced queries of the first run, and the submap of every run nearest to each: database rows,
+        int64 (places, R). Queries that some run has no match for are left out."""
+        own, others = self.query_rows[0], range(1, len(self.runs))
+        seen = np.logical_and.reduce([self.positives[0, run].counts > 0 for run in others])
+        chosen = own[seen][np.unique(np.linspace(0, seen.sum() - 1, min(count, seen.sum())).astype(int))]
+        places = self.databases[0].positions()[chosen]
+        nearest = [((run.positions()[None] - places[:, None]) ** 2).sum(-1).argmin(1) for run in self.databases[1:]]
+        return np.stack([chosen, *nearest], 1)
+
     @cached_property
     def counted(self) -> dict[tuple[int, int], int]:
         """Per pair how many queries have a positive; the others are skipped there."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from vpr_lib.data.ground_truth import Positives
 from vpr_lib.data.manifest import Manifest
+from vpr_lib.data.readers.geo import utm_columns
 from vpr_lib.paths import atomic_path, write_text
 from vpr_lib.seeds import derive_seed
 
@@ -118,6 +119,28 @@ def radius_tuples(
     if database.list_hash == queries.list_hash:
         positives = positives.where(positives.rows != positives.indices)
     return TupleSet(database, queries, positives, rings[non_negative_m])
+
+
+def place_tuples(manifest: Manifest, non_negative_m: float = 25.0) -> TupleSet:
+    """Tuples from places in the GSV-Cities manner: the other images of a place are its positives, and no negative shares
+    the place or lies within `non_negative_m` of the query.
+
+    Raises:
+        ValueError: if the manifest has no place ids, or neither metres nor degrees.
+    """
+    if missing := {"place_id", "lat", "lon"} - set(manifest.table):
+        raise ValueError(f"Tuples of places need the columns place_id, lat and lon; missing: {sorted(missing)}.")
+    table = manifest.table
+    columns = utm_columns(table["lat"].to_numpy(), table["lon"].to_numpy())
+    positions = np.stack([columns["utm_east"], columns["utm_north"]], axis=1)
+    groups = table["city"].to_numpy() if "city" in table else np.zeros(len(table), np.int64)
+    near = Positives.from_radius(positions, positions, non_negative_m, groups, groups)
+    place = np.unique(table["place_id"].to_numpy(str), return_inverse=True)[1]
+    members = np.split(np.argsort(place, kind="stable"), np.cumsum(np.bincount(place))[:-1])
+    same = Positives.from_lists([members[p] for p in place], len(table))
+    others = same.where(same.rows != same.indices)
+    both = Positives.from_lists([np.union1d(a, b) for a, b in zip(near, same)], len(table))
+    return TupleSet(manifest, manifest, others, both)
 
 
 def radius_rings(

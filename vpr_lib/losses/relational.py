@@ -97,6 +97,11 @@ def relation(x: Tensor, y: Tensor, geometry: Geometry, c: float = CURVATURE) -> 
     return {"euclidean": euclidean_distances, "cosine": cosines}[geometry](x, y)
 
 
+def relations(x: Tensor, y: Tensor, c: float = CURVATURE) -> dict[Geometry, Tensor]:
+    """All three matrices of two sets of descriptors brought to unit length, as the cross-agent terms see them."""
+    return {geometry: relation(F.normalize(x, dim=1), F.normalize(y, dim=1), geometry, c) for geometry in GEOMETRIES}
+
+
 # ---- self-agent terms, "RKD-G" (spec §6.4)
 
 

@@ -250,3 +250,41 @@ def token_colours(features: Tensor) -> Tensor:
     low, high = torch.quantile(values, torch.tensor([0.01, 0.99], device=values.device), dim=0)
     scaled = ((values - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
     return scaled.view(batch, height, width, 3).permute(0, 3, 1, 2)
+
+
+# ---- can a map be trusted?
+
+
+def agreement(maps: Tensor, others: Tensor) -> Tensor:
+    """Pearson correlation of two maps, cell by cell: (B, H, W) twice -> (B,); 0 where a map is constant."""
+    one, two = (m.flatten(1).float() - m.flatten(1).float().mean(dim=1, keepdim=True) for m in (maps, others))
+    return F.cosine_similarity(one, two, dim=1)
+
+
+@torch.no_grad()
+def change_without(model: nn.Module, images: Tensor, maps: Tensor, share: float = 0.2, least: bool = False) -> Tensor:
+    """How much descriptors move when the most attended pixels are covered: 1 - cosine, (B,).
+
+    A map that shows what matters moves the descriptor more than one that does not; compare with `least=True`, which covers
+    the least attended pixels, and with the maps of other images.
+
+    Args:
+        images: uint8 (B, 3, H, W) of the model's input size.
+        maps: (B, H, W).
+        share: of the pixels to cover, with the mean colour of their image.
+    Raises:
+        ValueError: for a share outside 0..1.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"The share of pixels to cover lies between 0 and 1, got {share}.")
+    batch, _, height, width = images.shape
+    count = max(1, round(share * height * width))
+    chosen = maps.flatten(1).topk(count, dim=1, largest=not least).indices.to(images.device)
+    covered = torch.zeros(batch, height * width, dtype=torch.bool, device=images.device).scatter_(1, chosen, True)
+    colour = images.float().mean(dim=(2, 3), keepdim=True).round().to(torch.uint8)
+    masked = torch.where(covered.view(batch, 1, height, width), colour, images)
+    device, training = next(model.parameters()).device, model.training
+    model.eval()
+    whole, partial = (model(model.input_spec.normalise(i.to(device))).float() for i in (images, masked))
+    model.train(training)
+    return 1 - F.cosine_similarity(whole, partial, dim=1)

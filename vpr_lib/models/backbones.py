@@ -124,6 +124,25 @@ class VGG(Backbone):
         return self.model.features(images)
 
 
+class MobileNetV3(Backbone):
+    """torchvision MobileNetV3-Large up to its last stage at stride 16: 112 channels. A light trunk for ablations.
+
+    Args:
+        layers_to_freeze: freeze the first n of its 13 blocks; -1 or 0 freezes nothing.
+    """
+
+    def __init__(self, layers_to_freeze: int = -1, pretrained: bool = False):
+        super().__init__()
+        net = torchvision.models.mobilenet_v3_large(weights="IMAGENET1K_V1" if pretrained else None)
+        self.model = nn.Module()
+        self.model.features = net.features[:13]
+        self.out_channels, self.stride = 112, 16
+        self.freeze(list(self.model.features[: max(0, layers_to_freeze)]), fixed_statistics=True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model.features(images)
+
+
 class _ResidualBlock(nn.Module):
     """Two 3x3 convolutions with a shortcut, (B, Cin, H, W) -> (B, Cout, H/stride, W/stride)."""
 
@@ -222,6 +241,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     **{name: _later("trunks", "SwinV2", name) for name in SWINS},
     "timm": _later("light", "TimmTrunk"),  # any timm network: backbone_args network, stride
     **{name: partial(VGG, name) for name in ("vgg16", "vgg19_bn")},
+    "mobilenet_v3_large": MobileNetV3,
     "tinyresnet": TinyResNet,
     "pixels": PixelGrid,
     **{name: _later("dinov2", "DINOv2", name) for name in DINOV2},

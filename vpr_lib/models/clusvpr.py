@@ -324,8 +324,7 @@ class ClusVPR(nn.Module):
         p = self.GeM_pool.p.float()
         if len(p) > 1:
             p = _resize(p.view(1, 1, *self.grid), size).flatten()
-        with torch.autocast(y.device.type, enabled=False):
-            return y.float().clamp(min=1e-6).pow(p).mean(dim=2).pow(1 / p)
+        return y.float().clamp(min=1e-6).pow(p).mean(dim=2).pow(1 / p)  # autocast leaves powers in float32
 
     def assign(self, y: Tensor) -> Tensor:
         """Soft assignment to the clusters, (B, G, d, L) -> (B, G, K, L), summing to one over K."""

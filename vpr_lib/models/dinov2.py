@@ -38,7 +38,7 @@ SIZES = {
     "dinov2_vitb14": Size(768, 12, 12),
     "dinov2_vitl14": Size(1024, 24, 16),
     "dinov2_vitg14": Size(1536, 40, 24, swiglu=True),
-    "dinov2_toy": Size(128, 4, 4, table=8),  # 112 px; starts from the toy city, not from the authors' pre-training
+    "dinov2_toy": Size(96, 4, 3, table=8),  # 112 px; starts from the toy city, not from the authors' pre-training
 }
 
 

@@ -221,10 +221,10 @@ CLOUD_MODELS: dict[str, MinkLocConfig] = {
         backbone_args={},
         image_dim=48,
         image_size=(90, 120),
-        voxel_size=0.04,
+        voxel_size=0.08,
     ),
     "minkloc3d_toy_96": MinkLocConfig(
-        system="MinkLoc++ (3D)", planes=(16, 32, 32), conv0_kernel=3, cloud_dim=96, image_dim=0, voxel_size=0.04
+        system="MinkLoc++ (3D)", planes=(16, 32, 32), conv0_kernel=3, cloud_dim=96, image_dim=0, voxel_size=0.08
     ),
 }
 

@@ -106,10 +106,13 @@ def _toy(system: str, aggregator: str, crop: bool = False, **head: Any) -> Model
     )
 
 
+TOY_EVEN = {"image_size": (128, 128)}  # an even map, 8 x 8, which CWTNets can halve
+
+
 def _toy_student(widths: tuple[int, ...], **head: Any) -> ModelConfig:
     """A narrower TinyResNet without a starting point of its own: what distillation is tried on in the toy city."""
     config = _toy("Lightweight-MixVPR", "MixVPR", mix_depth=4, **head)
-    return config.model_copy(update={"backbone_args": dict(widths=list(widths)), "image_size": (80, 80)})
+    return config.model_copy(update={"backbone_args": dict(widths=list(widths)), "image_size": (64, 64)})
 
 
 def _dinomix(backbone: str, freeze_to: int, dim: int = 4096, side: int = 224) -> ModelConfig:
@@ -120,6 +123,13 @@ def _dinomix(backbone: str, freeze_to: int, dim: int = 4096, side: int = 224) ->
         aggregator="MixVPR",
         aggregator_args=dict(out_channels=dim // 4, out_rows=4, mix_depth=2),
         image_size=(side, side),
+    )
+
+
+def _pooled_tokens(backbone: str, freeze_to: int, side: int = 224) -> ModelConfig:
+    """The average of the tokens DINO-Mix mixes: what its aggregator is measured against."""
+    return _dinomix(backbone, freeze_to, side=side).model_copy(
+        update=dict(system="AVG", aggregator="average", aggregator_args={})
     )
 
 
@@ -168,6 +178,7 @@ ZOO: dict[str, ModelConfig] = {
     "clusvpr_vgg16_8192_caffe": _clusvpr("vgg16", mean=CAFFE_MEAN, std=CAFFE_STD),
     "clusvpr_vgg19bn_8192": _clusvpr("vgg19_bn", backbone_args=dict(layers_to_freeze=4)),
     "clusvpr_resnet50_16384": _clusvpr("resnet50"),
+    "clusvpr_mobilenetv3_1792": _clusvpr("mobilenet_v3_large", backbone_args=dict(layers_to_freeze=7)),
     "netvlad_resnet50_32768": ModelConfig(  # the paper's D; how it splits into clusters x channels is not stated
         system="NetVLAD",
         backbone="resnet50",
@@ -188,20 +199,15 @@ ZOO: dict[str, ModelConfig] = {
     "convap_toy_512": _toy("Conv-AP", "ConvAP", out_channels=128),
     "netvlad_toy_2560": _toy("NetVLAD", "NetVLAD", clusters=16),
     "cosplace_toy_160": _toy("CosPlace", "CosPlace", out_dim=160),
+    "clusvpr_toy_640": _toy("ClusVPR", "ClusVPR", clusters=16, neighbours=4).model_copy(update=TOY_EVEN),
     # the last four blocks learn: released for S and B (their layer1 = 7), not published for L and g (dinomix §3.3)
     "dinomix_vits14_4096": _dinomix("dinov2_vits14", 7),
     "dinomix_vitb14_4096": _dinomix("dinov2_vitb14", 7),
     "dinomix_vitl14_4096": _dinomix("dinov2_vitl14", 19),
     "dinomix_vitg14_4096": _dinomix("dinov2_vitg14", 35),
     "dinomix_toy_256": _dinomix("dinov2_toy", 1, dim=256, side=112),
-    "avg_dinov2_toy_128": ModelConfig(
-        system="AVG",
-        backbone="dinov2_toy",
-        backbone_args=dict(freeze_to=1),
-        aggregator="average",
-        image_size=(112, 112),
-    ),
-    "clusvpr_toy_384": _toy("ClusVPR", "ClusVPR", crop=True, clusters=16),
+    "avg_dinov2_toy_96": _pooled_tokens("dinov2_toy", 1, side=112),
+    "avg_dinov2_vitb14_768": _pooled_tokens("dinov2_vitb14", 7),
     # DistilVPR: image students (distilvpr §5)
     "distilvpr_resnet18_384": _distilvpr("resnet18", [4]),
     "distilvpr_resnet34_384": _distilvpr("resnet34", [4]),
@@ -242,3 +248,18 @@ def build_model(model: str | ModelConfig, pretrained: bool = False, seed: int | 
         if seed is not None:
             torch.manual_seed(seed)
         return VPRModel(config, pretrained)
+
+
+def with_head(model: VPRModel, **changes: Any) -> VPRModel:
+    """The same weights under other arguments of the aggregator: a part switched off, another exponent.
+
+    Weights that the changed aggregator does not have are left out; those it has must fit in shape.
+    """
+    arguments = model.config.aggregator_args | changes
+    changed = build_model(model.config, aggregator_args=arguments)
+    left = changed.load_state_dict(model.state_dict(), strict=False)
+    if left.missing_keys:
+        raise ValueError(
+            f"With {changes} the head needs weights that the model does not have: {left.missing_keys[:4]}."
+        )
+    return changed

@@ -5,6 +5,7 @@ from functools import cache
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
@@ -46,13 +47,59 @@ def overlay(maps: np.ndarray, images: np.ndarray) -> np.ndarray:
     return (255 * blend).astype(np.uint8)
 
 
+def choose_views(queries: pd.DataFrame, conditions: Sequence[str], seed: int = 0) -> tuple[list[int], list[str]]:
+    """One query for every condition, as many as possible from one place; rows of the table, and names for them.
+
+    A data set without a `conditions` column gives as many queries, drawn at random under `seed`.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(queries))
+    if "conditions" not in queries:
+        return list(map(int, order[: len(conditions)])), [f"query {row}" for row in order[: len(conditions)]]
+    found = [set(words) if words is not None else set() for words in queries["conditions"]]
+    place = [str(values) for values in queries[["utm_east", "utm_north"]].to_numpy().tolist()]
+    wanted = set(conditions)
+    alone: dict[str, set[str]] = {}  # place -> conditions that it shows by themselves
+    for row, where in enumerate(place):
+        shared = found[row] & wanted
+        alone.setdefault(where, set()).update(shared if len(shared) == 1 else ())
+    best = max((place[row] for row in order), key=lambda where: len(alone[where]))
+    rows: list[int] = []
+    for condition in conditions:
+        fitting = [int(row) for row in order if condition in found[row] and row not in rows]
+        if fitting:
+            rows.append(min(fitting, key=lambda row: (len(found[row] & wanted), place[row] != best, len(found[row]))))
+    return rows, [" ".join(sorted(found[row] - {"easy", "hard"})) for row in rows]
+
+
+def repeated_views(queries: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """For every query a second one with the same view, and one of another place: rows (Q,) and (Q,), -1 where there is none.
+
+    The same view means the same position and heading, under another condition; the other place comes next in the list
+    with the same conditions.
+    """
+    keys = [key for key in ("utm_east", "utm_north", "heading_deg") if key in queries]
+    words = queries["conditions"].map(lambda tags: " ".join(tags) if tags is not None else "")
+    frame = queries[keys].assign(words=words, row=np.arange(len(queries)))
+
+    def following(by: list[str]) -> np.ndarray:
+        """The next row of the same group, in a circle."""
+        turned = frame.groupby(by, sort=False)["row"].transform(lambda rows: np.roll(rows, -1)).to_numpy()
+        return np.where(turned == frame["row"], -1, turned)
+
+    other = following(["words"])
+    places = frame[keys].astype(str).agg(" ".join, axis=1).to_numpy()
+    return following(keys), np.where((other >= 0) & (places[other] != places), other, -1)
+
+
 def plot_attention(
     columns: Mapping[str, np.ndarray], images: np.ndarray, rows: Sequence[str], tile_in: float = 1.55
 ) -> Figure:
-    """A grid: one line per image, the image itself first, then one overlay per column, with the colour bar they share.
+    """A grid: one line per image, the image itself first, then one picture per column.
 
     Args:
-        columns: title -> maps (B, H, W) in 0..1, at any size; each is drawn over the image at the map's size.
+        columns: title -> maps (B, H, W) in 0..1, drawn over the images at the maps' size and sharing one colour bar; or
+            pictures (B, h, w, 3), drawn as they are.
         images: uint8 (B, H, W, 3).
         rows: B names, one per image.
     """
@@ -60,7 +107,9 @@ def plot_attention(
     figure, axes = plt.subplots(
         lines, width, figsize=(tile_in * width + 0.8, tile_in * lines + 0.35), squeeze=False, layout="constrained"
     )
-    tiles = {"image": images} | {title: overlay(maps, _fit(images, maps)) for title, maps in columns.items()}
+    tiles = {"image": images} | {
+        title: overlay(tile, _fit(images, tile)) if tile.ndim == 3 else tile for title, tile in columns.items()
+    }
     for column, (title, pictures) in enumerate(tiles.items()):
         axes[0, column].set_title(title, fontsize=9, loc="center")
         for line, picture in enumerate(pictures):
@@ -71,6 +120,8 @@ def plot_attention(
                 spine.set_visible(False)
     for line, name in enumerate(rows):
         axes[line, 0].set_ylabel(name, fontsize=9)
+    if all(tile.ndim == 4 for tile in columns.values()):
+        return figure
     bar = ScalarMappable(Normalize(0, 1), ListedColormap(jet() / 255))
     figure.colorbar(bar, ax=axes, shrink=min(1, 3 / lines), aspect=25, label="attention (scaled per image)")
     return figure

@@ -14,8 +14,8 @@ from vpr_lib.data.images import load_image
 from vpr_lib.data.manifest import Manifest
 from vpr_lib.machine import keep_freed_memory
 from vpr_lib.models.cost import Latency, latency
-from vpr_lib.models.export import ShippedModel, read_export
-from vpr_lib.paths import write_text
+from vpr_lib.models.export import ShippedModel, check_precision, export, missing_packages, read_export
+from vpr_lib.paths import cache_root, write_text
 from vpr_lib.results.statistics import mcnemar
 from vpr_lib.retrieval.describe import describe
 from vpr_lib.retrieval.protocol import evaluate
@@ -74,7 +74,7 @@ def recall_change(
     model: nn.Module, shipped: ShippedModel, benchmark: Benchmark, ks: Sequence[int] = (1, 5, 10)
 ) -> dict[str, Any]:
     """Recall of both on a benchmark, with the exact McNemar test at k = 1 and the cosines of all its descriptors."""
-    before, after = (evaluate(m, benchmark, None, ks, quiet=True) for m in (model, shipped))
+    before, after = (evaluate(m, benchmark, cache_root() / "descriptors", ks, quiet=True) for m in (model, shipped))
     first, second = (e.scores[0].first_hits[e.scores[0].counted] == 1 for e in (before, after))
     test = mcnemar(first, second)
     pairs = [(before.database, after.database), (before.queries, after.queries)]
@@ -114,3 +114,40 @@ def write_parity(
     content = read_export(folder) | {"parity": report}
     write_text(Path(folder) / "export.json", json.dumps(content, indent=1))
     return content
+
+
+def ship_table(
+    model: nn.Module,
+    name: str,
+    folder: Path,
+    runtimes: Sequence[str],
+    benchmark: Benchmark,
+    calibration: int = 64,
+    seconds: float = 1.0,
+) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
+    """Export a model for every runtime, calibrated on the benchmark's database, and measure each on the benchmark.
+
+    Args:
+        runtimes: formats and precisions, 'openvino-int8'.
+    Returns:
+        one row per runtime, and {runtime: packages that are not installed} for those left out.
+    """
+    rows, left_out = [], {}
+    for runtime in runtimes:
+        format, _, precision = runtime.partition("-")
+        check_precision(format, precision)
+        if missing := missing_packages(format, precision):
+            left_out[runtime] = missing
+            continue
+        images = calibration_images(model, benchmark.database, calibration) if precision == "int8" else None
+        info = export(model, name, Path(folder) / runtime, format, precision, images)
+        parity = write_parity(model, Path(folder) / runtime, benchmark=benchmark, seconds=seconds)["parity"]
+        speed = {(row["runner"], row["batch"]): row for row in parity["speed"]}
+        ours, plain = (speed[runner, 16] for runner in (f"{format} {parity['runs_in']}", "torch, plain"))
+        rows.append({
+            "model": name, "runtime": runtime, "runs in": parity["runs_in"], "MB": info.bytes / 1e6,
+            "images/s, batch 16": ours["images_per_s"], "torch fp32 images/s": plain["images_per_s"], "ratio": ours["ratio"],
+            "cosine mean": parity["cosine_mean"], "cosine least": parity["cosine_min"],
+            "R@1": 100 * parity["recall_exported"]["1"], "change": 100 * parity["recall_change"]["1"], "p": parity["p_value"],
+        })  # fmt: skip
+    return rows, left_out

@@ -27,3 +27,33 @@ def read_reported(name: str) -> pd.DataFrame:
     if missing := [column for column in COLUMNS if column not in table]:
         raise ValueError(f"{path} lacks the columns {missing}; it has {list(table.columns)}.")
     return table
+
+
+def reported_systems() -> list[str]:
+    """The systems `read_reported` has numbers of."""
+    return sorted(file.stem for file in (project_root() / "data" / "reported").glob("*.csv"))
+
+
+def beside_reported(table: pd.DataFrame, k: int = 1) -> pd.DataFrame:
+    """Every published recall@k with ours beside it where data set protocol, method and descriptor size are the same.
+
+    Args:
+        table: rows as of `results.tables.recall_table`.
+    Returns:
+        columns method, backbone, dim, protocol, source, confidence, published, measured, low, high (per cent; NaN when not
+        measured), difference, and verdict: 'inside' or 'outside' the interval, 'not measured'.
+    """
+    published = pd.concat([read_reported(name) for name in reported_systems()], ignore_index=True)
+    published = published[(published["metric"] == "recall") & (pd.to_numeric(published["k"], errors="coerce") == k)]
+    ours = {(row["protocol"], row["system"], str(row["dim"])): row for row in table.to_dict("records")}
+    rows = []
+    for row in published.to_dict("records"):
+        own = ours.get((row["protocol"], row["method"], str(row.get("dim", ""))), {})
+        measured, low, high = (own.get(name, float("nan")) for name in (f"R@{k}", f"R@{k} low", f"R@{k} high"))
+        verdict = "not measured" if not own else "inside" if low <= float(row["value"]) <= high else "outside"
+        rows.append({
+            "method": row["method"], "backbone": row.get("backbone", ""), "dim": row.get("dim", ""), "protocol": row["protocol"],
+            "source": row["source"], "confidence": row["confidence"], "published": float(row["value"]), "measured": measured,
+            "low": low, "high": high, "difference": measured - float(row["value"]), "verdict": verdict,
+        })  # fmt: skip
+    return pd.DataFrame(rows)

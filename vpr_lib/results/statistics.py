@@ -38,3 +38,21 @@ def mcnemar(first_correct: np.ndarray, second_correct: np.ndarray) -> McNemar:
     b, c = int((first & ~second).sum()), int((~first & second).sum())
     p = float(stats.binomtest(b, b + c).pvalue) if b + c else 1.0
     return McNemar(b, c, p)
+
+
+def mean_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
+    """Mean of a few runs with Student's interval for it: (mean, low, high); NaN bounds for a single run."""
+    values = np.asarray(values, float)
+    mean = float(values.mean())
+    if len(values) < 2:
+        return mean, float("nan"), float("nan")
+    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return mean, float(mean - half), float(mean + half)
+
+
+def pareto_front(cost: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Bool (N,): nothing else costs at most as much and is worth more, or costs less and is worth at least as much."""
+    cost, value = np.asarray(cost, float), np.asarray(value, float)
+    cheaper, better = cost[None] < cost[:, None], value[None] > value[:, None]
+    beaten = (better & (cost[None] <= cost[:, None])) | (cheaper & (value[None] >= value[:, None]))
+    return ~beaten.any(1)

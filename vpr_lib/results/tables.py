@@ -72,3 +72,45 @@ def compare(records: pd.DataFrame, first: str, second: str, k: int = 1) -> McNem
     if list(sides[0]["query_id"]) != list(sides[1]["query_id"]):
         raise ValueError(f"'{first}' and '{second}' were scored on different queries.")
     return mcnemar(*(side["first_hit"].between(1, k).to_numpy() for side in sides))
+
+
+def recall_within(records: pd.DataFrame, radii_m: Sequence[float]) -> pd.DataFrame:
+    """The near-miss lens: share of counted queries (per cent) whose first match lies within each radius, in metres.
+
+    One row per model, one column per radius; models without metric positions are left out. It looks at distances only, so at
+    the protocol's own radius it equals R@1 unless the protocol asks for more than distance.
+    """
+    counted = records[records["counted"]]
+    nearest = counted["top_distance_m"].map(lambda row: row[0] if len(row) else float("nan"))
+    groups = nearest.groupby(counted["model"], sort=False)
+    return pd.DataFrame({
+        name: {radius: 100 * float((metres <= radius).mean()) for radius in radii_m}
+        for name, metres in groups if metres.notna().any()
+    }).T.rename_axis(index="model", columns="radius (m)")  # fmt: skip
+
+
+def recall_by_condition(records: pd.DataFrame, k: int = 1) -> pd.DataFrame:
+    """R@k in per cent by model (rows) and condition word (columns), over the counted queries that carry the word.
+
+    Empty when no query carries a condition. The column names end in the number of queries.
+    """
+    counted = records[records["counted"]]
+    if "conditions" not in counted:
+        return pd.DataFrame()
+    rows = counted.assign(word=counted["conditions"].fillna("").str.split(","), hit=counted["first_hit"].between(1, k))
+    rows = rows.explode("word").query("word != ''")
+    table = 100 * rows.pivot_table(index="model", columns="word", values="hit", aggfunc="mean", sort=False)
+    sizes = rows.groupby("word")["query_id"].nunique()
+    return table.rename(columns=lambda word: f"{word} ({sizes[word]})")
+
+
+def seed_spread(records: pd.DataFrame, k: int = 1) -> pd.DataFrame:
+    """Models that were trained under several seeds: number of seeds, mean and standard deviation of R@k, lowest, highest."""
+    table = recall_table(records, (k,))
+    rows = []
+    for (dataset, model), group in table.groupby(["dataset", "model"], sort=False):
+        if group["seed"].nunique() > 1:
+            values = group[f"R@{k}"]
+            rows.append({"dataset": dataset, "model": model, "seeds": len(values), "mean": values.mean(),
+                         "standard deviation": values.std(ddof=1), "lowest": values.min(), "highest": values.max()})  # fmt: skip
+    return pd.DataFrame(rows)

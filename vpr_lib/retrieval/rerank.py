@@ -4,11 +4,13 @@ Paper: Zhong et al., Re-ranking Person Re-identification with k-reciprocal Encod
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
 from scipy import sparse
 
+from vpr_lib.retrieval.protocol import Evaluation, score
 from vpr_lib.retrieval.search import Ranking
 
 CHUNK = 512  # rows of the distance matrix that exist at a time
@@ -41,36 +43,56 @@ def rerank(
     return Ranking(np.concatenate(indices), np.concatenate(scores).astype(np.float32))
 
 
+def reranked(evaluation: Evaluation, k1: int = 25, k2: int = 1, weight: float = 0.0, device: str = "cpu") -> Evaluation:
+    """An evaluation with its whole database ranked anew and scored under the same protocols; the authors' test option."""
+    database, queries = evaluation.database.array, evaluation.queries.array
+    ranking = rerank(database, queries, evaluation.ranking.indices.shape[1], k1, k2, weight, device)
+    scores = tuple(score(ranking.indices, scored.protocol, tuple(scored.recall)) for scored in evaluation.scores)
+    return replace(evaluation, ranking=ranking, scores=scores)
+
+
 def k_reciprocal_distances(
-    database: np.ndarray, queries: np.ndarray, k1: int = 20, k2: int = 1, weight: float = 0.1, device: str = "cpu"
+    database: np.ndarray,
+    queries: np.ndarray | None = None,
+    k1: int = 20,
+    k2: int = 1,
+    weight: float = 0.1,
+    device: str = "cpu",
+    rows: np.ndarray | None = None,
 ) -> np.ndarray:
-    """All re-ranked distances, float32 (Q, N), as tuple mining needs them; arguments as `rerank`."""
-    return np.concatenate(list(_blocks(database, queries, k1, k2, weight, device)))
+    """Re-ranked distances to the whole database, float32 (len(rows), N), as tuple mining needs them.
+
+    Args:
+        queries: None where every database image is a query too.
+        rows: queries to return, default all; the others still take part as neighbours.
+        k1, k2, weight, device: as `rerank`.
+    """
+    return np.concatenate(list(_blocks(database, queries, k1, k2, weight, device, rows)))
 
 
-def _blocks(database, queries, k1, k2, weight, device) -> Iterator[np.ndarray]:
+def _blocks(database, queries, k1, k2, weight, device, rows=None) -> Iterator[np.ndarray]:
     """Re-ranked distances of some queries at a time, float32 (<= CHUNK, N)."""
-    if database.shape[1] != queries.shape[1] or k1 < 1 or k2 < 1:
+    widths = {part.shape[1] for part in (database, queries) if part is not None}
+    if len(widths) > 1 or k1 < 1 or k2 < 1:
         raise ValueError(
-            f"Re-ranking needs descriptors of one length and k1, k2 >= 1; got {queries.shape[1]} and {database.shape[1]} "
-            f"numbers, k1={k1}, k2={k2}."
+            f"Re-ranking needs descriptors of one length and k1, k2 >= 1; got {sorted(widths)} numbers, k1={k1}, k2={k2}."
         )
-    rows = torch.from_numpy(np.concatenate([queries, database]).astype(np.float32)).to(device)
-    n_queries, n = len(queries), len(rows)
-    k1, k2 = min(k1, n - 1), min(k2, n)
-    nearest, largest = _nearest(rows, max(k1 + 1, k2))
-    encoding = _encode(rows, nearest, largest, k1)
+    first = 0 if queries is None else len(queries)  # of the database
+    everything = database if queries is None else np.concatenate([queries, database])
+    x = torch.from_numpy(np.asarray(everything, np.float32)).to(device)
+    k1, k2 = min(k1, len(x) - 1), min(k2, len(x))
+    nearest, largest = _nearest(x, max(k1 + 1, k2))
+    encoding = _encode(x, nearest, largest, k1)
     if k2 > 1:
-        encoding = (_pattern(nearest[:, :k2], n) @ encoding).multiply(1 / k2).tocsr()
-    by_column = encoding[n_queries:].tocsc()
-    for start in range(0, n_queries, CHUNK):
-        chosen = range(start, min(start + CHUNK, n_queries))
+        encoding = (_pattern(nearest[:, :k2], len(x)) @ encoding).multiply(1 / k2).tocsr()
+    by_column = encoding[first:].tocsc()
+    rows = np.arange(first or len(x)) if rows is None else np.asarray(rows)
+    for start in range(0, len(rows), CHUNK):
+        chosen = rows[start : start + CHUNK]
         block = np.stack([_jaccard(encoding[row], by_column) for row in chosen])
         if weight:
-            distances = _distances(rows[start : start + len(chosen)], rows)[:, n_queries:]
-            block = (1 - weight) * block + weight * (
-                distances.cpu().numpy() / largest[chosen.start : chosen.stop, None]
-            )
+            distances = _distances(x[torch.from_numpy(chosen)], x[first:]).cpu().numpy()
+            block = (1 - weight) * block + weight * distances / largest[chosen, None]
         yield block.astype(np.float32)
 
 

@@ -113,8 +113,6 @@ def score_pairs(
     """
     if len(databases) < 2:
         raise ValueError(f"Pairs of runs need two runs or more, got {len(databases)}.")
-    if metric == "cosine":
-        databases, queries = ([_unit(rows) for rows in side] for side in (databases, queries))
     pairs = tuple((q, d) for d in range(len(databases)) for q in range(len(queries)) if q != d)
     rankings = {(q, d): search(databases[d], queries[q], TOP, metric, device) for q, d in pairs}
     hits = {pair: first_hit_ranks(rankings[pair].indices, positives[pair]) for pair in pairs}
@@ -189,6 +187,30 @@ def describe_submaps(
     return Descriptors(store.array, store.errors, store.path, time.perf_counter() - start_time if todo else 0.0)
 
 
+def describe_places(
+    model: nn.Module, runs: RunPairs, rows: np.ndarray, cache: Path | None = None, device: str | torch.device = "cpu"
+) -> np.ndarray:
+    """Raw descriptors of submaps that `RunPairs.same_places` chose, place by place: (places x R, D)."""
+    described = [
+        describe_submaps(model, database.take(rows[:, run]), cache, device, quiet=True).array
+        for run, database in enumerate(runs.databases)
+    ]
+    return np.stack(described, 1).reshape(rows.size, -1)
+
+
+@torch.inference_mode()
+def energy_maps(model: nn.Module, images: torch.Tensor, device: str | torch.device = "cpu") -> np.ndarray:
+    """Where an image model's features are strong: norms of its feature map, scaled to 0..1 per image, (B, H, W).
+
+    Args:
+        images: uint8 (B, 3, H, W) of the model's input size; the maps are brought to that size.
+    """
+    features = model.eval().feature_map(model.input_spec.normalise(images.to(device))).float().norm(dim=1, keepdim=True)
+    maps = nn.functional.interpolate(features, images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    return ((maps - low) / (high - low).clamp_min(1e-12)).clamp(0, 1).cpu().numpy()
+
+
 @torch.inference_mode()
 def describe_submap_batch(model: MinkLoc, images, voxels, device: str | torch.device = "cpu") -> np.ndarray:
     """uint8 images (B, 3, H, W) or None and voxels (N, 4) -> raw descriptors float32 (B, D)."""
@@ -206,7 +228,3 @@ def submap_set(model: nn.Module, manifest: Manifest, keep: bool = False) -> Subm
 
 def _cloud_code() -> str:
     return hashlib.sha256(Path(clouds_module.__file__).read_bytes()).hexdigest()
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-QUERY_CHUNK, DATABASE_CHUNK = 512, 65_536
+QUERY_CHUNK, DATABASE_CHUNK = 512, 16_384
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,7 @@ def search(
         database: (N, D) descriptors; may be a memory map, read in chunks.
         queries: (Q, D) descriptors.
         top_k: at most this many per query; a smaller database gives N columns.
-        metric: "cosine" is the dot product (rows are expected to have unit norm); "euclidean" scores are negative
-            squared distances.
+        metric: "cosine" is the dot product of rows at unit length; "euclidean" scores are negative squared distances.
     Returns:
         Ranking; equal scores are ordered by database index.
     Raises:
@@ -54,18 +53,25 @@ def search(
     indices = np.full((len(queries), top_k), -1, np.int64)
     nearest, query_chunk = (_faiss, len(queries)) if device.type == "cpu" else (_torch, QUERY_CHUNK)
     for start in range(0, len(database), DATABASE_CHUNK):  # outermost: a memory-mapped database is read once
-        rows = _rows(database, start, DATABASE_CHUNK, device)
+        rows = _rows(database, start, DATABASE_CHUNK, device, metric)
         for first in range(0, len(queries), max(1, query_chunk)):
             some = slice(first, first + query_chunk)
-            new_scores, found = nearest(_rows(queries, first, query_chunk, device), rows, min(top_k, len(rows)), metric)
+            new_scores, found = nearest(
+                _rows(queries, first, query_chunk, device, metric), rows, min(top_k, len(rows)), metric
+            )
             indices[some], scores[some] = _best(indices[some], scores[some], found + start, new_scores, top_k)
     return Ranking(indices, scores)
 
 
-def _rows(rows: np.ndarray | Tensor, start: int, count: int, device: torch.device) -> Tensor:
+def _rows(rows: np.ndarray | Tensor, start: int, count: int, device: torch.device, metric: str) -> Tensor:
     part = rows[start : start + count]
     tensor = part if isinstance(part, Tensor) else torch.from_numpy(np.ascontiguousarray(part))
-    return tensor.to(device, torch.float32)
+    tensor = tensor.to(device, torch.float32)
+    if metric == "euclidean":
+        return tensor
+    norm = tensor.norm(dim=1, keepdim=True)  # unit rows stay as they are, zeros (unreadable images) too
+    other = ((norm - 1).abs() > 1e-3) & (norm > 0)
+    return tensor / torch.where(other, norm, torch.ones_like(norm)) if bool(other.any()) else tensor
 
 
 def _best(indices, scores, more_indices, more_scores, top_k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -24,12 +24,12 @@ from vpr_lib.losses.kd_baselines import kd_baseline
 from vpr_lib.losses.relational import RelationalWeights, relational_loss
 from vpr_lib.losses.triplet import batch_hard_triplet
 from vpr_lib.models.checkpoints import load_weights, trained_path
-from vpr_lib.models.minkloc import CLOUD_MODELS, MinkLoc, build_cloud_model
+from vpr_lib.models.minkloc import CLOUD_MODELS, MinkLoc, build_cloud_model, load_official
 from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import cache_root
 from vpr_lib.retrieval.run_pairs import describe_submaps, evaluate_run_pairs
 from vpr_lib.seeds import derive_seed
-from vpr_lib.training.fit import FitResult, FitSettings, fit, make_fabric
+from vpr_lib.training.fit import FitResult, FitSettings, Recipe, fit, make_fabric
 
 Method = Literal["none", "KD", "AFD", "EPC-Net", "RKD", "CSD", "LSD-Net", "MKD", "S", "C", "SC"]
 METHODS: tuple[Method, ...] = Method.__args__
@@ -54,14 +54,10 @@ class Distillation(Strict):
         return {self.method: self.weight * kd_baseline(self.method, student, teacher, positives, negatives)}
 
 
-class CrossmodalExperiment(Strict):
-    """A recipe of the cross-modal systems; `vpr train` runs it. `claim`, `expected` and `hardware` are for the reader."""
+class CrossmodalExperiment(Recipe):
+    """A recipe of the cross-modal systems; `model` is one of CLOUD_MODELS, or a student of the zoo."""
 
-    claim: str
-    expected: str
-    hardware: str
     crossmodal: Literal["teacher", "student"]
-    model: str  # of CLOUD_MODELS, or a student of the zoo
     model_changes: dict[str, Any] = {}
     pretrained: bool = True
     train_set: str = "oxford_train"  # a data set of tuples by name
@@ -82,6 +78,13 @@ class CrossmodalExperiment(Strict):
     fit: FitSettings
     workers: int = 8
     keep_in_memory: bool = False
+
+    def variant(self, seed: int, method: Method | None = None) -> "CrossmodalExperiment":
+        """The same recipe under another seed, and for a student with another method."""
+        changes: dict[str, Any] = {"fit": self.fit.model_copy(update={"seed": seed})}
+        if method is not None:
+            changes["distillation"] = self.distillation.model_copy(update={"method": method})
+        return self.model_copy(update=changes)
 
 
 # ---- batches (spec §7.2)
@@ -284,7 +287,7 @@ def load_teacher(experiment: CrossmodalExperiment) -> MinkLoc:
             "crossmodal: teacher), or name a file with --set teacher_weights=FILE."
         )
     teacher = build_any(experiment.teacher)
-    load_weights(teacher, path)
+    (load_weights if path.suffix == ".safetensors" else load_official)(teacher, path)
     return teacher
 
 
@@ -338,11 +341,13 @@ def train_crossmodal(
     tuples: TupleSet | None = None,
     validation: RunPairs | None = None,
     teacher: nn.Module | None = None,
+    cache: Path | None = None,
 ) -> tuple[nn.Module, FitResult]:
     """Run a recipe, or go on where it stopped; returns the model with its best weights, and the result.
 
     Args:
         tuples, validation, teacher: already opened or loaded ones, instead of those the recipe names.
+        cache: folder of the teacher's descriptors; default below the cache root.
     Raises:
         FileNotFoundError: for a missing data set or teacher, with how to come by it. ValueError: when widths differ.
     """
@@ -362,7 +367,7 @@ def train_crossmodal(
             )
         view = None if experiment.distillation.clean_cache else training_submaps(teacher, tuples, experiment)
         cached = teacher_descriptors(
-            teacher, tuples, cache_root() / "descriptors", device, view, settings.seed, quiet=True
+            teacher, tuples, cache or cache_root() / "descriptors", device, view, settings.seed, quiet=True
         )
     sampler = PairSampler(tuples, experiment.batch_size, settings.seed)
     batches = PairBatches(sampler, training_submaps(model, tuples, experiment), experiment.workers)

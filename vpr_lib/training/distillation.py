@@ -26,7 +26,7 @@ from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import cache_root, write_text
 from vpr_lib.retrieval.describe import describe
 from vpr_lib.training.fit import FitResult, FitSettings, fit, make_fabric
-from vpr_lib.training.metric_learning import PlaceRecipe, gather, place_batches
+from vpr_lib.training.metric_learning import PlaceRecipe, gather, place_batches, scaled_rate
 
 Teacher = Callable[
     [Tensor, np.ndarray], Tensor
@@ -244,7 +244,10 @@ def train_distilled(
     Raises:
         ValueError: as `load_teacher`, or if the folder holds a run under another teacher or term.
     """
+    if recipe.parts > 1:
+        raise ValueError(f"parts={recipe.parts} does not go with distillation; use fewer places and fit.accumulate.")
     fabric = fabric or make_fabric(settings, device)
+    settings = scaled_rate(recipe, settings, fabric.world_size)
     batches = place_batches(places, recipe, settings, model.input_spec, fabric, workers, keep_images)
     criterion = MetricLoss(recipe.loss, recipe.miner, recipe.miner_margin)
     term = make_term(distillation.mode, criterion, distillation.distance, distillation.temperature)

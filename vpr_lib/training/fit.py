@@ -5,6 +5,7 @@ because a batch, its augmentation and its learning rate depend on (seed, epoch, 
 """
 
 import csv
+import hashlib
 import json
 import math
 import os
@@ -57,7 +58,22 @@ class FitSettings(Strict):
     channels_last: bool = True
     checkpoint_every_s: float = 120.0  # besides the one at the end of every epoch
     max_steps_per_epoch: int | None = None
+    restarts: tuple[int, ...] = ()  # epochs (from 0) that begin with an empty optimiser memory: new generations
     seed: int = 1
+
+
+class Recipe(Strict):
+    """What every recipe says. `claim`, `expected` and `hardware` are for the reader; the rest decides what is computed."""
+
+    claim: str  # table and row it reproduces, with the paper's number
+    expected: str  # what we expect to get, and why when it differs
+    hardware: str  # time on which machine
+    model: str
+
+    def folder_in(self, cache: Path) -> Path:
+        """`cache/training/<model>_<8 hex digits over everything that is computed>`: notebooks with the same experiment share it."""
+        about = self.model_dump_json(exclude={"claim", "expected", "hardware", "variants"})
+        return Path(cache) / "training" / f"{self.model}_{hashlib.sha256(about.encode()).hexdigest()[:8]}"
 
 
 class Source(Protocol):
@@ -174,6 +190,8 @@ class _Loop:
 
     def run_epoch(self) -> None:
         self.model.train()
+        if self.batch == 0 and self.epoch in self.settings.restarts:
+            self.optimizer.optimizer.state.clear()
         self.start_time, self.start_batch = time.monotonic(), self.batch
         line = ProgressLine(
             f"epoch {self.epoch + 1}/{self.settings.epochs}", self.batches, self.quiet or self.fabric.global_rank > 0

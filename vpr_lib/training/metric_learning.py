@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 AUGMENTATIONS: dict[str, Callable[[], Callable[[Tensor], Tensor] | None]] = {
     "randaugment": lambda: v2.RandAugment(num_ops=3, magnitude=9, interpolation=v2.InterpolationMode.BILINEAR),
     "light": lambda: v2.Compose([v2.ColorJitter(0.3, 0.3, 0.2), v2.RandomAffine(3, (0.05, 0.05), (0.95, 1.05))]),
+    "jitter": lambda: v2.ColorJitter(0.7, 0.7, 0.7, 0.5),  # spec clusvpr §5
     "none": lambda: None,
 }
 

@@ -1,21 +1,22 @@
 """Recipes: one YAML file is one experiment, opening with the claim it should reproduce. `vpr train` runs them."""
 
-import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
-from vpr_lib.config import Strict, find_recipe, load_yaml
+from vpr_lib.config import find_recipe, load_yaml
 from vpr_lib.data.catalogue import open_benchmark
+from vpr_lib.data.manifest import Manifest
 from vpr_lib.data.places import PlaceBatches, Places, PlaceSampler
 from vpr_lib.data.readers.gsv_cities import read_gsv_cities
+from vpr_lib.data.tuples import TupleSet, place_tuples, radius_tuples
 from vpr_lib.models.backbones import build_backbone
 from vpr_lib.models.netvlad import NetVLAD, initialise
 from vpr_lib.models.zoo import build_model
@@ -23,40 +24,34 @@ from vpr_lib.paths import data_root
 from vpr_lib.registry import lookup
 from vpr_lib.retrieval.protocol import evaluate
 from vpr_lib.training.distillation import Distillation, train_distilled
-from vpr_lib.training.fit import FitResult, FitSettings
+from vpr_lib.training.fit import FitResult, FitSettings, Recipe
 from vpr_lib.training.metric_learning import PlaceRecipe, train_places
 from vpr_lib.training.token_start import train_tokens
+from vpr_lib.training.tuples import TupleRecipe, train_tuples
 
 KS = (1, 5, 10)  # validation cut-offs
+PLACE_SETS = {"gsv_cities": "read from disk", "toycity": "generated", "toycity_start": "generated"}
 START_STREETS = 160  # streets of the toy starting point: the more, the better it carries over to others
 
 
-class Experiment(Strict):
-    """A training run. `claim`, `expected` and `hardware` are for the reader; the rest decides what is computed."""
+class Experiment(Recipe):
+    """A training run on places."""
 
-    claim: str  # table and row it reproduces, with the paper's number
-    expected: str  # what we expect to get, and why when it differs
-    hardware: str  # time on which machine
-    model: str
     model_changes: dict[str, Any] = {}
     pretrained: bool = True
     token_teacher: str | None = None  # a pre-trained backbone whose map the tokens learn, instead of the metric loss
-    train_set: Literal["gsv_cities", "toycity", "toycity_start"] = "gsv_cities"
+    train_set: str = "gsv_cities"  # or toycity, toycity_start; with `tuples` also a benchmark such as pitts30k_train
     train_root: str | None = None  # default: data/gsv_cities, or the generated city
     validation: str | tuple[str, ...] | None = None  # data sets by name; the first one gives plain recall@k
     validation_root: str | dict[str, str] | None = None  # of the first one, or by name
     select: str = "recall@1"  # decides which epoch is best; 'msls_val/recall@5' for a further validation set
     places: PlaceRecipe = PlaceRecipe()
+    tuples: TupleRecipe | None = None  # train by tuples instead of places
     distillation: Distillation | None = None  # None is the control run: the same schedule without a teacher
     fit: FitSettings
     workers: int = 8
     keep_images: bool = False
     variants: dict[str, dict[str, Any]] = {}  # named changes, field -> value: 'recipe+variant' applies one
-
-    def folder_in(self, cache: Path) -> Path:
-        """`cache/training/<model>_<8 hex digits over everything that is computed>`: notebooks with the same experiment share it."""
-        about = self.model_dump_json(exclude={"claim", "expected", "hardware", "variants"})
-        return Path(cache) / "training" / f"{self.model}_{hashlib.sha256(about.encode()).hexdigest()[:8]}"
 
 
 def load_experiment(name: str | Path) -> Experiment:
@@ -103,14 +98,48 @@ def open_recipe(name: str | Path) -> tuple[Any, Callable[..., tuple[nn.Module, F
     return load_experiment(name), train
 
 
+def lesson(experiment: Experiment, mode: str, seed: int, **changes: Any) -> Experiment:
+    """The experiment under another distillation mode and seed; "control" is the same run without a teacher.
+
+    Args:
+        changes: other fields of Distillation, for instance `teacher_weights`.
+    """
+    fit = experiment.fit.model_copy(update={"seed": seed})
+    taught = None
+    if mode != "control":
+        views = {"views": "augmented"} if mode == "feature" else {}  # maps are not kept per clean image
+        taught = Distillation.model_validate(experiment.distillation.model_dump() | changes | views | {"mode": mode})
+    return experiment.model_copy(update={"fit": fit, "distillation": taught})
+
+
 def training_places(experiment: Experiment) -> Places:
     """The experiment's training set, read from disk (or generated, for the toy city)."""
+    return Places.from_manifest(_place_manifest(experiment), experiment.places.images_per_place)
+
+
+def training_tuples(experiment: Experiment) -> TupleSet:
+    """The experiment's training set as tuples: by place for GSV-Cities and the toy city, by radius for a benchmark.
+
+    A benchmark that has a card with the inner radius (TokyoTM: within 10 m and at another time) says itself what a
+    positive is.
+    """
+    recipe = experiment.tuples or TupleRecipe()
+    if experiment.train_set in PLACE_SETS:
+        return place_tuples(_place_manifest(experiment), recipe.non_negative_m)
+    root = Path(experiment.train_root) if experiment.train_root else None
+    benchmark = open_benchmark(experiment.train_set, root)
+    found = radius_tuples(benchmark.database, benchmark.queries, recipe.positive_m, recipe.non_negative_m)
+    inner = [p for p in benchmark.protocols if p.card.threshold == recipe.positive_m and p.card.rule == "radius_m"]
+    return replace(found, positives=inner[0].positives) if inner else found
+
+
+def _place_manifest(experiment: Experiment) -> Manifest:
+    lookup(PLACE_SETS, experiment.train_set, "training set of places")
     if experiment.train_set == "gsv_cities":
         root = Path(experiment.train_root or data_root() / "gsv_cities")
     else:
         root = _toy_places(experiment.train_set)
-    manifest = read_gsv_cities(root, name=experiment.train_set)
-    return Places.from_manifest(manifest, experiment.places.images_per_place)
+    return read_gsv_cities(root, name=experiment.train_set)
 
 
 def _toy_places(train_set: str) -> Path:
@@ -151,7 +180,15 @@ def train(
     from vpr_lib.models.checkpoints import load_weights
 
     model = build_model(experiment.model, experiment.pretrained, experiment.fit.seed, **experiment.model_changes)
-    places, validate = training_places(experiment), validator(experiment, device)
+    validate = validator(experiment, device)
+    rest = dict(settings=experiment.fit, folder=folder, validate=validate, device=device, workers=experiment.workers,
+                keep_images=experiment.keep_images, about={"experiment": experiment.model_dump()}, quiet=quiet,
+                select=experiment.select)  # fmt: skip
+    if experiment.tuples is not None:
+        result = train_tuples(model, training_tuples(experiment), experiment.tuples, **rest)
+        load_weights(model, result.best)
+        return model, result
+    places = training_places(experiment)
     if isinstance(model.aggregator, NetVLAD) and not (folder / "state.pt").is_file():
         start_netvlad(model, places, experiment.fit.seed, device)
     learn = train_places
@@ -159,11 +196,7 @@ def train(
         learn = partial(train_distilled, distillation=experiment.distillation)
     elif experiment.token_teacher:
         learn = partial(train_tokens, teacher=build_backbone(experiment.token_teacher, pretrained=True))
-    result = learn(
-        model, places=places, recipe=experiment.places, settings=experiment.fit, folder=folder, validate=validate, device=device,
-        workers=experiment.workers, keep_images=experiment.keep_images, about={"experiment": experiment.model_dump()},
-        quiet=quiet, select=experiment.select,
-    )  # fmt: skip
+    result = learn(model, places=places, recipe=experiment.places, **rest)
     load_weights(model, result.best)
     return model, result
 

@@ -1,7 +1,7 @@
-"""A start for the toy transformer: its tokens learn to predict the map of a trained toy CNN, without any label.
+"""A start for the toy transformer: its tokens learn to predict the map of a trained toy CNN, without labels.
 
 It plays the part of DINOv2's self-supervised pre-training, which no laptop repeats: afterwards tokens mean something, and
-the recipe of DINO-Mix has early blocks worth freezing.
+the recipe of DINO-Mix has early blocks worth freezing. The CNN did learn from labels, so this is no foundation model.
 """
 
 from collections.abc import Callable

@@ -1,12 +1,17 @@
 """From a model and a benchmark to records, with everything the book knows about the run written on every row."""
 
+from typing import Literal
+
 import pandas as pd
 from torch import nn
 
 from vpr_lib.data.ground_truth import Benchmark
+from vpr_lib.data.run_pairs import RunPairs
 from vpr_lib.paths import cache_root
 from vpr_lib.results.records import Run, query_records, read_records, write_records
+from vpr_lib.results.run_pairs import pair_records
 from vpr_lib.retrieval.protocol import KS, Evaluation, evaluate
+from vpr_lib.retrieval.run_pairs import PairScores, evaluate_run_pairs
 from vpr_lib.retrieval.transforms import under
 from vpr_lib.workbook.session import Book
 
@@ -54,6 +59,29 @@ def keep(
     )  # fmt: skip
     for scored in result.scores:
         write_records(book.records, query_records(result.benchmark, scored, result.ranking.scores, run))
+
+
+def measure_runs(
+    book: Book,
+    model: nn.Module,
+    runs: RunPairs,
+    name: str,
+    system: str,
+    metric: Literal["cosine", "euclidean"] = "cosine",
+    weights: str = "trained here",
+    seed: int | None = None,
+) -> PairScores:
+    """`measure` for run pairs: every submap is described once, every ordered pair of runs is scored and recorded."""
+    device = str(book.device)
+    scores = evaluate_run_pairs(
+        model, runs, cache_root() / "descriptors", metric, device, book.profile.precision, quiet=True
+    )
+    run = Run(
+        model=name, system=system, dim=model.dim, profile=book.profile.name, notebook=book.name, run_id=book.run_id,
+        seed=book.seed if seed is None else seed, weights=weights, device=device, precision=book.profile.precision,
+    )  # fmt: skip
+    write_records(book.records, pair_records(runs, scores, run))
+    return scores
 
 
 def own_records(book: Book) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """Oxford RobotCar and Boreas from the pickles that PointNetVLAD, MinkLoc++ and DistilVPR share. Spec: datasets §10-11, distilvpr §8."""
 
+import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from vpr_lib.data.readers.submaps import (
 )
 from vpr_lib.data.run_pairs import RunPairs, make_run_pairs
 from vpr_lib.data.tuples import TupleSet
+from vpr_lib.paths import atomic_path
 
 BOREAS = Layout(
     "boreas", 23, "npy", "boreas/{run}/camera_lidar_interval10/{stamp}.png", "boreas_lidar2image_ndx.pickle", (17, "T")
@@ -152,3 +154,65 @@ def _matches(records: Sequence[Mapping], run: int, n_database: int, where: str, 
         return Positives.from_lists([record[run] for record in records], n_database)
     except ValueError as error:
         raise ValueError(f"{where}, matches in {name}: {error}") from error
+
+
+def write_evaluation_pickles(root: Path, runs: RunPairs, prefix: str = "oxford") -> list[Path]:
+    """Write run pairs as `<prefix>_evaluation_{database,query}.pickle`, as the public scripts of PointNetVLAD do.
+
+    With `build_run_pairs` before it this is the generator for raw runs: databases are whole runs, queries the submaps in the
+    test regions, matches within 25 m. For Boreas, whose generator is not published, give every frame as a query and choose
+    the radius (25 m is ours; spec distilvpr §8.2). Database and query lists are aligned by run.
+    """
+    databases, queries = [], []
+    for number, manifest in enumerate(runs.databases):
+        places = [
+            {"query": cloud, "northing": float(north), "easting": float(east)}
+            for cloud, (east, north) in zip(manifest.table["cloud_path"], manifest.positions())
+        ]
+        others = [other for other in range(len(runs.runs)) if other != number]
+        databases.append(dict(enumerate(places)))
+        queries.append({
+            n: places[row] | {other: runs.positives[number, other][n].tolist() for other in others}
+            for n, row in enumerate(runs.query_rows[number])
+        })  # fmt: skip
+    return [
+        _write_pickle(Path(root) / f"{prefix}_evaluation_{part}.pickle", content)
+        for part, content in (("database", databases), ("query", queries))
+    ]
+
+
+def write_training_pickle(root: Path, tuples: TupleSet, file: str = "training_queries_baseline.pickle") -> Path:
+    """Write training tuples as the pickle {index: TrainingTuple} that `read_training_pickle` and the public code read.
+
+    The class is recorded as `datasets.oxford.TrainingTuple`, the name the public trainers look for.
+    """
+    records = {}
+    table, positions = tuples.database.table, tuples.database.positions()
+    for index, (cloud, stamp) in enumerate(zip(table["cloud_path"], table["timestamp"])):
+        record = _PublicTuple()
+        record.id, record.timestamp, record.rel_scan_filepath = index, int(stamp), cloud
+        record.positives = np.sort(tuples.positives[index].astype(np.int64))
+        record.non_negatives = np.sort(tuples.non_negatives[index].astype(np.int64))
+        record.position = positions[index][::-1].copy()  # northing first
+        records[index] = record
+    return _write_pickle(Path(root) / file, records)
+
+
+class _PublicTuple:
+    """A training tuple as `_PublicPickler` writes it."""
+
+
+class _PublicPickler(pickle._Pickler):  # the Python one: the C pickler insists on importing the class it names
+    def save_global(self, value: Any, name: str | None = None) -> None:
+        if value is not _PublicTuple:
+            return super().save_global(value, name)
+        self.save(MODULES[0])
+        self.save("TrainingTuple")
+        self.write(pickle.STACK_GLOBAL)
+        self.memoize(value)
+
+
+def _write_pickle(path: Path, content: Any) -> Path:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        _PublicPickler(file, protocol=4).dump(content)
+    return path

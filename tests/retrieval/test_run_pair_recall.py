@@ -3,6 +3,7 @@
 import logging
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -13,9 +14,16 @@ from vpr_lib.data.run_pairs import make_run_pairs
 from vpr_lib.models.minkloc import MinkLocConfig, build_cloud_model
 from vpr_lib.models.zoo import build_model
 from vpr_lib.results.records import Run, read_records, write_records
-from vpr_lib.results.run_pairs import pair_records, run_pair_table
+from vpr_lib.results.run_pairs import method_table, pair_records, run_pair_table
 from vpr_lib.results.tables import compare
-from vpr_lib.retrieval.run_pairs import describe_submaps, evaluate_run_pairs, one_percent_of, score_pairs
+from vpr_lib.retrieval.run_pairs import (
+    describe_places,
+    describe_submaps,
+    energy_maps,
+    evaluate_run_pairs,
+    one_percent_of,
+    score_pairs,
+)
 
 
 def angles(*degrees):
@@ -146,3 +154,44 @@ def test_a_model_of_images_needs_images(tmp_path):
     with pytest.raises(ValueError, match="have no images"):
         describe_submaps(build_model("distilvpr_toy_96"), manifest, quiet=True)
     assert torch.is_grad_enabled()
+
+
+def test_gains_are_paired_by_query_drive_and_seed(tmp_path, model):
+    runs = drives(tmp_path, runs=3)
+    scores = evaluate_run_pairs(model, runs, quiet=True)
+    alone, taught = ([pair_records(runs, scores, Run(name, seed=seed)) for seed in (1, 2)] for name in ("none", "SC"))
+    for table in alone:
+        table["first_hit"] = 1
+        table.loc[table["query_id"] == table["query_id"][0], "first_hit"] = (
+            2  # one submap of nine, missed in two drives
+        )
+    for table in taught:
+        table["first_hit"] = 1
+    table = method_table(pd.concat([*alone, *taught]), "none").set_index("model")
+    assert table.loc["none", ["gain", "gain low", "gain high"]].tolist() == [0, 0, 0] and table.loc["SC", "AR@1"] == 100
+    assert table.loc["SC", "gain"] == pytest.approx(100 / 9) == table.loc["SC", "lowest seed"]
+    assert table.loc["SC", "gain low"] == 0 < table.loc["SC", "gain"] < table.loc["SC", "gain high"]
+    with pytest.raises(ValueError, match=r"'SC' cannot be paired with 'none', which lacks seeds \[2\]"):
+        method_table(pd.concat([alone[0], *taught]), "none")
+    with pytest.raises(ValueError, match="No records of the baseline 'KD'"):
+        method_table(pd.concat(alone), "KD")
+
+
+def test_one_place_in_every_drive(tmp_path, model):
+    runs = drives(tmp_path, runs=3)
+    places = runs.same_places(2)
+    assert places.tolist() == [[0, 0, 0], [4, 4, 4]] and len(runs.same_places(99)) == 3
+    rows = describe_places(model, runs, places)
+    whole = evaluate_run_pairs(model, runs, quiet=True)
+    assert rows.shape == (6, model.dim) and whole.sizes == (5, 5, 5)
+    expected = describe_submaps(model, runs.databases[1], quiet=True).array[4]
+    assert np.allclose(rows[4], expected, atol=1e-5)  # place by place: the second place in the second drive
+
+
+def test_energy_maps_lie_between_zero_and_one_and_find_the_bright_spot():
+    student = build_model("distilvpr_toy_96")
+    images = torch.full((2, 3, 90, 120), 90, dtype=torch.uint8)
+    images[:, :, 60:80, 90:110] = torch.randint(0, 255, (2, 3, 20, 20), dtype=torch.uint8)
+    maps = energy_maps(student, images)
+    assert maps.shape == (2, 90, 120) and maps.min() == 0 and maps.max() == 1
+    assert np.unravel_index(maps[0].argmax(), (90, 120)) >= (40, 70)

@@ -1,0 +1,32 @@
+import pytest
+
+from vpr_lib.models.checkpoints import save_weights, trained_path, weights_hash
+from vpr_lib.models.zoo import build_model
+from vpr_lib.workbook import trained
+from vpr_lib.workbook.trained import trained_model
+
+
+class Desk:
+    """As much of a book as is asked for."""
+
+    device = "cpu"
+
+    def __init__(self, cache):
+        self.cache = cache
+
+
+def test_registered_weights_are_used_when_wanted(tmp_path, monkeypatch):
+    def training(experiment, folder, device):
+        return build_model(experiment.model, seed=7), type("Result", (), {"history": [{"epoch": 1}]})
+
+    monkeypatch.setattr(trained, "train", training)
+    own = build_model("gem_toy_160", seed=5)
+    save_weights(own, trained_path("gem_toy_160"), {"file": "official.ckpt", "source": ""})
+    model, history, words = trained_model(Desk(tmp_path), "gem_toy_160", "toy", "registered")
+    assert weights_hash(model) == weights_hash(own) and history == [] and words == "official.ckpt"
+    for name, weights in (("gem_toy_160", "train"), ("avg_toy_160", "registered")):  # not wanted, or not there
+        model, history, words = trained_model(Desk(tmp_path), name, "toy", weights)
+        assert weights_hash(model) == weights_hash(build_model(name, seed=7))
+        assert history == [{"epoch": 1}] and words == "trained here, recipe toy"
+    with pytest.raises(ValueError, match="'train' or 'registered', got 'official'"):
+        trained_model(Desk(tmp_path), "gem_toy_160", "toy", "official")

@@ -1,0 +1,63 @@
+"""Recall against what it costs, and where the cost sits."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullLocator
+
+from vpr_lib.plotting.style import BLUE, GREY, ORANGE, method_colour, method_marker
+from vpr_lib.results.statistics import pareto_front
+
+
+def plot_pareto(table: pd.DataFrame, x: str, y: str = "R@1", log: bool = True, ax: Axes | None = None) -> Axes:
+    """One marker per model at (cost, recall); the Pareto front as a line, models behind it hollow. The caller adds a legend.
+
+    Args:
+        table: columns model, system, `x`, `y`, and optionally `<y> low` and `<y> high` for intervals.
+    Spec: lightweight_mixvpr §7, suggested figures.
+    """
+    ax = ax or plt.subplots(figsize=(5.2, 4.2))[1]
+    front = pareto_front(table[x], table[y])
+    best = table[front].sort_values(x)
+    ax.step(best[x], best[y], where="post", color=GREY, linewidth=1.4, linestyle="--", zorder=1, label="Pareto front")
+    for on_front, (_, row) in zip(front, table.iterrows()):
+        colour = method_colour(row["system"])
+        if f"{y} low" in table:
+            ax.plot([row[x]] * 2, [row[f"{y} low"], row[f"{y} high"]], color=colour, linewidth=1, alpha=0.6, zorder=2)
+        ax.plot(row[x], row[y], method_marker(row["model"]), color=colour, markersize=10, zorder=3, label=row["model"],
+                markerfacecolor=colour if on_front else "white", markeredgewidth=1.8, linestyle="none")  # fmt: skip
+    if log:
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_locator(NullLocator())
+    ax.margins(x=0.1, y=0.1)
+    ax.set(xlabel=x, ylabel=f"{y} (%)" if y.startswith("R@") else y)
+    return ax
+
+
+def plot_parts(table: pd.DataFrame, columns: Sequence[str], axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+    """What backbone and aggregator cost, as stacked bars: one panel per column, one bar per model.
+
+    Args:
+        table: columns model, part ('backbone' or 'aggregator') and `columns`.
+    """
+    models = list(dict.fromkeys(table["model"]))
+    if axes is None:
+        axes = np.atleast_1d(
+            plt.subplots(1, len(columns), figsize=(4.2 * len(columns), 0.42 * len(models) + 1.3), sharey=True)[1]
+        )
+    for ax, column in zip(axes, columns):
+        start = np.zeros(len(models))
+        for part, colour, hatch in (("backbone", BLUE, ""), ("aggregator", ORANGE, "///")):
+            width = table[table["part"] == part].set_index("model").loc[models, column].to_numpy(float)
+            ax.barh(models, width, left=start, color=colour, hatch=hatch, edgecolor="white", label=part, height=0.65)
+            start += width
+        ax.set(xlabel=column)
+        ax.grid(axis="y", visible=False)
+        ax.invert_yaxis()
+    axes[0].legend(fontsize=9)
+    return axes

@@ -1,0 +1,110 @@
+"""What a student has of its teacher: similarity matrices, curves and gains over seeds."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vpr_lib.plotting.style import BLACK, BLUE, GREEN, GREY, MARKERS, ORANGE, PURPLE, SKY, VERMILION
+
+MODE_COLOURS = {"control": GREY, "repo": BLACK, "direct": BLUE, "proj": SKY, "relational": GREEN, "feature": ORANGE,
+                "teacher": PURPLE}  # fmt: skip
+
+
+def mode_look(mode: str) -> dict:
+    """Colour and marker of a distillation mode, the same in every figure."""
+    place = list(MODE_COLOURS).index(mode) if mode in MODE_COLOURS else len(MODE_COLOURS)
+    return {"color": MODE_COLOURS.get(mode, VERMILION), "marker": MARKERS[place % len(MARKERS)]}
+
+
+def agreement(first: np.ndarray, second: np.ndarray) -> float:
+    """Correlation of two similarity matrices (B, B) over their pairs, the diagonal left out."""
+    pairs = ~np.eye(len(first), dtype=bool)
+    return float(np.corrcoef(np.asarray(first)[pairs], np.asarray(second)[pairs])[0, 1])
+
+
+def plot_similarity_matrices(matrices: Mapping[str, np.ndarray], reference: str) -> Figure:
+    """Cosine similarities of the same images under several models, with the correlation to the reference's matrix.
+
+    Args:
+        matrices: name -> (B, B); every panel is stretched between its own 1st and 99th percentile off the diagonal, because
+            it is the pattern that the models share and not the level.
+    """
+    columns = min(4, len(matrices))
+    lines = -(-len(matrices) // columns)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(3.1 * columns, 3.8 * lines), squeeze=False, layout="constrained"
+    )
+    for ax in axes.ravel()[len(matrices) :]:
+        ax.set_axis_off()
+    for ax, (name, matrix) in zip(axes.ravel(), matrices.items()):
+        matrix = np.asarray(matrix)
+        low, high = np.percentile(matrix[~np.eye(len(matrix), dtype=bool)], (1, 99))
+        ax.imshow(matrix, cmap="viridis", vmin=low, vmax=high)
+        ax.set_title(name, fontsize=11)
+        words = "" if name == reference else f"r = {agreement(matrix, matrices[reference]):.2f} with {reference}\n"
+        digits = 2 if high - low > 0.05 else 4
+        ax.set(xticks=[], yticks=[], xlabel=f"{words}colours from {low:.{digits}f} to {high:.{digits}f}")
+        ax.grid(visible=False)
+    return figure
+
+
+def plot_mode_curves(
+    histories: Mapping[tuple[str, int], Sequence[Mapping[str, float]]],
+    key: str = "recall@1",
+    scale: float = 100,
+    ax: Axes | None = None,
+) -> Axes:
+    """`key` of the training history over epochs: a thin line per seed, a thick one with markers for the mean of a mode."""
+    ax = ax or plt.subplots(figsize=(5.6, 4))[1]
+    for mode in dict.fromkeys(mode for mode, _ in histories):
+        runs = [
+            [scale * row[key] for row in history]
+            for (m, _), history in histories.items()
+            if m == mode and key in history[0]
+        ]
+        if not runs:
+            continue
+        epochs, look = np.arange(1, len(runs[0]) + 1), mode_look(mode)
+        for run in runs:
+            ax.plot(epochs, run, color=look["color"], linewidth=0.7, alpha=0.5)
+        ax.plot(epochs, np.mean(runs, axis=0), label=mode, **look)
+    ax.set(xlabel="epoch")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.legend(fontsize=9)
+    return ax
+
+
+def plot_seed_gains(table: pd.DataFrame, runs: pd.DataFrame, control: str, k: int = 1, ax: Axes | None = None) -> Axes:
+    """Mean R@k per mode with its interval, every seed as a mark, the control's mean as a line.
+
+    Args:
+        table: from `results.seeds.seed_table`. runs: a recall table with one row per model and seed.
+    """
+    ax = ax or plt.subplots(figsize=(6.2, 0.55 * len(table) + 1.2))[1]
+    name = f"R@{k}"
+    table = table.sort_values(name)
+    ax.axvline(float(table.loc[table["model"] == control, name].iloc[0]), color=GREY, linestyle="--", linewidth=1.2)
+    reach = 0.0
+    for place, (_, row) in enumerate(table.iterrows()):
+        look = mode_look(row["model"])
+        seeds = runs.loc[runs["model"] == row["model"], name]
+        ax.barh(place, row[name], color=look["color"], alpha=0.35, height=0.6)
+        if np.isfinite(row[f"{name} low"]):
+            ax.plot(
+                [max(0, row[f"{name} low"]), min(100, row[f"{name} high"])], [place] * 2, color="#222222", linewidth=1.3
+            )
+        ax.plot(seeds, np.full(len(seeds), place), look["marker"], color=look["color"], markersize=7, markeredgecolor="#222222",
+                markeredgewidth=0.8, linestyle="none")  # fmt: skip
+        gain = row.get(f"{name} gain", float("nan"))
+        end = np.nanmax([row[name], *seeds, row[f"{name} high"]])
+        words = f"{row[name]:.1f}" + (f"  ({gain:+.1f})" if np.isfinite(gain) else "")
+        ax.text(min(end, 100) + 1.5, place, words, va="center", fontsize=9.5)
+        reach = max(reach, min(end, 100))
+    ax.set_yticks(range(len(table)), table["model"])
+    ax.set(xlabel=f"recall@{k} (%); bar: mean, marks: seeds, line: 95 % interval", xlim=(0, reach + 24))
+    ax.grid(axis="y", visible=False)
+    return ax

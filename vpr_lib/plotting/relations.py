@@ -1,0 +1,147 @@
+"""Pictures of relations: three geometries, descriptors in the Poincaré disc, matrices of teacher and student."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+from matplotlib.patheffects import withStroke
+
+from vpr_lib.losses.relational import to_ball
+from vpr_lib.plotting.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
+
+
+def plot_three_geometries(c: float, axes: Sequence[Axes] | None = None) -> Figure:
+    """The same three points and how each geometry measures them: chords, angles, geodesics of the disc with curvature -c."""
+    axes = axes if axes is not None else plt.subplots(1, 3, figsize=(11, 3.9))[1]
+    radius = 1 / np.sqrt(c)
+    turns = np.radians([20.0, 75.0, 160.0])
+    lengths = np.array([0.55, 0.85, 0.7]) * radius
+    points = lengths[:, None] * np.stack([np.cos(turns), np.sin(turns)], 1)
+    pairs = [(0, 1), (1, 2), (0, 2)]
+    titles = ("Euclidean: how far", "Spherical: in which direction", "Hyperbolic: how far, more so near the rim")
+    for ax, title in zip(axes, titles):
+        ax.set(
+            xlim=(-1.12 * radius, 1.12 * radius),
+            ylim=(-0.35 * radius, 1.12 * radius),
+            aspect="equal",
+            xticks=[],
+            yticks=[],
+        )
+        ax.set_title(title, fontsize=11)
+        ax.grid(visible=False)
+        ax.spines[:].set_visible(False)
+        ax.plot(0, 0, "+", color=GREY, markersize=9)
+    for i, j in pairs:
+        axes[0].plot(*points[[i, j]].T, color=BLUE)
+        arc = np.linspace(turns[i], turns[j], 60)
+        reach = (0.25 + 0.1 * (i + j)) * radius
+        axes[1].plot(reach * np.cos(arc), reach * np.sin(arc), color=ORANGE)
+        axes[2].plot(*geodesic(points[i], points[j], c).T, color=VERMILION)
+    for point in points:
+        axes[1].plot([0, point[0]], [0, point[1]], color=GREY, linewidth=1)
+    axes[2].add_patch(Circle((0, 0), radius, fill=False, color="black"))
+    axes[2].text(0, -0.28 * radius, f"rim: radius 1/√c = {radius:.2f}, infinitely far away", ha="center", fontsize=9)
+    for ax in axes:
+        ax.plot(*points.T, "o", color="black", zorder=3)
+        for name, point in zip("abc", points):
+            ax.annotate(name, point, textcoords="offset points", xytext=(7, 5), fontsize=11)
+    return axes[0].figure
+
+
+def geodesic(x: np.ndarray, y: np.ndarray, c: float, count: int = 60) -> np.ndarray:
+    """Points of the shortest path between two points of the disc with curvature -c, (count, 2)."""
+    step = _add(-x, y, c)
+    norm = np.linalg.norm(step)
+    if norm < 1e-12:
+        return np.repeat(x[None], count, 0)
+    root = np.sqrt(c)
+    reach = np.tanh(np.linspace(0, 1, count) * np.arctanh(min(root * norm, 1 - 1e-9))) / root
+    return np.stack([_add(x, r * step / norm, c) for r in reach])
+
+
+def _add(x: np.ndarray, y: np.ndarray, c: float) -> np.ndarray:
+    """Möbius addition."""
+    xy, x2, y2 = x @ y, x @ x, y @ y
+    return ((1 + 2 * c * xy + c * y2) * x + (1 - c * x2) * y) / (1 + 2 * c * xy + c**2 * x2 * y2)
+
+
+def project_to_disc(agents: Mapping[str, np.ndarray], c: float) -> tuple[dict[str, np.ndarray], float]:
+    """Descriptors of several agents as points of one disc, agent -> (N, 2), and the share of their variance that is kept.
+
+    Relations do not know where an agent's origin is nor how long its descriptors are, so each agent is centred on its mean
+    and scaled to the same mean square length. Two joint principal directions become tangent vectors at the centre of the
+    disc, and the exponential map takes them inside.
+    """
+    centred = {name: rows - rows.mean(0) for name, rows in agents.items()}
+    equal = {name: rows / np.sqrt((rows**2).sum(1).mean()) for name, rows in centred.items()}
+    _, strength, directions = np.linalg.svd(np.concatenate(list(equal.values())), full_matrices=False)
+    points = {
+        name: to_ball(torch.from_numpy(rows @ directions[:2].T / np.sqrt(c)), c).numpy() for name, rows in equal.items()
+    }
+    return points, float((strength[:2] ** 2).sum() / (strength**2).sum())
+
+
+def plot_poincare_disc(
+    clouds: Mapping[str, np.ndarray], places: np.ndarray, c: float, ax: Axes | None = None, shown: int = 6
+) -> Axes:
+    """Descriptors of teacher and student in one disc: a colour and a number per place, a marker per agent, a geodesic between.
+
+    Args:
+        clouds: agent -> points of the disc, (N, 2), two agents.
+        places: place of every point, (N,); the first `shown` places are drawn in colour, the others in grey.
+    """
+    ax = ax or plt.subplots(figsize=(5.4, 5.4))[1]
+    rim = 1 / np.sqrt(c)
+    names, colours = np.unique(places), (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
+    ax.add_patch(Circle((0, 0), rim, fill=False, color="black"))
+    (first, second), markers = clouds.values(), ("o", "^")
+    for number, place in enumerate(names):
+        rows = places == place
+        colour = colours[number % len(colours)] if number < shown else "#CCCCCC"
+        for points, marker in ((first, markers[0]), (second, markers[1])):
+            ax.scatter(
+                *points[rows].T, s=26, color=colour, marker=marker, linewidths=0, zorder=2 if number < shown else 1
+            )
+        if number < shown:
+            for a, b in zip(first[rows], second[rows]):
+                ax.plot(*geodesic(a, b, c).T, color=colour, linewidth=0.7, alpha=0.6)
+            for points in (first, second):  # the number says what the colour says
+                ax.annotate(f"{number + 1}", points[rows].mean(0), ha="center", va="center", fontsize=11, fontweight="bold",
+                            color=colour, path_effects=[withStroke(linewidth=2.5, foreground="white")], zorder=4)  # fmt: skip
+    for name, marker in zip(clouds, markers):
+        ax.scatter([], [], color="black", marker=marker, label=name)
+    ax.set(aspect="equal", xticks=[], yticks=[], xlim=(-1.03 * rim, 1.03 * rim), ylim=(-1.03 * rim, 1.03 * rim))
+    ax.spines[:].set_visible(False)
+    ax.grid(visible=False)
+    ax.legend(loc="lower right", fontsize=9)
+    return ax
+
+
+def plot_relation_matrices(columns: Mapping[str, Mapping[str, np.ndarray]], rows: Sequence[str]) -> Figure:
+    """Heat maps of relations: one line per geometry, one column per pair of agents, every panel on a scale of its own.
+
+    Panels are compared by their pattern: an offset that all entries share, as between a student and a teacher that never
+    met, would hide it on a common scale. Bright is near.
+
+    Args:
+        columns: title -> {geometry: (B, B)}.
+        rows: the geometries, from top to bottom; of all but "cosine" small values are near.
+    """
+    figure, axes = plt.subplots(
+        len(rows), len(columns), figsize=(2.1 * len(columns), 2.15 * len(rows)), squeeze=False, layout="constrained"
+    )
+    for line, geometry in enumerate(rows):
+        for ax, (title, matrices) in zip(axes[line], columns.items()):
+            values = matrices[geometry]
+            low, high = np.percentile(values[~np.eye(len(values), dtype=bool)], [1, 99])
+            ax.imshow(values, cmap="cividis" if geometry == "cosine" else "cividis_r", vmin=low, vmax=high)
+            ax.set(xticks=[], yticks=[])
+            ax.grid(visible=False)
+            if line == 0:
+                ax.set_title(title, fontsize=10, loc="center")
+        axes[line, 0].set_ylabel(geometry)
+    return figure

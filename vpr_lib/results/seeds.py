@@ -1,0 +1,46 @@
+"""Runs that differ by their seed only: the mean with its interval, and what a change gains over its control."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from vpr_lib.results.statistics import mean_interval
+from vpr_lib.results.tables import compare, recall_table
+
+
+def seed_table(
+    records: pd.DataFrame, control: str, ks: Sequence[int] = (1, 5, 10), tested: Sequence[int] = (1, 5)
+) -> pd.DataFrame:
+    """One row per model: mean recalls over its seeds with 95 % t intervals, and what it gains over `control`.
+
+    Args:
+        records: of one data set and protocol.
+        control: the model without the change, trained on the same seeds; a model with other seeds gets no gain.
+        tested: the cut-offs, among `ks`, at which gains are given.
+    Returns:
+        columns model, dim, seeds, `R@k` in per cent and, for the tested ones, `R@k low`, `R@k high`; `R@k gain` in points with
+        `R@k gain low`, `R@k gain high`, from the differences seed by seed; `R@k p`, exact McNemar over all seeds' queries (the
+        seeds share their queries, so it is a guide rather than a level).
+    Raises:
+        ValueError: when `control` has no records, or there are several data sets.
+    """
+    if records.empty or control not in set(records["model"]):
+        raise ValueError(f"No records of the control '{control}'; there are {sorted(set(records.get('model', [])))}.")
+    table = recall_table(records, ks)
+    if len(table[["dataset", "protocol"]].drop_duplicates()) > 1:
+        raise ValueError("Seeds are compared on one data set and protocol; choose one.")
+    by_seed = {model: group.set_index("seed") for model, group in table.groupby("model", sort=False)}
+    rows = []
+    for model, group in by_seed.items():
+        row = {"model": model, "dim": group["dim"].iloc[0], "seeds": len(group)} | {
+            f"R@{k}": group[f"R@{k}"].mean() for k in ks
+        }
+        paired = model != control and set(group.index) == set(by_seed[control].index)
+        for k in tested:
+            _, row[f"R@{k} low"], row[f"R@{k} high"] = mean_interval(group[f"R@{k}"])
+            if paired:
+                gains = mean_interval((group[f"R@{k}"] - by_seed[control][f"R@{k}"]).to_numpy())
+                row |= dict(zip((f"R@{k} gain", f"R@{k} gain low", f"R@{k} gain high"), gains))
+                row[f"R@{k} p"] = compare(records, model, control, k).p_value
+        rows.append(row)
+    return pd.DataFrame(rows)

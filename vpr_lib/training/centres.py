@@ -1,0 +1,115 @@
+"""Cluster centres for NetVLAD-like heads from real features, in the HDF5 layout of the published ones. Spec: clusvpr §6."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch import nn
+
+from vpr_lib.data.images import load_image
+from vpr_lib.data.manifest import Manifest
+from vpr_lib.models.clusvpr import ClusVPR
+from vpr_lib.paths import atomic_path
+from vpr_lib.progress import track
+from vpr_lib.seeds import derive_seed
+
+SEED, ITERATIONS = 43, 100  # the authors'
+
+
+def centres_name(architecture: str, dataset: str, clusters: int) -> str:
+    """`vgg16_pitts30k_64_desc_cen.hdf5` and the like."""
+    return f"{architecture}_{dataset}_{clusters}_desc_cen.hdf5"
+
+
+@torch.no_grad()
+def sample_descriptors(
+    model: nn.Module,
+    manifests: Sequence[Manifest],
+    images: int = 500,
+    per_image: int = 100,
+    seed: int = SEED,
+    device: str = "cpu",
+    quiet: bool = False,
+) -> np.ndarray:
+    """Local descriptors exactly as the assignment sees them, float32 (images * per_image, d).
+
+    Each is the vector of a random group at a random location, drawn without replacement within an image.
+
+    Raises:
+        ValueError: if the model's head has no groups to sample from.
+    """
+    head = model.aggregator
+    if not isinstance(head, ClusVPR):
+        raise ValueError(f"A {type(head).__name__} head has no groups to sample from; a ClusVPR head has.")
+    rng = np.random.default_rng(derive_seed("centres", seed))
+    paths = [path for manifest in manifests for path in manifest.image_paths()]
+    chosen = rng.choice(len(paths), min(images, len(paths)), replace=False)
+    training = model.training
+    model.eval().to(device)
+    found = []
+    for row in track(chosen, "sampling features", quiet=quiet):
+        image = model.input_spec.normalise(load_image(paths[row], model.input_spec)[None].to(device))
+        y = head.expand(head.transform(model.feature_map(image)))[0]  # (G, d, L)
+        count = min(per_image, y.shape[2])
+        locations = torch.from_numpy(rng.choice(y.shape[2], count, replace=False))
+        groups = torch.from_numpy(rng.integers(0, y.shape[0], count))
+        found.append(y[groups, :, locations].cpu().numpy())
+    model.train(training)
+    return np.concatenate(found)
+
+
+def cluster(descriptors: np.ndarray, clusters: int, seed: int = SEED) -> np.ndarray:
+    """k-means centres, float32 (K, d).
+
+    Raises:
+        ValueError: with fewer descriptors than clusters.
+    """
+    from sklearn.cluster import KMeans
+
+    if len(descriptors) < clusters:
+        raise ValueError(f"{len(descriptors)} descriptors cannot form {clusters} clusters; sample more images.")
+    fitted = KMeans(clusters, n_init=1, max_iter=ITERATIONS, random_state=seed).fit(descriptors)
+    return fitted.cluster_centers_.astype(np.float32)
+
+
+def write_centres(path: Path, centroids: np.ndarray, descriptors: np.ndarray) -> Path:
+    """Write the datasets `centroids` (K, d) and `descriptors` (n, d), both float32."""
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        file["centroids"], file["descriptors"] = np.float32(centroids), np.float32(descriptors)
+    return Path(path)
+
+
+def read_centres(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """`centroids` (K, d) and `descriptors` (n, d) of a centre file, ours or OpenIBL's.
+
+    Raises:
+        FileNotFoundError; ValueError: for another file, or arrays of different widths.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"No centres {path}; `vpr centres` makes them.")
+    try:
+        with h5py.File(path) as file:
+            if missing := {"centroids", "descriptors"} - set(file):
+                raise ValueError(f"{path} lacks the datasets {sorted(missing)}; it has {sorted(file)}.")
+            centroids, descriptors = (np.asarray(file[name], np.float32) for name in ("centroids", "descriptors"))
+    except OSError as error:
+        raise ValueError(f"{path} is not an HDF5 file, or is cut short: {error}") from error
+    if centroids.shape[1:] != descriptors.shape[1:] or centroids.ndim != 2:
+        raise ValueError(
+            f"{path}: centroids {centroids.shape} and descriptors {descriptors.shape} do not fit together."
+        )
+    return centroids, descriptors
+
+
+def initialise_centres(
+    model: nn.Module, manifests: Sequence[Manifest], path: Path, images: int = 500, per_image: int = 100,
+    seed: int = SEED, device: str = "cpu", quiet: bool = False,
+) -> float:  # fmt: skip
+    """Set a model's centroids and assignment from `path`, which is made first when it is absent; returns alpha."""
+    if not Path(path).is_file():
+        descriptors = sample_descriptors(model, manifests, images, per_image, seed, device, quiet)
+        write_centres(path, cluster(descriptors, model.aggregator.clusters, seed), descriptors)
+    centroids, descriptors = (torch.from_numpy(part).to(device) for part in read_centres(path))
+    return model.aggregator.set_centres(centroids, descriptors)
