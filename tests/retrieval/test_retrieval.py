@@ -99,6 +99,14 @@ def test_a_memory_mapped_database_is_read_once(monkeypatch):
     assert read == [(0, 4), (4, 8), (8, 12)]
 
 
+def test_any_layout_and_number_type_can_be_searched():
+    rows = torch.randn(30, 8, dtype=torch.float64, requires_grad=True)
+    expected = search(rows[:, :4].detach().float().numpy().copy(), rows[:5, :4].detach().float().numpy().copy(), 3)
+    assert (expected.indices[:, 0] == np.arange(5)).all()
+    for view in (rows[:, :4], rows.detach().T.contiguous().T[:, :4]):
+        assert (search(view, view[:5], 3).indices == expected.indices).all()
+
+
 def test_equal_scores_are_ordered_by_index():
     assert search(np.ones((4, 2), np.float32), np.ones((1, 2), np.float32), 4).indices.tolist() == [[0, 1, 2, 3]]
 

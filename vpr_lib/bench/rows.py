@@ -155,8 +155,8 @@ def decode(size: Size, folder: Path) -> Comparison:
 
     return Comparison(
         "decode, resize to 320 x 320, normalise; 640 x 480 JPEG", f"{size.images} images",
-        Way("PIL + v1 transforms", lambda: [theirs[row] for row in range(len(paths))]),
-        Way("load_image + normalise", lambda: [spec.normalise(load_image(path, spec)[None])[0] for path in paths]),
+        Way("PIL + v1 transforms", lambda: [theirs[row] for row in range(len(paths))], return_freed_memory),
+        Way("load_image + normalise", lambda: [spec.normalise(load_image(path, spec)[None])[0] for path in paths], keep_freed_memory),
         parity, 2.0, "JPEG decoding (libjpeg-turbo)",
     )  # fmt: skip
 

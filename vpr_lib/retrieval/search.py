@@ -66,7 +66,7 @@ def search(
 def _rows(rows: np.ndarray | Tensor, start: int, count: int, device: torch.device, metric: str) -> Tensor:
     part = rows[start : start + count]
     tensor = part if isinstance(part, Tensor) else torch.from_numpy(np.ascontiguousarray(part))
-    tensor = tensor.to(device, torch.float32)
+    tensor = tensor.detach().to(device, torch.float32).contiguous()
     if metric == "euclidean":
         return tensor
     norm = tensor.norm(dim=1, keepdim=True)  # unit rows stay as they are, zeros (unreadable images) too
