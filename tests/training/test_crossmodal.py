@@ -179,7 +179,7 @@ def test_teacher_then_student_with_every_method(tuples, town, tiny, tmp_path):
             cache=tmp_path / "cache",
         )
         extra = {name for name in result.history[0] if name not in ("epoch", "loss", "triplet_final", "useful", "descriptor_norm",
-                                                                   "learning_rate", "seconds")}  # fmt: skip
+                                                                   "learning_rate", "load_s", "seconds")}  # fmt: skip
         agents = {"S": ("self",), "C": ("cross",), "SC": ("self", "cross")}.get(method, ())
         expected = {f"{agent}_{geometry}" for agent in agents for geometry in ("euclidean", "cosine", "geodesic")}
         assert extra == (expected or ({method} if method != "none" else set()))

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import torch
-from test_tuples import RECIPE, SETTINGS, make_town, network
+from test_tuple_training import RECIPE, SETTINGS, make_town, network
 
 from vpr_lib.training.fit import make_fabric
 from vpr_lib.training.tuples import train_tuples

@@ -22,10 +22,10 @@ def event(what, **values):
         stream.write(json.dumps({"event": what, "time": time.time(), **values}) + "\n")
 
 
-def make(file):
+def make(file, source=None):
     path = home / "figures" / profile / file
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"made by {name}")
+    path.write_bytes(Path(source).read_bytes() if source else f"made by {name}".encode())
     found, digest = path.stat(), hashlib.sha256(path.read_bytes()).hexdigest()
     outputs.append({"name": file, "path": str(path.relative_to(home)), "bytes": found.st_size, "sha256": digest,
                     "modified_ns": found.st_mtime_ns})  # fmt: skip

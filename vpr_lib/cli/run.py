@@ -32,20 +32,32 @@ def register(app: typer.Typer, after: After | None = None) -> None:
         run_id: Annotated[str | None, typer.Option(help="Name of the run's folder; default: time and profile.")] = None,
         report: Annotated[bool, typer.Option(help="Build the HTML report at the end.")] = True,
         json_file: Annotated[Path | None, typer.Option("--json", help="Write the result to this file.")] = None,
+        nightly: Annotated[
+            bool, typer.Option("--nightly", help="One at a time, with retries, compared with the last green night.")
+        ] = False,
+        keep: Annotated[int, typer.Option(help="Nightly: keep so many green and so many other nights.")] = 14,
+        accept: Annotated[
+            bool, typer.Option("--accept", help="Nightly: take this night as the reference even if recall fell.")
+        ] = False,
     ) -> None:
         """Execute the workbook's notebooks in order; what is green already is not run again.
 
-        Exit codes: 0 all green, 1 a notebook failed (or the report), 2 refused before the start, 3 only blocked,
-        130 Ctrl-C, 143 SIGTERM.
+        Exit codes: 0 all green (nightly: and same as the last green night, or better), 1 a notebook failed (or the
+        report), 2 refused before the start (nightly: also while another night runs), 3 only blocked, 130 Ctrl-C,
+        143 SIGTERM. Nightly only: 4 recall fell significantly, 5 the disk is full, 6 a result of the last green night is
+        gone or no longer comparable.
         """
         from vpr_lib.workbook.plan import UsageError
         from vpr_lib.workbook.runner import run_workbook
         from vpr_lib.workbook.terminal import choose_display
 
         try:
-            result = run_workbook(
-                profile, only, start_from, set_ or (), force, keep_going, run_id, report, choose_display()
-            )
+            if nightly:
+                result = _night(profile, only, start_from, set_ or (), force, keep_going, run_id, report, keep, accept)
+            else:
+                result = run_workbook(
+                    profile, only, start_from, set_ or (), force, keep_going, run_id, report, choose_display()
+                )
         except UsageError as error:
             typer.echo(f"Cannot start: {error}", err=True)
             raise typer.Exit(2) from error
@@ -77,6 +89,24 @@ def register(app: typer.Typer, after: After | None = None) -> None:
         from vpr_lib.workbook.report import build_report
 
         typer.echo(_or_exit(lambda: build_report(run)))
+
+
+def _night(profile, only, start_from, overrides, force, keep_going, run_id, report, keep, accept) -> "RunResult":
+    import errno
+
+    from vpr_lib.workbook.nightly import run_nightly
+    from vpr_lib.workbook.plan import UsageError
+    from vpr_lib.workbook.terminal import choose_display
+
+    if only or start_from:
+        raise UsageError("--nightly runs the whole workbook: a part of it cannot be the next night's reference.")
+    try:
+        return run_nightly(profile, overrides, force, keep_going, run_id, report, choose_display(), keep, accept)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        typer.echo(f"Cannot start: {error}. Free some space, or pass a smaller --keep.", err=True)
+        raise typer.Exit(5) from error
 
 
 def _or_exit(action: Callable):
@@ -112,5 +142,7 @@ def _print_result(result: "RunResult") -> None:
     typer.echo(f"\nfigures  {result.figures}\nrun      {result.folder}")
     if result.report:
         typer.echo(f"report   {result.report}")
+    if night := getattr(result, "night", None):
+        typer.echo(f"night    {result.folder / 'nightly.html'}\n\n" + "\n".join(night.summary))
     if result.exit_code:
         typer.echo(f"exit code {result.exit_code}: {EXIT_CODES[result.exit_code]}", err=True)

@@ -79,7 +79,8 @@ def repeated_views(queries: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     with the same conditions.
     """
     keys = [key for key in ("utm_east", "utm_north", "heading_deg") if key in queries]
-    words = queries["conditions"].map(lambda tags: " ".join(tags) if tags is not None else "")
+    tags = queries["conditions"] if "conditions" in queries else pd.Series([()] * len(queries), queries.index)
+    words = tags.map(lambda own: " ".join(own) if own is not None else "")
     frame = queries[keys].assign(words=words, row=np.arange(len(queries)))
 
     def following(by: list[str]) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from vpr_lib.config import find_recipe, load_yaml
-from vpr_lib.data.catalogue import open_benchmark
+from vpr_lib.data.catalogue import find_root, open_benchmark
 from vpr_lib.data.manifest import Manifest
 from vpr_lib.data.places import PlaceBatches, Places, PlaceSampler
 from vpr_lib.data.readers.gsv_cities import read_gsv_cities
@@ -20,7 +20,6 @@ from vpr_lib.data.tuples import TupleSet, place_tuples, radius_tuples
 from vpr_lib.models.backbones import build_backbone
 from vpr_lib.models.netvlad import NetVLAD, initialise
 from vpr_lib.models.zoo import build_model
-from vpr_lib.paths import data_root
 from vpr_lib.registry import lookup
 from vpr_lib.retrieval.protocol import evaluate
 from vpr_lib.training.distillation import Distillation, train_distilled
@@ -30,7 +29,10 @@ from vpr_lib.training.token_start import train_tokens
 from vpr_lib.training.tuples import TupleRecipe, train_tuples
 
 KS = (1, 5, 10)  # validation cut-offs
-PLACE_SETS = {"gsv_cities": "read from disk", "toycity": "generated", "toycity_start": "generated"}
+PLACE_SETS = {  # name in a recipe: name in the catalogue, '' for the streets of the toy starting point
+    "gsv_cities": "gsv_cities", "gsv_cities_light": "gsv_cities_light", "city": "city_places", "toycity": "toycity_places",
+    "toycity_start": "",
+}  # fmt: skip
 START_STREETS = 160  # streets of the toy starting point: the more, the better it carries over to others
 
 
@@ -134,20 +136,15 @@ def training_tuples(experiment: Experiment) -> TupleSet:
 
 
 def _place_manifest(experiment: Experiment) -> Manifest:
-    lookup(PLACE_SETS, experiment.train_set, "training set of places")
-    if experiment.train_set == "gsv_cities":
-        root = Path(experiment.train_root or data_root() / "gsv_cities")
-    else:
-        root = _toy_places(experiment.train_set)
+    known = lookup(PLACE_SETS, experiment.train_set, "training set of places")
+    root = Path(experiment.train_root) if experiment.train_root else find_root(known) if known else _start_streets()
     return read_gsv_cities(root, name=experiment.train_set)
 
 
-def _toy_places(train_set: str) -> Path:
+def _start_streets() -> Path:
     from vpr_lib.data.toycity.city import TOY
     from vpr_lib.data.toycity.export import ensure
 
-    if train_set == "toycity":
-        return ensure(TOY, "places")
     return ensure(replace(TOY, start_streets=START_STREETS), "start")
 
 

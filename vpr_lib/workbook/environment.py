@@ -127,6 +127,7 @@ def environment(device: str = "auto") -> dict[str, Any]:
         "host": platform.node(),
         "cpu": _cpu(),
         "memory_bytes": _memory_bytes(),
+        "disk_free_bytes": shutil.disk_usage(paths.project_root()).free,
         "device": device_kind(device),
         "gpus": list(gpus()),
         "git": git_state(),

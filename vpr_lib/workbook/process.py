@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -29,6 +30,7 @@ class Job:
     cwd: Path
     parameters: dict[str, Any]
     timeout_s: float  # per cell
+    wall_s: float = math.inf  # for the whole notebook
     key: str = ""
     home: Path = Path()
 
@@ -92,7 +94,9 @@ class Ended:
     returncode: int
     seconds: float
     progress: Progress
-    overdue: bool = False  # the runner had to end it: nothing was heard for longer than a cell may take
+    overdue: bool = (
+        False  # the runner had to end it: nothing was heard for longer than a cell may take, or `wall_s` passed
+    )
 
 
 def follow(
@@ -138,12 +142,14 @@ def _send(child: subprocess.Popen, job: Job) -> None:
 
 
 def _wait(child, job, events, progress, on_progress, slack_s) -> bool:
-    """Wait for the child; True if it was silent for too long."""
+    """Wait for the child; True if it was silent, or at work, for too long."""
+    started = time.monotonic()
     while child.poll() is None:
         if _read_events(events, progress):
             on_progress(progress)
         allowed = job.timeout_s if progress.cell else max(job.timeout_s, _START_S)
-        if time.monotonic() - progress.last_event > allowed + slack_s:
+        now = time.monotonic()
+        if now - progress.last_event > allowed + slack_s or now - started > job.wall_s:
             return True
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(_POLL_S)

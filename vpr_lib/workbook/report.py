@@ -74,7 +74,7 @@ def build_report(run: str | Path = "latest") -> Path:
     folder, status = find_run(run), read_status(run)
     chapters = _chapters(folder, status)
     environment = json.loads((folder / "env.json").read_text()) if (folder / "env.json").is_file() else {}
-    building = folder / ".report"
+    building, night = folder / ".report", folder / "nightly.html"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
     shared = {"run": status, "chapters": chapters, "css": _css()}
@@ -84,8 +84,12 @@ def build_report(run: str | Path = "latest") -> Path:
         (building / chapter.page).write_text(page, encoding="utf-8")
         for output in chapter.attachments:
             shutil.copyfile(paths.project_root() / output.path, building / output.name)
-    index = _template("index.html.j2").render(**shared, **_summary(status, chapters), environment=environment)
+    index = _template("index.html.j2").render(
+        **shared, **_summary(status, chapters), environment=environment, night=night.is_file()
+    )
     (building / "index.html").write_text(index, encoding="utf-8")
+    if night.is_file():
+        (building / "nightly.html").write_text(night.read_text("utf-8").replace('"report/index', '"index'), "utf-8")
     shutil.rmtree(folder / "report", ignore_errors=True)
     building.rename(folder / "report")
     return folder / "report" / "index.html"
@@ -157,6 +161,11 @@ def _template(name: str) -> Any:
     return _environment().get_template(name)
 
 
+def render_page(template: str, **values: Any) -> str:
+    """A self-contained page in the report's style."""
+    return _template(template).render(css=_css(), **values)
+
+
 def _gigabytes(size: int | None) -> str:
     return "" if size is None else f"{size / 2**30:.1f} GB"
 
@@ -187,8 +196,16 @@ def thumbnail(output: Output) -> str:
             picture = picture.convert("RGBA")
     except (UnidentifiedImageError, OSError):
         return ""
+    return picture_address(picture, _THUMBNAIL)
+
+
+def picture_address(picture: Any, width: int) -> str:
+    """A pillow image as a data address, at most `width` pixels wide, on white."""
+    from PIL import Image
+
+    picture = picture.convert("RGBA")
     picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    picture.thumbnail((_THUMBNAIL, 2 * _THUMBNAIL), Image.Resampling.LANCZOS)
+    picture.thumbnail((width, 2 * width), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     picture.save(buffer, format="WEBP", quality=90)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

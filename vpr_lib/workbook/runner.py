@@ -72,6 +72,7 @@ def run_workbook(
     command: Sequence[str] = EXECUTE,
     grace_s: float = 5.0,
     slack_s: float = 60.0,
+    retries: int = 0,
 ) -> RunResult:
     """Run the workbook, or a part of it, under a profile.
 
@@ -85,6 +86,7 @@ def run_workbook(
         report: build `report/index.html` at the end.
         display: shows the progress; default: nothing.
         command, grace_s, slack_s: of the child process; see `process.follow`.
+        retries: further attempts for a notebook whose kernel died or ran out of time.
     Raises:
         UsageError: if nothing can be started: unknown names, a bad workbook.yaml or profile, two exclusive options.
     """
@@ -92,7 +94,7 @@ def run_workbook(
     status, folder = _open_run(plan, run_id)
     parameters, problem, status = check_parameters(plan, status)
     child = {"command": command, "grace_s": grace_s, "slack_s": slack_s}
-    run = Run(plan, parameters, force, keep_going, child, display or Silent(), status)
+    run = Run(plan, parameters, force, keep_going, child, display or Silent(), status, retries=retries)
     code = None if problem else _execute(run)
     code = state.exit_code(run.status.notebooks) if code is None else code
     run.status = run.status.model_copy(update={"finished": state.now(), "exit_code": code})

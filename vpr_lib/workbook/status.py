@@ -49,6 +49,9 @@ EXIT_CODES = {
     1: "a notebook failed, was killed or timed out, or the report could not be built",
     2: "refused before anything started: usage, workbook.yaml, profile or parameters",
     3: "nothing failed, but a notebook is blocked by one that is not green",
+    4: "nightly: all green, but recall fell significantly against the last green night",
+    5: "nightly: the disk is full",
+    6: "nightly: all green, but a result of the last green night is gone or no longer comparable",
     130: "interrupted by Ctrl-C",
     143: "ended by SIGTERM or SIGHUP",
 }
@@ -68,6 +71,7 @@ class NotebookStatus(Strict):
     cells_done: int = 0
     cells: int = 0
     peak_memory_bytes: int | None = None
+    retried: str = ""  # why a first attempt was given up and another one started
     headline: str = ""
     parameters: dict[str, Any] = {}
 
@@ -193,6 +197,11 @@ def remember_green(profile: str, notebook: str, key: str, run_id: str, cost: dic
 
 def _write_green(green: Green) -> None:
     paths.write_text(_green_path(green.profile, green.notebook), green.model_dump_json(indent=1))
+
+
+def greens() -> tuple[Green, ...]:
+    """Every notebook that is green under some profile (ValueError if a note is damaged)."""
+    return tuple(read_json(path, Green) for path in sorted((paths.runs_root() / "green").glob("*/*.json")))
 
 
 def forget_green(profile: str, notebook: str, key: str) -> None:

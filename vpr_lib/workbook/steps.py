@@ -1,5 +1,6 @@
 """Bring one notebook of a run to its final status: blocked, resumed, or executed and judged."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +12,13 @@ from vpr_lib.workbook import status as state
 from vpr_lib.workbook.keys import notebook_key
 from vpr_lib.workbook.plan import Entry
 from vpr_lib.workbook.prepare import Plan
-from vpr_lib.workbook.process import Job, Progress, follow
+from vpr_lib.workbook.process import Ended, Job, Progress, follow
 from vpr_lib.workbook.sentinel import claims_path, read_sentinel, sentinel_path
 from vpr_lib.workbook.status import NotebookStatus, RunStatus, Status
 from vpr_lib.workbook.terminal import Display
-from vpr_lib.workbook.verify import judge
+from vpr_lib.workbook.verify import Verdict, judge
+
+_BY_CHANCE = {Status.KILLED, Status.TIMEOUT}  # another attempt may end otherwise
 
 
 @dataclass
@@ -30,6 +33,7 @@ class Run:
     display: Display
     status: RunStatus
     keys: dict[str, str | None] = field(default_factory=dict)
+    retries: int = 0  # further attempts for a notebook whose kernel died or ran out of time; never for one that raised
 
     @property
     def folder(self) -> Path:
@@ -103,8 +107,6 @@ def _resume(run: Run, entry: Entry, key: str) -> bool:
 def _start(run: Run, entry: Entry, key: str, whole: bool) -> None:
     """Execute one notebook and judge it. `whole`: everything it needs was green, so that it may be resumed later."""
     name, settings = entry.name, run.profile.notebooks[entry.name]
-    for path in (sentinel_path(run.folder, name), claims_path(run.folder, name), run.folder / f"{name}.ipynb"):
-        path.unlink(missing_ok=True)
     job = Job(
         name=name,
         source=entry.path,
@@ -112,22 +114,22 @@ def _start(run: Run, entry: Entry, key: str, whole: bool) -> None:
         cwd=paths.notebooks_root(),
         parameters=run.parameters[name],
         timeout_s=settings.timeout_s,
+        wall_s=max(2 * settings.timeout_s, 10 * 60 * settings.minutes),
         key=key,
         home=paths.project_root(),
     )
-    run.set(name, status=Status.RUNNING, reason="")
-
-    def show(progress: Progress) -> None:
-        run.display.cell(name, progress)
-
-    ended = follow(job, show, **run.child)
+    for attempt in range(run.retries + 1):
+        ended, verdict = _attempt(run, entry, job)
+        if verdict.status not in _BY_CHANCE or attempt == run.retries:
+            break
+        shutil.copyfile(job.log, job.log.with_suffix(f".attempt{attempt + 1}.log"))
+        run.set(name, retried=f"attempt {attempt + 1}: {verdict.reason}")
     cost = {
         "seconds": round(ended.seconds, 2),
         "cells_done": ended.progress.cells_done,
         "cells": ended.progress.cells,
         "peak_memory_bytes": ended.progress.peak_memory_bytes,
     }
-    verdict = judge(entry, job, ended, run.profile.name, run.status.run_id)
     if verdict.status == Status.GREEN:
         run.keys[name] = key
         if whole:
@@ -136,3 +138,16 @@ def _start(run: Run, entry: Entry, key: str, whole: bool) -> None:
         state.forget_green(run.profile.name, name, key)
     headline = verdict.sentinel.headline if verdict.sentinel else ""
     run.set(name, status=verdict.status, reason=verdict.reason, headline=headline, **cost)
+
+
+def _attempt(run: Run, entry: Entry, job: Job) -> tuple[Ended, Verdict]:
+    """Execute a notebook once, with nothing left of an earlier attempt."""
+    for path in (sentinel_path(run.folder, job.name), claims_path(run.folder, job.name), job.output):
+        path.unlink(missing_ok=True)
+    run.set(job.name, status=Status.RUNNING, reason="")
+
+    def show(progress: Progress) -> None:
+        run.display.cell(job.name, progress)
+
+    ended = follow(job, show, **run.child)
+    return ended, judge(entry, job, ended, run.profile.name, run.status.run_id)

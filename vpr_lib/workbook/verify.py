@@ -27,6 +27,8 @@ class Verdict:
 def judge(entry: Entry, job: Job, ended: Ended, profile: str, run_id: str) -> Verdict:
     """The verdict on a notebook whose process has ended."""
     where = f"cell {ended.progress.cell} of {ended.progress.cells}" if ended.progress.cell else "before its first cell"
+    if ended.overdue and ended.seconds > job.wall_s:
+        return Verdict(Status.TIMEOUT, f"the notebook took longer than {_span(job.wall_s)} in all, {where}")
     if ended.overdue:
         return Verdict(
             Status.TIMEOUT, f"nothing heard for longer than a cell may take ({_span(job.timeout_s)}), {where}"
