@@ -7,7 +7,7 @@ from pictures import picture
 from PIL import Image
 
 from vpr_lib.data import images as module
-from vpr_lib.data.images import ImageError, ImageSet, InputSpec, list_images, load_image, read_image
+from vpr_lib.data.images import ImageError, ImageSet, InputSpec, list_images, load_image, read_image, stack_images
 
 
 def save(path, array, **options):
@@ -83,6 +83,32 @@ def test_broken_files_say_what_is_wrong(tmp_path):
     ]:
         with pytest.raises(ImageError, match=message):
             read_image(tmp_path / f"{name}.jpg")
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:0"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpegs_have_pils_pixels(tmp_path, monkeypatch, subsampling, mode, progressive):
+    path = tmp_path / "a.jpg"
+    noisy = picture(2, 61, 83) // 2 + np.random.default_rng(0).integers(0, 128, (61, 83, 3), dtype=np.uint8)
+    options = {} if mode == "L" else {"subsampling": subsampling}
+    Image.fromarray(noisy).convert(mode).save(path, quality=87, progressive=progressive, **options)
+    expected = np.asarray(Image.open(path).convert("RGB"))
+    for decoder in (module.decode_jpeg, None):  # None: a torchvision without it
+        monkeypatch.setattr(module, "decode_jpeg", decoder)
+        pixels = read_image(path)
+        assert np.array_equal(pixels.permute(1, 2, 0), expected) and pixels.stride()[0] == 1
+
+
+def test_stacked_images_keep_their_memory_layout_and_values():
+    images = [torch.randint(0, 256, (5, 7, 3), dtype=torch.uint8).permute(2, 0, 1) for _ in range(3)]
+    stacked = stack_images(images)
+    assert torch.equal(stacked, torch.stack(images)) and stacked.is_contiguous(memory_format=torch.channels_last)
+    spec = InputSpec()
+    assert torch.equal(spec.normalise(stacked), spec.normalise(torch.stack(images)))
+    greys = stacked.float()
+    spec.normalise(greys)
+    assert torch.equal(greys, stacked.float())  # the input is left alone
 
 
 def test_huge_images_are_refused_before_decoding(tmp_path, monkeypatch):

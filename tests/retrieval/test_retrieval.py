@@ -13,7 +13,7 @@ from vpr_lib.retrieval.describe import UnreadableImages, cache_key, describe
 from vpr_lib.retrieval.folders import retrieve_folders
 from vpr_lib.retrieval.metrics import first_hit_ranks, recall_at_k, suppress_panoramas
 from vpr_lib.retrieval.protocol import evaluate
-from vpr_lib.retrieval.search import search
+from vpr_lib.retrieval.search import _torch, search
 from vpr_lib.retrieval.store import StaleDescriptors
 
 
@@ -64,9 +64,12 @@ def test_panoramas_are_kept_once_and_padded():
 # ---- search
 
 
+@pytest.mark.parametrize("device", ["cpu", "as on a gpu"])
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-def test_search_is_exact_across_chunks(monkeypatch, metric):
+def test_search_is_exact_across_chunks(monkeypatch, metric, device):
     monkeypatch.setattr("vpr_lib.retrieval.search.QUERY_CHUNK", 7)
+    if device != "cpu":
+        monkeypatch.setattr("vpr_lib.retrieval.search._faiss", _torch)
     monkeypatch.setattr("vpr_lib.retrieval.search.DATABASE_CHUNK", 11)
     rng = np.random.default_rng(0)
     database, queries = rng.normal(size=(50, 6)).astype(np.float32), rng.normal(size=(20, 6)).astype(np.float32)
@@ -76,6 +79,32 @@ def test_search_is_exact_across_chunks(monkeypatch, metric):
     found = search(database, queries, 12, metric)
     assert (found.indices == np.argsort(-scores, axis=1)[:, :12]).all()
     np.testing.assert_allclose(found.scores, -np.sort(-scores, axis=1)[:, :12], atol=1e-4)
+
+
+def test_a_memory_mapped_database_is_read_once(monkeypatch):
+    monkeypatch.setattr("vpr_lib.retrieval.search.DATABASE_CHUNK", 4)
+    read, rows = [], np.eye(10, dtype=np.float32)
+
+    class Watched:
+        shape = rows.shape
+
+        def __len__(self):
+            return len(rows)
+
+        def __getitem__(self, part):
+            read.append((part.start, part.stop))
+            return rows[part]
+
+    assert (search(Watched(), np.repeat(rows, 100, 0), 1).indices[:, 0] == np.repeat(np.arange(10), 100)).all()
+    assert read == [(0, 4), (4, 8), (8, 12)]
+
+
+def test_any_layout_and_number_type_can_be_searched():
+    rows = torch.randn(30, 8, dtype=torch.float64, requires_grad=True)
+    expected = search(rows[:, :4].detach().float().numpy().copy(), rows[:5, :4].detach().float().numpy().copy(), 3)
+    assert (expected.indices[:, 0] == np.arange(5)).all()
+    for view in (rows[:, :4], rows.detach().T.contiguous().T[:, :4]):
+        assert (search(view, view[:5], 3).indices == expected.indices).all()
 
 
 def test_equal_scores_are_ordered_by_index():

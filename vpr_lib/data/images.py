@@ -18,6 +18,11 @@ from torch.utils.data import Dataset
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as v2
 
+try:
+    from torchvision.io import ImageReadMode, decode_jpeg
+except ImportError:  # torchvision 0.29 announces that it will go; PIL then decodes everything
+    decode_jpeg = None
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CAFFE_MEAN = (0.48501960784313836, 0.4579568627450961, 0.4076039215686255)  # of 0-255 minus mean, spec clusvpr §5
 CAFFE_STD = (0.00392156862745098,) * 3
@@ -50,10 +55,18 @@ class InputSpec:
 
     def normalise(self, images: Tensor) -> Tensor:
         """Grey levels 0..255 (B, 3, H, W) on any device -> float32, scaled to [0, 1], mean and std applied, channels last."""
-        mean = images.new_tensor(self.mean, dtype=torch.float32).mul_(255).view(1, 3, 1, 1)
-        scale = images.new_tensor(self.std, dtype=torch.float32).mul_(255).reciprocal_().view(1, 3, 1, 1)
         images = images.to(torch.float32, memory_format=torch.channels_last, copy=images.dtype == torch.float32)
-        return images.sub_(mean).mul_(scale)
+        # channels last, a row of pixels is one run of numbers: rows of repeated means are far quicker than 3-wide loops
+        rows = images.permute(0, 2, 3, 1).flatten(2)  # (B, H, 3W), the same memory
+        mean = rows.new_tensor(self.mean).mul_(255).repeat(images.shape[3])
+        scale = rows.new_tensor(self.std).mul_(255).reciprocal_().repeat(images.shape[3])
+        rows.sub_(mean).mul_(scale)
+        return images
+
+
+def stack_images(images: Sequence[Tensor]) -> Tensor:
+    """N images (3, H, W) of one size -> (N, 3, H, W) on channels-last memory, which is how `load_image` gives them."""
+    return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
 
 def read_image(path: str | Path) -> Tensor:
@@ -67,8 +80,20 @@ def read_image(path: str | Path) -> Tensor:
     """
     with image_errors(path), Image.open(path) as image:
         check_size(image, path)
+        if image.format == "JPEG" and image.mode in ("RGB", "L") and (decoded := _decode_jpeg(path)) is not None:
+            return decoded
         pixels = np.asarray(_to_rgb(image))
     return torch.from_numpy(pixels.copy() if not pixels.flags.writeable else pixels).permute(2, 0, 1)
+
+
+def _decode_jpeg(path: str | Path) -> Tensor | None:
+    """The pixels PIL would give, uint8 (3, H, W), without its two copies; None leaves the file, and its error, to PIL."""
+    if decode_jpeg is None:
+        return None
+    try:
+        return decode_jpeg(torch.from_numpy(np.fromfile(path, np.uint8)), mode=ImageReadMode.RGB)
+    except RuntimeError:
+        return None
 
 
 @contextmanager

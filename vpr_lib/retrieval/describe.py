@@ -13,11 +13,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from vpr_lib.data import images as images_module
-from vpr_lib.data.images import ImageError, ImageSet, InputSpec
+from vpr_lib.data.images import ImageError, ImageSet, InputSpec, stack_images
 from vpr_lib.data.manifest import Manifest
 from vpr_lib.machine import keep_freed_memory
 from vpr_lib.models.checkpoints import weights_hash
@@ -69,6 +70,7 @@ def describe(
     workers: int | None = None,
     on_error: Literal["raise", "skip"] = "raise",
     quiet: bool = False,
+    together: bool = False,
 ) -> Descriptors:
     """Describe every image of a manifest.
 
@@ -79,23 +81,38 @@ def describe(
             continued; None keeps everything in memory.
         workers: loader processes; default none on the CPU, up to eight beside a GPU.
         on_error: an unreadable image raises UnreadableImages after all others are done, or is left as a zero row.
+        together: all processes of the torch.distributed group (`torchrun`) make this call; each describes its share of
+            the images, the first one writes the file (`cache` is on a disk that all see), and all return everything.
     Raises:
-        UnreadableImages; StaleDescriptors if a file under this key says it was made from something else.
+        UnreadableImages; StaleDescriptors if a file under this key says it was made from something else; ValueError
+        for `together` without a process group.
     """
+    if together and not dist.is_initialized():
+        raise ValueError("describe(together=True) needs torch.distributed.init_process_group() in every process.")
+    rank, world = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
     parts = cache_key(model, manifest, precision)
     paths = manifest.image_paths()
-    store = DescriptorStore.open(cache, parts, file_fingerprints(paths), model.dim)
+    prints = file_fingerprints(paths)
+    store = DescriptorStore.open(cache if rank == 0 else None, parts, prints, model.dim)
     start_time = time.perf_counter()
-    todo = store.missing_rows()
+    todo = _from_first(store.missing_rows()) if together else store.missing_rows()
     if len(todo):
-        log.info("describing %d of %d images", len(todo), len(manifest))
+        log.info("describing %d of %d images", len(todo[rank::world]), len(manifest))
         keep_freed_memory()
         model.eval().to(device, memory_format=torch.channels_last)
-        for rows, descriptors in _batches(
-            model, paths, todo, device, precision, batch_size, workers, quiet, store.errors
-        ):
+        errors: dict[int, str] = {}
+        batches = _batches(
+            model, paths, todo[rank::world], device, precision, batch_size, workers, quiet or rank > 0, errors
+        )
+        for rows, descriptors in _from_all(batches, world) if together else batches:
             store.write(rows, descriptors)
+        store.errors |= _union(errors, world) if together else errors
         store.finish()
+    if together and cache is not None:
+        dist.barrier()  # the first process has written the file that the others now open
+        if rank > 0:
+            errors, store = store.errors, DescriptorStore.open(cache, parts, prints, model.dim)
+            store.errors |= errors
     if store.errors and on_error == "raise":
         raise UnreadableImages(store.errors, len(manifest))
     seconds = time.perf_counter() - start_time if len(todo) else 0.0
@@ -126,8 +143,30 @@ def _batches(model, paths, todo, device, precision, batch_size, workers, quiet, 
         errors.update({row: str(image) for image, row in samples if isinstance(image, ImageError)})
         good = [(image, row) for image, row in samples if not isinstance(image, ImageError)]
         if good:
-            batch = torch.stack([image for image, _ in good])
+            batch = stack_images([image for image, _ in good])
             yield np.array([row for _, row in good]), describe_batch(model, batch, device, precision).numpy()
+
+
+def _from_first(value: list[int]) -> list[int]:
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def _from_all(batches: Iterator, world: int) -> Iterator:
+    """The batches of all processes, round by round until none has any left."""
+    while True:
+        found: list[Any] = [None] * world
+        dist.all_gather_object(found, next(batches, None))
+        if all(batch is None for batch in found):
+            return
+        yield from (batch for batch in found if batch is not None)
+
+
+def _union(errors: dict[int, str], world: int) -> dict[int, str]:
+    found: list[Any] = [None] * world
+    dist.all_gather_object(found, errors)
+    return {row: reason for one in found for row, reason in one.items()}
 
 
 def cache_key(model: nn.Module, manifest: Manifest, precision: str) -> dict[str, Any]:

@@ -1,0 +1,94 @@
+"""`vpr bench`: every row's two ways agree at small sizes; speed is never asserted."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from vpr_lib import cli
+from vpr_lib.bench import rows as module
+from vpr_lib.bench.measure import Comparison, Skipped, Way, compare
+from vpr_lib.bench.rows import QUICK, ROWS, same_ranking
+from vpr_lib.machine import keep_freed_memory, return_freed_memory
+
+TINY = module.Size(images=2, gpu_images=2, queries=5, database=60, scored=20, clouds=2, repeats=1)
+
+
+def two_ways(peers, ours, same=True, target=2.0):
+    return Comparison(
+        "what", "size", Way("p", peers), Way("o", ours), lambda a, b: ({"a": a, "b": b}, same), target, "x"
+    )
+
+
+def test_the_ratio_is_that_of_the_medians_and_order_takes_turns():
+    order = []
+    ways = two_ways(lambda: (order.append("p"), time.sleep(0.03))[0], lambda: (order.append("o"), time.sleep(0.005))[0])
+    found = compare(ways, 4)
+    assert found["ratio"] == pytest.approx(found["peers_s"] / found["ours_s"])
+    assert found["ratio_low"] <= found["ratio_high"] and found["repeats"] == 4
+    assert found["reached"] == (found["ratio"] >= 2)
+    assert order == list("po" + "op" + "po" + "op" + "po")
+
+
+def test_a_ratio_without_parity_never_counts():
+    for same in (True, False):
+        found = compare(two_ways(lambda: time.sleep(0.02), lambda: None, same, target=0.0), 1)
+        assert found["reached"] is same and found["same"] is same
+
+
+@pytest.mark.parametrize("name", ["decode", "search_512", "scoring", "clouds"])
+def test_rows_agree(name, tmp_path):
+    found = compare(ROWS[name](TINY, tmp_path), 1)
+    assert found["same"] and found["peers_s"] > 0 and found["parity"], found
+
+
+@pytest.mark.parametrize("name", ["gpu_search", "gpu_describe"])
+def test_gpu_rows_agree_when_run_on_the_cpu(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_gpu", lambda: "cpu")
+    monkeypatch.setattr(module, "R50", "gem_toy_160")
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    assert compare(ROWS[name](TINY, tmp_path), 1)["same"]
+
+
+def test_description_agrees(tmp_path):
+    assert compare(module.describe_cpu(TINY, tmp_path, "gem_toy_160"), 1)["parity"]["cosine"] > 0.99999
+
+
+def test_other_results_are_noticed(tmp_path):
+    ranking = np.arange(12).reshape(3, 4)
+    assert same_ranking(ranking, ranking[:, ::-1])[1] and not same_ranking(ranking, ranking + 1)[1]
+    assert not module.cosine_parity(0.999)(np.eye(2), np.ones((2, 2)))[1]
+
+
+def test_what_this_machine_lacks_is_skipped_with_the_reason(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "cpu_has_bf16", lambda: False)
+    with pytest.raises(Skipped, match="no bf16"):
+        ROWS["describe_r50_bf16"](QUICK, tmp_path)
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(Skipped, match=r"openvino, nncf not installed"):
+        ROWS["describe_int8"](QUICK, tmp_path)
+
+
+def test_the_command_prints_writes_and_refuses(monkeypatch, tmp_path):
+    cli._register()
+    wrong = two_ways(lambda: 1, lambda: 2, same=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    done = CliRunner().invoke(
+        cli.app, ["bench", "--quick", "--only", "scoring", "--only", "gpu_search", "--json", str(tmp_path / "b.json")]
+    )
+    assert done.exit_code == 0 and "skipped: no CUDA device" in done.output.replace("\n", " ")
+    written = json.loads((tmp_path / "b.json").read_text())
+    assert written["rows"]["scoring"]["same"] and written["machine"]["threads"] == torch.get_num_threads()
+    monkeypatch.setitem(ROWS, "wrong", lambda size, folder: wrong)
+    done = CliRunner().invoke(cli.app, ["bench", "--quick", "--only", "wrong"])
+    assert isinstance(done.exception, ValueError) and "Results differ in wrong" in str(done.exception)
+    done = CliRunner().invoke(cli.app, ["bench", "--only", "serch_512"])
+    assert "Did you mean 'search_512'" in str(done.exception)
+
+
+def test_the_allocator_can_be_switched_both_ways():
+    assert keep_freed_memory() == return_freed_memory()
+    assert keep_freed_memory() == keep_freed_memory()

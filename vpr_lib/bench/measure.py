@@ -1,0 +1,111 @@
+"""Two ways to do one thing, run in turns in one process: medians, their ratio, and how far the results agree."""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vpr_lib.machine import cpu_has_bf16
+
+
+class Skipped(Exception):
+    """This machine cannot run a comparison; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way: in words, the call, and what to switch before it (allocator settings, thread counts)."""
+
+    says: str
+    call: Callable[[], Any]
+    before: Callable[[], object] = lambda: None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`parity(result of peers, result of ours)` gives the numbers to show and whether they are good enough."""
+
+    what: str
+    size: str
+    peers: Way
+    ours: Way
+    parity: Callable[[Any, Any], tuple[dict[str, Any], bool]]
+    target: float | None  # the ratio to reach; None where none is set for this machine
+    bound: str  # what limits ours
+    wait: Callable[[], object] = lambda: None  # for the GPU
+
+
+def compare(comparison: Comparison, repeats: int) -> dict[str, Any]:
+    """Run both ways once to warm up and to compare results, then `repeats` times each, taking turns at going first.
+
+    Returns:
+        median wall seconds of both; `ratio` of the medians with the lowest and highest of the single rounds;
+        `cpu_ratio` of the medians of processor time, which other programs on the machine disturb less; megabytes that
+        the warm-up took above what was held before (Linux); parity; whether the target was reached.
+    """
+    ways = {"peers": comparison.peers, "ours": comparison.ours}
+    results, extra_mb = {}, {}
+    for name, way in ways.items():
+        way.before()
+        held = _reset_peak_mb()
+        results[name] = way.call()
+        comparison.wait()
+        extra_mb[name] = None if held is None else round(max(0.0, _status_mb("VmHWM") - held), 1)
+    parity, same = comparison.parity(results["peers"], results["ours"])
+    results.clear()
+    wall, cpu = {"peers": [], "ours": []}, {"peers": [], "ours": []}
+    for turn in range(repeats):
+        for name in list(ways)[:: 1 if turn % 2 else -1]:
+            ways[name].before()
+            start, cpu_start = time.perf_counter(), time.process_time()
+            ways[name].call()
+            comparison.wait()
+            wall[name].append(time.perf_counter() - start)
+            cpu[name].append(time.process_time() - cpu_start)
+    rounds = [peers / ours for peers, ours in zip(wall["peers"], wall["ours"])]
+    medians = {name: statistics.median(times) for name, times in wall.items()}
+    ratio = medians["peers"] / medians["ours"]
+    return {
+        "what": comparison.what, "size": comparison.size, "peers": comparison.peers.says, "ours": comparison.ours.says,
+        "repeats": repeats, "peers_s": medians["peers"], "ours_s": medians["ours"], "ratio": ratio,
+        "ratio_low": min(rounds), "ratio_high": max(rounds),
+        "cpu_ratio": statistics.median(cpu["peers"]) / max(1e-9, statistics.median(cpu["ours"])),
+        "peers_extra_mb": extra_mb["peers"], "ours_extra_mb": extra_mb["ours"], "parity": parity, "same": same,
+        "target": comparison.target, "reached": same and ratio >= (comparison.target or 0), "bound": comparison.bound,
+    }  # fmt: skip
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on, with the load that other programs made."""
+    model = platform.processor() or platform.machine()
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
+    return {
+        "cpu": model, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "cpu_bf16": cpu_has_bf16(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None, "torch": torch.__version__,
+        "load_1min": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+    }  # fmt: skip
+
+
+def _reset_peak_mb() -> float | None:
+    """Set the peak of this process's resident memory to what it holds now, and return that; None where impossible."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return None
+    return _status_mb("VmRSS")
+
+
+def _status_mb(field: str) -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) / 1024
+    return float("nan")

@@ -1,0 +1,83 @@
+"""`vpr bench`: the plain way beside ours, in one process, with how far the results agree beside every ratio."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vpr_lib.cli.common import JsonFile, show, write_json
+
+
+def register(app: typer.Typer) -> None:
+    app.command("bench")(bench)
+
+
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, one repeat: checks parity, not speed.")] = False,
+    only: Annotated[list[str] | None, typer.Option(help="Rows to run, by name; repeat the option for several.")] = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Timed runs of each way.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch and faiss; default torch's own.")] = None,
+    json: JsonFile = None,
+) -> None:
+    """Measure describe, decode, search, scoring and clouds against the plain implementations, and compare results."""
+    import gc
+    import tempfile
+
+    import torch
+
+    from vpr_lib.bench.measure import Skipped, compare, machine
+    from vpr_lib.bench.rows import NORMAL, QUICK, ROWS
+    from vpr_lib.registry import lookup
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    size = QUICK if quick else NORMAL
+    makers = {name: lookup(ROWS, name, "bench row") for name in only or ROWS}
+    found: dict[str, dict[str, Any]] = {}
+    for name, make in makers.items():
+        show(f"[dim]{name} ...[/dim]")
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                found[name] = compare(make(size, Path(folder)), repeats or size.repeats)
+            except Skipped as reason:
+                found[name] = {"skipped": str(reason)}
+        gc.collect()
+        write_json(json, {"machine": machine(), "quick": quick, "rows": found})  # row by row: it takes minutes
+    _print(found, machine())
+    if different := [name for name, row in found.items() if not row.get("same", True)]:
+        raise ValueError(
+            f"Results differ in {', '.join(different)}: the ratios there mean nothing until that is mended."
+        )
+
+
+def _print(found: dict[str, dict[str, Any]], about: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("row", "size", "peers", "ours", "ratio (rounds)", "CPU time", "target", "parity", "extra MB")
+    for name, row in found.items():
+        if "skipped" in row:
+            table.add_row(name, "", "", "", "", "", "", f"skipped: {row['skipped']}", "")
+            continue
+        parity = ", ".join(f"{what} {value:.6g}" for what, value in row["parity"].items())
+        table.add_row(
+            name, row["size"], _seconds(row["peers_s"]), _seconds(row["ours_s"]),
+            f"x{row['ratio']:.2f} ({row['ratio_low']:.2f}-{row['ratio_high']:.2f}, n={row['repeats']})",
+            f"x{row['cpu_ratio']:.2f}", _target(row), parity,
+            f"{row['peers_extra_mb']} / {row['ours_extra_mb']}",
+        )  # fmt: skip
+    Console(width=None if Console().is_terminal else 180).print(table)
+    show(
+        f"{about['cpu']}, {about['cores']} cores, {about['threads']} threads, load {about['load_1min']}, "
+        f"GPU {about['gpu'] or 'none'}, torch {about['torch']}; ratio = median of peers / median of ours"
+    )
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.1f} ms"
+
+
+def _target(row: dict[str, Any]) -> str:
+    if row["target"] is None:
+        return "none here"
+    return f"x{row['target']:g} {'reached' if row['reached'] else 'not reached'}"
