@@ -6,7 +6,7 @@ import pytest
 
 from vpr_lib.data.catalogue import find
 from vpr_lib.plotting.published import plot_published_recall
-from vpr_lib.results.reported import COLUMNS, read_reported
+from vpr_lib.results.reported import COLUMNS, impossible_recalls, read_reported, reported_systems
 
 CHART = {
     "sfxl_val@25m": "SF-XL-val",
@@ -76,3 +76,27 @@ def test_cells_that_nobody_could_read_stay_empty():
     assert known["confidence"].isin(["R", "?"]).all() and known["value"].astype(float).between(60, 100).all()
     teacher = known[known["method"] == "MinkLoc++ (teacher)"].set_index("dataset")["value"].astype(float)
     assert teacher.to_dict() == {"oxford": 97.24, "boreas": 93.05}
+
+
+@pytest.mark.parametrize("system", reported_systems())
+def test_every_published_number_says_where_it_comes_from(system):
+    table = read_reported(system)
+    assert set(table["confidence"]) <= set("VRSDMU?") | {"missing"} and (table["source"] != "").all()
+    recalls = table[table["metric"].str.contains("recall") & (table["confidence"] != "missing")]
+    assert pd.to_numeric(recalls["value"]).between(0, 100).all()
+    withheld = {
+        "residential_area",
+        "university_sector",
+        "business_district",
+    }  # PointNetVLAD's in-house sets, never published
+    for dataset in set(table["dataset"]) - {"", "unspecified"} - withheld:
+        assert find(dataset), f"{system}: unknown data set {dataset}"
+
+
+def test_recalls_that_no_number_of_queries_gives_are_found():
+    """Tokyo 24/7 has 315 queries: 275 are 87.30 %, 276 are 87.62 %, and nothing is 87.5 %."""
+    found = impossible_recalls()
+    tokyo = found[(found["system"] == "clusvpr") & (found["dataset"] == "tokyo247")]
+    assert {87.5, 91.5} <= set(tokyo["value"].astype(float)) and (tokyo["queries"] == 315).all()
+    assert tokyo.set_index(tokyo["value"].astype(float))["nearest"].get(87.5).max() == pytest.approx(87.62, abs=0.01)
+    assert not set(found["system"]) & {"dinomix", "distilvpr"}

@@ -11,7 +11,8 @@ def read_reported(name: str) -> pd.DataFrame:
     """The published numbers of one system, one row per number; values in per cent.
 
     `dataset` and `protocol` are names of our catalogue, so a row can be put beside our own records. `confidence` is the
-    mark of the spec: V verified, R reported by the authors, D derived (for instance digitised), ? doubtful.
+    mark of the spec: V verified, R reported by the authors, D derived (for instance digitised), S second-hand, M recollected and not
+    verified, U unverified, ? doubtful, missing: not published.
 
     Raises:
         FileNotFoundError: listing the systems there are. ValueError: for a file without the columns of COLUMNS.
@@ -57,3 +58,33 @@ def beside_reported(table: pd.DataFrame, k: int = 1) -> pd.DataFrame:
             "low": low, "high": high, "difference": measured - float(row["value"]), "verdict": verdict,
         })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def impossible_recalls() -> pd.DataFrame:
+    """Published recalls that no whole number of queries gives: the rows of `read_reported`, with `queries` and `nearest`.
+
+    Looked at are recalls that were printed (not read off a figure), on data sets whose number of counted queries the catalogue
+    knows. `nearest` is the nearest share that is possible, in per cent. Such a number may be a mean over runs, come from
+    another query list, or be a slip; the row says only that it is no recall of this list.
+    """
+    rows = []
+    for system in reported_systems():
+        table = read_reported(system)
+        for row in table[(table["metric"] == "recall") & (table["confidence"] != "D")].to_dict("records"):
+            count, text = _counted(row["dataset"], row["protocol"]), str(row["value"])
+            if not count or not text:
+                continue
+            half_a_digit = 0.5 * 10.0 ** -max(1, len(text.partition(".")[2]))
+            nearest = 100 * round(float(text) * count / 100) / count
+            if abs(nearest - float(text)) > half_a_digit + 1e-9:
+                rows.append({"system": system, **row, "queries": count, "nearest": nearest})
+    return pd.DataFrame(rows)
+
+
+def _counted(dataset: str, protocol: str) -> int | None:
+    from vpr_lib.data.catalogue import load_table
+
+    entry = load_table().datasets.get(dataset)
+    if entry is None:
+        return None
+    return (entry.expected.get(f"counted {protocol}") or entry.expected.get("queries") or (None, ""))[0]
