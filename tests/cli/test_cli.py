@@ -197,3 +197,22 @@ def test_a_published_file_needs_no_flag(vpr, tmp_path):
     (tmp_path / name).rename(tmp_path / "renamed.ckpt")
     assert "say which model it belongs to with --as NAME" in vpr("weights", "add", tmp_path / "renamed.ckpt", code=2)
     assert "[default: toycity]" in vpr("evaluate", "--help")
+
+
+def test_evaluate_whitened_and_reranked(vpr, tmp_path, real_data, monkeypatch):
+    from vpr_lib.data import catalogue
+
+    root = real_data / "vpr_bench_corridor"
+    corridor = catalogue.open_dataset("vpr_bench", root)
+    options = ("evaluate", "pixels", "--dataset", "vpr_bench", "--root", root, "--json", tmp_path / "r.json")
+    vpr(*options)
+    plain = json.loads((tmp_path / "r.json").read_text())["protocols"][0]["recall"]
+    vpr(*options, "--rerank")
+    again = json.loads((tmp_path / "r.json").read_text())
+    assert again["model"] == "pixels reranked" and again["protocols"][0]["recall"] != plain
+    monkeypatch.setattr(catalogue, "open_dataset", lambda name, folder=None: corridor)
+    vpr(*options, "--whiten-on", "pitts30k_train", "--whiten-to", 32)
+    white = json.loads((tmp_path / "r.json").read_text())
+    assert white["model"] == "pixels PCA 32" and 0.1 < white["protocols"][0]["recall"]["1"] < 1
+    assert len(list((tmp_path / "cache/whitening").glob("pca_params_*.h5"))) == 1
+    assert "Fit on more images" in vpr(*options, "--whiten-on", "x", "--whiten-to", 4096, code=2)

@@ -41,6 +41,13 @@ def evaluate(
         str | None,
         typer.Option(help="Evaluate as a paper does: a name of retrieval/transforms.py; sets the precision."),
     ] = None,
+    whiten_on: Annotated[
+        str | None, typer.Option(help="Whiten by PCA, fitted on up to 10,000 images of this training set (by name).")
+    ] = None,
+    whiten_to: Annotated[int, typer.Option(help="Length after whitening.")] = 4096,
+    rerank: Annotated[
+        bool, typer.Option("--rerank", help="Re-rank the whole database by k-reciprocal neighbours (k1 = 25).")
+    ] = False,
     batch_size: int = 32,
 ) -> None:
     """Describe, search, score; print recalls with their 95 % interval and keep one record per query."""
@@ -57,10 +64,16 @@ def evaluate(
     benchmark = open_benchmark(dataset, root)
     if transform is not None:
         network, benchmark, precision = under(transform, network, benchmark)
+    name, system = model, network.config.system
+    if whiten_on is not None:
+        network, name = _whitened(network, whiten_on, whiten_to, device, precision), f"{name} PCA {whiten_to}"
     result = run_evaluation(network, benchmark, cache_root() / "descriptors", KS, device, precision, batch_size)
-    run = Run(
-        model=model, system=network.config.system, dim=network.dim, weights=source, device=device, precision=precision
-    )
+    if rerank:
+        from vpr_lib.retrieval.rerank import reranked
+
+        result, name = reranked(result, device=device), f"{name} reranked"
+    dim = result.database.array.shape[1]
+    run = Run(model=name, system=system, dim=dim, weights=source, device=device, precision=precision)
     tables = [query_records(benchmark, scored, result.ranking.scores, run) for scored in result.scores]
     files = [write_records(records or cache_root() / "records", table) for table in tables]
     rows = [row for table in tables for row in recall_table(table, KS).to_dict("records")]
@@ -68,7 +81,7 @@ def evaluate(
         _print(scored, row, source, file)
     if out is not None:
         _draw(result, out, run)
-    write_json(json, {"model": model, "dataset": benchmark.name, "weights": source, "device": device,
+    write_json(json, {"model": name, "dataset": benchmark.name, "weights": source, "device": device,
                       "precision": precision, "database": len(benchmark.database), "queries": len(benchmark.queries),
                       "seconds": result.database.seconds + result.queries.seconds,
                       "protocols": [{"card": scored.protocol.card.model_dump(), "card_hash": scored.protocol.card.hash,
@@ -77,6 +90,17 @@ def evaluate(
                                      "interval": {str(k): [row[f"R@{k} low"] / 100, row[f"R@{k} high"] / 100]
                                                   for k in scored.recall}}
                                     for scored, row, file in zip(result.scores, rows, files)]})  # fmt: skip
+
+
+def _whitened(network, dataset: str, dim: int, device: str, precision: str):
+    """The network with a whitening fitted on a training set, kept with the descriptors."""
+    from vpr_lib.data.catalogue import open_dataset
+    from vpr_lib.data.prepare import manifests_of
+    from vpr_lib.paths import cache_root
+    from vpr_lib.retrieval.whitening import whiten
+
+    manifests = list(manifests_of(open_dataset(dataset)).values())
+    return whiten(network, manifests, dim, cache_root() / "whitening", device=device, precision=precision)
 
 
 def _print(scored, row: dict, source: str, file: Path) -> None:
