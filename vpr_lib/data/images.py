@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as v2
 
@@ -201,6 +201,21 @@ class ImageSet(Dataset):
         if row not in self._kept:
             self._kept[row] = load_image(self.paths[row], self.spec)
         return self._kept[row]
+
+    def batches(self, keys: Sequence[Sequence[int | tuple[int, int]]], workers: int = 0) -> Iterator[Tensor]:
+        """For training: uint8 (B, 3, height, width) for each list of keys, in that order.
+
+        A training set must be whole: an image that cannot be read is raised as its ImageError (`vpr data check` finds all).
+        """
+        pin = torch.cuda.is_available()
+        yield from DataLoader(self, batch_sampler=keys, num_workers=workers, collate_fn=_whole_batch, pin_memory=pin)
+
+
+def _whole_batch(samples: list[tuple[Tensor | ImageError, int]]) -> Tensor:
+    for image, _ in samples:
+        if isinstance(image, ImageError):
+            raise image
+    return torch.stack([image for image, _ in samples])
 
 
 def list_images(folder: Path) -> list[str]:

@@ -8,9 +8,8 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from vpr_lib.data.images import ImageError, ImageSet, InputSpec
+from vpr_lib.data.images import ImageSet, InputSpec
 from vpr_lib.data.manifest import Manifest
 from vpr_lib.seeds import derive_seed
 
@@ -151,22 +150,8 @@ class PlaceBatches:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         batches = list(self.sampler.epoch(epoch))[start:]
         keys = [[self._key(int(row), epoch) for row in batch.ravel()] for batch in batches]
-        loader = DataLoader(
-            self.images,
-            batch_sampler=keys,
-            num_workers=self.workers,
-            collate_fn=_stack,
-            pin_memory=torch.cuda.is_available(),
-        )
-        for rows, images in zip(batches, loader):
+        for rows, images in zip(batches, self.images.batches(keys, self.workers)):
             yield images, torch.from_numpy(self.sampler.places.labels[rows.ravel()])
 
     def _key(self, row: int, epoch: int) -> int | tuple[int, int]:
         return (row, derive_seed("augment", self.sampler.seed, epoch, row)) if self._augmented else row
-
-
-def _stack(samples: list[tuple[Tensor | ImageError, int]]) -> Tensor:
-    for image, _ in samples:
-        if isinstance(image, ImageError):
-            raise image  # a training set must be whole: `vpr data check` finds what is not
-    return torch.stack([image for image, _ in samples])

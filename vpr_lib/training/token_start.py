@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vpr_lib.data.places import PlaceBatches, Places, PlaceSampler
+from vpr_lib.data.places import Places
 from vpr_lib.models.backbones import Backbone
 from vpr_lib.training.fit import FitResult, FitSettings, fit, make_fabric
-from vpr_lib.training.metric_learning import AUGMENTATIONS, PlaceRecipe
+from vpr_lib.training.metric_learning import PlaceRecipe, place_batches
 
 
 class TokenLearner(nn.Module):
@@ -66,8 +66,7 @@ def train_tokens(
 ) -> FitResult:
     """Teach the backbone of `model` the map of `teacher`; files and errors as of `fit`. The aggregator learns nothing."""
     fabric = make_fabric(settings, device)
-    sampler = PlaceSampler(places, recipe.places_per_batch, recipe.images_per_place, settings.seed, recipe.order)
-    batches = PlaceBatches(sampler, model.input_spec, AUGMENTATIONS[recipe.augmentation](), workers, keep_images)
+    batches = place_batches(places, recipe, settings, model.input_spec, fabric, workers, keep_images)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         learner = TokenLearner(model, teacher.out_channels)

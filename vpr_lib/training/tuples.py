@@ -19,10 +19,9 @@ import torch.distributed as dist
 from lightning.fabric import Fabric
 from pydantic import Field
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from vpr_lib.config import Strict
-from vpr_lib.data.images import ImageError, ImageSet, load_image
+from vpr_lib.data.images import ImageSet, load_image
 from vpr_lib.data.tuples import TupleSet
 from vpr_lib.losses.tuples import hardest_regions, soft_loss, tuple_loss
 from vpr_lib.models.checkpoints import load_weights, save_weights
@@ -235,10 +234,11 @@ class TupleSource:
         rows = np.array_split(np.arange(len(self.images)), self.world_size)[self.rank]
         training = self.network.training
         self.network.eval()
-        loader = DataLoader(
-            self.images, self.batch_size, sampler=rows.tolist(), num_workers=self.workers, collate_fn=_stack
-        )
-        parts = [describe_batch(self.network, images, self.device, self.precision) for images in loader]
+        keys = [rows[at : at + self.batch_size].tolist() for at in range(0, len(rows), self.batch_size)]
+        parts = [
+            describe_batch(self.network, images, self.device, self.precision)
+            for images in self.images.batches(keys, self.workers)
+        ]
         self.network.train(training)
         own = torch.cat(parts).numpy() if parts else np.empty((0, self.network.dim), np.float32)
         if self.world_size == 1:
@@ -274,14 +274,7 @@ class TupleSource:
             keys.append([(row, derive_seed(seed, place)) for place, row in enumerate(rows)])
         if self.images.augment is None:
             keys = [[row for row, _ in batch] for batch in keys]
-        loader = DataLoader(
-            self.images,
-            batch_sampler=keys,
-            num_workers=self.workers,
-            collate_fn=_stack,
-            pin_memory=torch.cuda.is_available(),
-        )
-        for group, images in zip(groups, loader):
+        for group, images in zip(groups, self.images.batches(keys, self.workers)):
             yield self._batch(group, images, generation)
 
     def _soft(self, found: MinedTuple, generation: int) -> np.ndarray:
@@ -444,13 +437,6 @@ def _start(model: nn.Module, tuples: TupleSet, images: int, path: Path, device: 
         )
         loaded = (load_image(paths[row], model.input_spec)[None].to(device) for row in chosen)
         initialise(model.aggregator, model.backbone, map(model.input_spec.normalise, loaded), SEED)
-
-
-def _stack(samples: list[tuple[Tensor | ImageError, int]]) -> Tensor:
-    for image, _ in samples:
-        if isinstance(image, ImageError):
-            raise image  # a training set must be whole: `vpr data check` finds what is not
-    return torch.stack([image for image, _ in samples])
 
 
 def _write(path: Path, mined: list[MinedTuple], remembered: np.ndarray) -> None:
