@@ -19,11 +19,12 @@ from vpr_lib.losses.tuples import TUPLE_LOSSES, hardest_regions, soft_loss, tupl
 from vpr_lib.models.checkpoints import load_weights, weights_hash
 from vpr_lib.models.zoo import build_model
 from vpr_lib.training import recipes
-from vpr_lib.training import tuples as module
+from vpr_lib.training import tuple_mining as module
 from vpr_lib.training.centres import centres_name, cluster, read_centres, sample_descriptors, write_centres
 from vpr_lib.training.fit import FitSettings, make_fabric
 from vpr_lib.training.recipes import load_experiment
-from vpr_lib.training.tuples import TupleNet, TupleRecipe, TupleSource, TupleStep, mine_tuple, regions, train_tuples
+from vpr_lib.training.tuple_mining import TupleRecipe, TupleSource, mine_tuple
+from vpr_lib.training.tuples import TupleNet, TupleStep, regions, train_tuples
 
 PLACES, VIEWS = 5, 4
 EXACT = "donot_use_mm_for_euclid_dist"

@@ -26,7 +26,8 @@ from vpr_lib.training.distillation import Distillation, train_distilled
 from vpr_lib.training.fit import FitResult, FitSettings, Recipe
 from vpr_lib.training.metric_learning import PlaceRecipe, train_places
 from vpr_lib.training.token_start import train_tokens
-from vpr_lib.training.tuples import TupleRecipe, train_tuples
+from vpr_lib.training.tuple_mining import TupleRecipe
+from vpr_lib.training.tuples import train_tuples
 
 KS = (1, 5, 10)  # validation cut-offs
 PLACE_SETS = {  # name in a recipe: name in the catalogue, '' for the streets of the toy starting point
