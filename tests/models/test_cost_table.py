@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vpr_lib.models.cost import cost_table, count_parameters, gflops, unused_parameters
+from vpr_lib.models.cost import cost_of_model, count_parameters, gflops, unused_parameters
 from vpr_lib.models.zoo import ZOO, build_model, vary
 
 
@@ -41,16 +41,19 @@ def multiply_adds(model, images):
     return total
 
 
-def test_table_names_macs_and_flops_apart():
-    models = {name: build_model(name) for name in ("mixvpr_toy_256", "gem_toy_160")}
-    rows = cost_table(models, batches=(1, 2), seconds=0.0, rounds=1)
-    assert [(row["model"], row["D"]) for row in rows] == [("mixvpr_toy_256", 256), ("gem_toy_160", 160)]
-    for row in rows:
-        model = models[row["model"]]
-        assert row["GMAC"] * 1e9 == pytest.approx(multiply_adds(model, torch.zeros(1, 3, 112, 112)))
-        assert row["GFLOP"] == 2 * row["GMAC"]
-        assert row["of them used"] == row["parameters"] == count_parameters(model)
-        assert row["ms at batch 1"] > 0 and row["ms at batch 2"] > 0
+@pytest.mark.parametrize(("name", "dim"), [("mixvpr_toy_256", 256), ("gem_toy_160", 160)])
+def test_a_row_names_macs_and_flops_apart(name, dim):
+    model = build_model(name)
+    row = cost_of_model(model, batches=(1, 2), seconds=0.0)
+    assert row["GMAC"] * 1e9 == pytest.approx(multiply_adds(model, torch.zeros(1, 3, 112, 112)))
+    assert row["GFLOP"] == 2 * row["GMAC"] and row["dim"] == dim
+    assert row["used (M)"] == row["parameters (M)"] == count_parameters(model) / 1e6
+    assert row["ms, batch 1"] > 0 and row["ms, batch 2"] > 0
+
+
+def test_a_row_leaves_out_what_nothing_uses():
+    row = cost_of_model(build_model("lightmixvpr_efficientnet_b0_128"), batches=())
+    assert row["used (M)"] == pytest.approx(4.130544) and row["parameters (M)"] > 5
 
 
 def test_a_classifier_that_nothing_uses():

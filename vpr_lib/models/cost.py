@@ -3,7 +3,7 @@
 import copy
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -126,13 +126,16 @@ def cost_of_model(
 ) -> dict[str, float]:
     """One row of a cost table: parameters, descriptor length, arithmetic, and per batch size speed and memory.
 
+    1 MAC = 2 FLOP; papers print either under either name. "used" leaves out what does not reach the descriptor.
     Arithmetic and memory are counted on shapes alone (torch's meta device), latency is measured on `device`.
     """
     size = model.input_spec.size
     shapes = copy.deepcopy(model).to("meta")
+    one, own = torch.empty(1, 3, *size, device="meta"), dict(model.named_parameters())
+    unused, flop = sum(own[name].numel() for name in unused_parameters(shapes, one)), gflops(shapes, one)
     row = {
-        "parameters (M)": count_parameters(model) / 1e6, "trained (M)": count_parameters(model, trainable=True) / 1e6,
-        "dim": model.dim, "GFLOP": gflops(shapes, torch.empty(1, 3, *size, device="meta")),
+        "parameters (M)": count_parameters(model) / 1e6, "used (M)": (count_parameters(model) - unused) / 1e6,
+        "trained (M)": count_parameters(model, trainable=True) / 1e6, "dim": model.dim, "GMAC": flop / 2, "GFLOP": flop,
     }  # fmt: skip
     keep_freed_memory()
     model.eval().to(device, memory_format=torch.channels_last)
@@ -159,91 +162,3 @@ def unused_parameters(module: nn.Module, *inputs: Tensor) -> list[str]:
     module.train(training)
     gradients = torch.autograd.grad(output, [state[n] for n in names], torch.empty_like(output), allow_unused=True)
     return [name for name, gradient in zip(names, gradients) if gradient is None]
-
-
-def cost_table(
-    models: Mapping[str, nn.Module],
-    batches: Sequence[int] = (1, 16),
-    seconds: float = 1.0,
-    rounds: int = 3,
-    device: str | torch.device = "cpu",
-) -> list[dict[str, float | str]]:
-    """What whole models cost, one row each: size, arithmetic and latency; the models are timed in turns, `rounds` times.
-
-    Returns:
-        rows with model, D, parameters, "of them used", GMAC and GFLOP per image (1 MAC = 2 FLOP: papers print either
-        under either name), and per batch size the middle of the rounds' medians, "ms at batch 1" (of the whole batch), and so on.
-    """
-    rows, inputs = [], {}
-    for name, model in models.items():
-        model.eval().to(device, memory_format=torch.channels_last)
-        height, width = model.input_spec.size
-        for batch in batches:
-            images = torch.randn(batch, 3, height, width, device=device)
-            inputs[name, batch] = images.to(memory_format=torch.channels_last)
-        one, parameters = torch.randn(1, 3, height, width, device=device), dict(model.named_parameters())
-        unused = sum(parameters[unused].numel() for unused in unused_parameters(model, one))
-        flop = gflops(model, one)
-        rows.append({"model": name, "D": model.dim, "parameters": count_parameters(model),
-                     "of them used": count_parameters(model) - unused, "GMAC": flop / 2, "GFLOP": flop})  # fmt: skip
-    with torch.inference_mode():
-        found = [
-            {
-                key: latency(lambda key=key: models[key[0]](inputs[key]), key[1], seconds / rounds, device)
-                for key in inputs
-            }
-            for _ in range(rounds)
-        ]
-    for row in rows:
-        for batch in batches:
-            times = [one[row["model"], batch].median_ms for one in found]
-            row[f"ms at batch {batch}"] = statistics.median(times)
-    return rows
-
-
-def clusvpr_parts(model: nn.Module, whitened: int = 4096) -> list[dict[str, float | str]]:
-    """What the parts of a ClusVPR cost for one image: parameters and GMAC, counted on shapes without computing anything.
-
-    One multiply-add is one MAC, as in the published "FLOPs". Counted are convolutions and matrix products; the neighbour
-    search, T^2 C per CWTNet, is added by its formula because it is no product. Sums come after the parts they add up.
-
-    Args:
-        model: a model of the zoo with a ClusVPR head; left on the meta device, so pass one that is not needed again.
-        whitened: length after PCA, counted as a linear layer with its bias.
-    Spec: clusvpr §7.1.
-    """
-    model = model.to("meta").eval()
-    head, images = model.aggregator, torch.empty(1, 3, *model.input_spec.size, device="meta")
-    with torch.no_grad():
-        features = model.feature_map(images)
-        y = head.expand(features)
-    macs = lambda call, *given: gflops(_Call(call), *given) / 2
-    size = tuple(features.shape[2:])
-    tokens = 1 + size[0] * size[1] // 4
-    search = len(head.vit_layer) * tokens**2 * features.shape[1] / 2 / 1e9
-    layers = sum(macs(layer, features) for layer in head.vit_layer)
-    expand, assign = macs(head.expand, features), macs(head.assign, y)
-    rows = [
-        ("backbone", count_parameters(model.backbone), macs(model.feature_map, images)),
-        (f"{len(head.vit_layer)} CWTNets", count_parameters(head.vit_layer), layers),
-        ("neighbour search", 0, search),
-        ("linear layer W1", 0 if head.linear1 is None else count_parameters(head.linear1), expand),
-        ("assignment", count_parameters(head.conv), assign),
-        ("residuals", head.centroids.numel(), macs(head.cells, features) - expand - assign),
-    ]
-    rows.append(("group attention", count_parameters(head) - sum(row[1] for row in rows[1:]), 0.0))
-    rows.append(("sum", sum(row[1] for row in rows), sum(row[2] for row in rows)))
-    pca = ((head.dim + 1) * whitened, head.dim * whitened / 1e9)
-    rows += [("PCA", *pca), ("sum with PCA", rows[-1][1] + pca[0], rows[-1][2] + pca[1])]
-    return [{"part": name, "parameters": count, "GMAC": mac} for name, count, mac in rows]
-
-
-class _Call(nn.Module):
-    """A function as a module, which is what `gflops` counts."""
-
-    def __init__(self, call: Callable[..., object]):
-        super().__init__()
-        self.call = call
-
-    def forward(self, *given: Tensor) -> object:
-        return self.call(*given)
