@@ -1,5 +1,6 @@
 """The zoo: every model by name. One line in ZOO, and a model appears in `vpr models`, every table and every figure."""
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -26,6 +27,25 @@ class ModelConfig(Strict):
     std: tuple[float, float, float] = IMAGENET_STD
     antialias: bool = True  # of the resize; this and the next: see InputSpec
     resize_after_normalising: bool = False
+    query_shorter_side: int | None = None  # pixels; queries then keep their own shape (retrieval/transforms.py)
+
+    @property
+    def input_spec(self) -> InputSpec:
+        return InputSpec(
+            self.image_size,
+            self.interpolation,
+            self.mean,
+            self.std,
+            "exact",
+            self.antialias,
+            self.resize_after_normalising,
+        )
+
+    @property
+    def query_spec(self) -> InputSpec:
+        if self.query_shorter_side is None:
+            return self.input_spec
+        return replace(self.input_spec, size=(self.query_shorter_side,) * 2, resize="shorter_side")
 
 
 class VPRModel(nn.Module):
@@ -42,8 +62,12 @@ class VPRModel(nn.Module):
 
     @property
     def input_spec(self) -> InputSpec:
-        c = self.config
-        return InputSpec(c.image_size, c.interpolation, c.mean, c.std, "exact", c.antialias, c.resize_after_normalising)
+        return self.config.input_spec
+
+    @property
+    def query_spec(self) -> InputSpec:
+        """How queries reach the model, where an evaluation brings them otherwise than the database."""
+        return self.config.query_spec
 
     @property
     def dim(self) -> int:
