@@ -199,7 +199,9 @@ ZOO: dict[str, ModelConfig] = {
     "gem_resnet50_2048": _resnet50("GeM", "GeM"),
     "avg_resnet50_2048": _resnet50("AVG", "average"),
     "clusvpr_vgg16_8192": _clusvpr("vgg16"),
-    "clusvpr_vgg16_8192_caffe": _clusvpr("vgg16", mean=CAFFE_MEAN, std=CAFFE_STD),
+    "clusvpr_vgg16_8192_caffe": _clusvpr(  # the paper's inputs with the weights that belong to them
+        "vgg16", mean=CAFFE_MEAN, std=CAFFE_STD, backbone_args=dict(layers_to_freeze=4, origin="matconvnet")
+    ),
     "clusvpr_vgg19bn_8192": _clusvpr("vgg19_bn", backbone_args=dict(layers_to_freeze=4)),
     "clusvpr_resnet50_16384": _clusvpr("resnet50"),
     "clusvpr_mobilenetv3_1792": _clusvpr("mobilenet_v3_large", backbone_args=dict(layers_to_freeze=7)),
