@@ -2,16 +2,18 @@
 
 import pytest
 import torch
+import yaml
 from pictures import write_places
 
 from vpr_lib.config import RECIPES_FOLDER
 from vpr_lib.losses.metric import MetricLoss
+from vpr_lib.models.checkpoints import CheckpointError, load_weights, weights_hash
 from vpr_lib.models.netvlad import initialise
 from vpr_lib.models.zoo import ModelConfig, build_model
 from vpr_lib.training import recipes
 from vpr_lib.training.fit import FitSettings
 from vpr_lib.training.metric_learning import PlaceRecipe, metric_step, scaled_rate
-from vpr_lib.training.recipes import load_experiment, open_recipe, start_netvlad, train, validator
+from vpr_lib.training.recipes import load_experiment, open_recipe, start_netvlad, starting_model, train, validator
 
 VARIED = sorted(path.stem for path in RECIPES_FOLDER.glob("*.yaml") if "\nvariants:" in path.read_text())
 
@@ -102,6 +104,25 @@ def test_netvlad_starts_from_the_training_images(small, tmp_path, monkeypatch):
     for network in (one, two):
         start_netvlad(network, places, seed=3)
     assert torch.equal(one.aggregator.centroids, two.aggregator.centroids)
+
+
+def test_a_start_is_another_recipes_backbone(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("VPR_CACHE", str(tmp_path / "cache"))
+    text = yaml.safe_dump(small.model_dump(mode="json"))
+    (tmp_path / "first.yaml").write_text(text)
+    second = small.model_copy(update={"model": "avg_toy_160", "start": str(tmp_path / "first.yaml")})
+    begun = starting_model(second, quiet=True)
+    [folder] = (tmp_path / "cache/training").iterdir()
+    first = build_model("gem_toy_160")
+    load_weights(first, folder / "best.safetensors")
+    fresh = build_model("gem_toy_160", seed=7)
+    assert weights_hash(begun.backbone) == weights_hash(first.backbone) != weights_hash(fresh.backbone)
+    written = (folder / "state.pt").stat().st_mtime_ns
+    model, result = train(second, tmp_path / "run", quiet=True)
+    assert written == (folder / "state.pt").stat().st_mtime_ns  # trained once
+    assert len(result.history) == 1 and weights_hash(model.backbone) != weights_hash(begun.backbone)
+    with pytest.raises(CheckpointError, match="does not fit this model"):
+        starting_model(second.model_copy(update={"model": "mixvpr_toy_student"}), quiet=True)
 
 
 def test_validation_names_and_the_value_that_selects(monkeypatch):

@@ -205,6 +205,16 @@ ZOO: dict[str, ModelConfig] = {
     "clusvpr_vgg19bn_8192": _clusvpr("vgg19_bn", backbone_args=dict(layers_to_freeze=4)),
     "clusvpr_resnet50_16384": _clusvpr("resnet50"),
     "clusvpr_mobilenetv3_1792": _clusvpr("mobilenet_v3_large", backbone_args=dict(layers_to_freeze=7)),
+    **{  # the published baseline of ClusVPR's table, and the same on the trunk of profile city
+        f"netvlad_{name.replace('_', '')}_32768": ModelConfig(
+            system="NetVLAD",
+            backbone=name,
+            backbone_args=dict(layers_to_freeze=4),
+            aggregator="NetVLAD",
+            image_size=(480, 640),
+        )
+        for name in ("vgg16", "vgg19_bn")
+    },
     "netvlad_resnet50_32768": ModelConfig(  # the paper's D; how it splits into clusters x channels is not stated
         system="NetVLAD",
         backbone="resnet50",
@@ -212,6 +222,7 @@ ZOO: dict[str, ModelConfig] = {
         aggregator="NetVLAD",
         aggregator_args=dict(clusters=32),
     ),
+    "gem_vgg19bn_512": ModelConfig(system="GeM", backbone="vgg19_bn", aggregator="GeM"),
     "pixels": ModelConfig(system="Raw pixels", backbone="pixels", aggregator="flatten", image_size=(128, 128)),
     "mixvpr_toy_256": _toy("MixVPR", "MixVPR", out_channels=64, out_rows=4, mix_depth=4),
     "mixvpr_toy_64": _toy("MixVPR", "MixVPR", out_channels=16, out_rows=4, mix_depth=4),

@@ -18,8 +18,10 @@ from vpr_lib.data.places import PlaceBatches, Places, PlaceSampler
 from vpr_lib.data.readers.gsv_cities import read_gsv_cities
 from vpr_lib.data.tuples import TupleSet, place_tuples, radius_tuples
 from vpr_lib.models.backbones import build_backbone
+from vpr_lib.models.checkpoints import load_tensors, load_weights
 from vpr_lib.models.netvlad import NetVLAD, initialise
 from vpr_lib.models.zoo import build_model
+from vpr_lib.paths import cache_root
 from vpr_lib.registry import lookup
 from vpr_lib.retrieval.protocol import evaluate
 from vpr_lib.training.distillation import Distillation, train_distilled
@@ -42,6 +44,7 @@ class Experiment(Recipe):
 
     model_changes: dict[str, Any] = {}
     pretrained: bool = True
+    start: str | None = None  # a recipe whose trained backbone this one begins with; trained first where it is not yet
     token_teacher: str | None = None  # a pre-trained backbone whose map the tokens learn, instead of the metric loss
     train_set: str = "gsv_cities"  # or toycity, toycity_start; with `tuples` also a benchmark such as pitts30k_train
     train_root: str | None = None  # default: data/gsv_cities, or the generated city
@@ -175,9 +178,7 @@ def train(
     experiment: Experiment, folder: Path, device: str = "cpu", quiet: bool = False
 ) -> tuple[nn.Module, FitResult]:
     """Run an experiment, or go on where it stopped; returns the model with its best weights loaded, and the result."""
-    from vpr_lib.models.checkpoints import load_weights
-
-    model = build_model(experiment.model, experiment.pretrained, experiment.fit.seed, **experiment.model_changes)
+    model = starting_model(experiment, device, quiet)
     validate = validator(experiment, device)
     rest = dict(settings=experiment.fit, folder=folder, validate=validate, device=device, workers=experiment.workers,
                 keep_images=experiment.keep_images, about={"experiment": experiment.model_dump()}, quiet=quiet,
@@ -197,6 +198,22 @@ def train(
     result = learn(model, places=places, recipe=experiment.places, **rest)
     load_weights(model, result.best)
     return model, result
+
+
+def starting_model(experiment: Experiment, device: str = "cpu", quiet: bool = False) -> nn.Module:
+    """The model before its first step: a fresh head on the backbone that the experiment starts from.
+
+    With `start`, that is the backbone of another recipe's best weights; the recipe is trained first unless it was.
+
+    Raises:
+        CheckpointError: when the other recipe has another backbone.
+    """
+    model = build_model(experiment.model, experiment.pretrained, experiment.fit.seed, **experiment.model_changes)
+    if experiment.start:
+        first = load_experiment(experiment.start)
+        folder = first.folder_in(cache_root())
+        load_tensors(model.backbone, train(first, folder, device, quiet)[0].backbone.state_dict(), folder)
+    return model
 
 
 def start_netvlad(model: nn.Module, places: Places, seed: int, device: str = "cpu", images: int = 500) -> None:
