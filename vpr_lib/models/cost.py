@@ -80,12 +80,12 @@ def peak_memory_mb(module: nn.Module, images: Tensor) -> float:
     """
     module.eval()
     weights = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
-    with torch.no_grad(), _LiveTensors() as live:
+    with torch.no_grad(), LiveTensors() as live:
         module(images)
     return (weights + images.numel() * images.element_size() + live.peak) / 1e6
 
 
-class _LiveTensors(TorchDispatchMode):
+class LiveTensors(TorchDispatchMode):
     """Sums the bytes of the tensors made inside it that are still referenced; `peak` is the largest sum."""
 
     def __init__(self):

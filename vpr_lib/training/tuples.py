@@ -20,6 +20,7 @@ from vpr_lib.data.tuples import TupleSet
 from vpr_lib.losses.tuples import hardest_regions, soft_loss, tuple_loss
 from vpr_lib.models.checkpoints import load_weights
 from vpr_lib.models.clusvpr import PYRAMIDS, ClusVPR
+from vpr_lib.models.cost import LiveTensors
 from vpr_lib.models.netvlad import NetVLAD, initialise
 from vpr_lib.registry import lookup
 from vpr_lib.seeds import derive_seed
@@ -97,6 +98,26 @@ class TupleStep:
             network.requires_grad_(False).train(self.recipe.teacher_mode == "train")
             self._teacher = (generation, network.to(device))
         return self._teacher[1]
+
+
+def step_gigabytes(model: nn.Module, recipe: TupleRecipe) -> float:
+    """Most gigabytes of tensors alive in one step with a teacher: both networks, activations, gradients and momentum.
+
+    Counted on shapes (torch's meta device) for one process, so nothing is computed; an allocator keeps more.
+    """
+    student = copy.deepcopy(model).to("meta").train()
+    negatives, difficult = recipe.negatives, recipe.difficult if recipe.soft_weight else 0
+    width = 2 + negatives + difficult  # query, easy positive, and so on
+    first = torch.arange(recipe.tuples_per_batch) * width
+    images = torch.empty(len(first) * width, 3, *model.input_spec.size, dtype=torch.uint8, device="meta")
+    parts = [place + 2 + negatives + torch.arange(difficult) for place in first]
+    batch = TupleBatch(images, first, first + 1, first[:, None] + 2 + torch.arange(negatives), parts, generation=1)
+    step = TupleStep(None, recipe, model.input_spec)
+    step._teacher = (1, copy.deepcopy(student).requires_grad_(False).train(recipe.teacher_mode == "train"))
+    with LiveTensors() as live:
+        step(TupleNet(student), batch)["loss"].backward()
+    kept = sum(p.numel() * (3 if p.requires_grad else 2) for p in student.parameters())  # student, teacher, momentum
+    return (live.peak + 4 * kept) / 1e9
 
 
 def _anchor_rows(found: Tensor, counts: list[int]) -> list[Tensor]:
