@@ -11,8 +11,8 @@ from vpr_lib.models.checkpoints import CheckpointError, load_weights, weights_ha
 from vpr_lib.models.netvlad import initialise
 from vpr_lib.models.zoo import ModelConfig, build_model
 from vpr_lib.training import recipes
-from vpr_lib.training.fit import FitSettings
 from vpr_lib.training.metric_learning import PlaceRecipe, metric_step, scaled_rate
+from vpr_lib.training.optimisation import FitSettings
 from vpr_lib.training.recipes import load_experiment, open_recipe, start_netvlad, starting_model, train, validator
 
 VARIED = sorted(path.stem for path in RECIPES_FOLDER.glob("*.yaml") if "\nvariants:" in path.read_text())

@@ -21,7 +21,8 @@ from vpr_lib.models.zoo import build_model
 from vpr_lib.training import recipes
 from vpr_lib.training import tuple_mining as module
 from vpr_lib.training.centres import centres_name, cluster, read_centres, sample_descriptors, write_centres
-from vpr_lib.training.fit import FitSettings, make_fabric
+from vpr_lib.training.fit import make_fabric
+from vpr_lib.training.optimisation import FitSettings
 from vpr_lib.training.recipes import load_experiment
 from vpr_lib.training.tuple_mining import TupleRecipe, TupleSource, mine_tuple
 from vpr_lib.training.tuples import TupleNet, TupleStep, regions, step_gigabytes, train_tuples

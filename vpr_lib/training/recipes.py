@@ -25,8 +25,9 @@ from vpr_lib.paths import cache_root
 from vpr_lib.registry import lookup
 from vpr_lib.retrieval.protocol import evaluate
 from vpr_lib.training.distillation import Distillation, train_distilled
-from vpr_lib.training.fit import FitResult, FitSettings, Recipe
+from vpr_lib.training.fit import FitResult, Recipe
 from vpr_lib.training.metric_learning import PlaceRecipe, train_places
+from vpr_lib.training.optimisation import FitSettings
 from vpr_lib.training.token_start import train_tokens
 from vpr_lib.training.tuple_mining import TupleRecipe
 from vpr_lib.training.tuples import train_tuples

@@ -6,7 +6,6 @@ teacher of every generation, lie in the run folder: a killed run goes on with ex
 
 import copy
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,8 @@ from vpr_lib.models.netvlad import NetVLAD, initialise
 from vpr_lib.registry import lookup
 from vpr_lib.seeds import derive_seed
 from vpr_lib.training.centres import SEED, initialise_centres
-from vpr_lib.training.fit import FitResult, FitSettings, fit, make_fabric
+from vpr_lib.training.fit import FitResult, fit, make_fabric
+from vpr_lib.training.optimisation import FitSettings
 from vpr_lib.training.tuple_mining import TupleBatch, TupleRecipe, TupleSource
 
 
@@ -132,16 +132,14 @@ def train_tuples(
     recipe: TupleRecipe,
     settings: FitSettings,
     folder: Path,
-    validate: Callable[[nn.Module], dict[str, float]] | None = None,
     device: str = "auto",
     workers: int = 0,
     keep_images: bool = False,
     about: dict[str, Any] | None = None,
     fabric: Fabric | None = None,
-    quiet: bool = False,
-    select: str = "recall@5",
+    **rest: Any,
 ) -> FitResult:
-    """Train a model on tuples; see `fit` for resuming and errors. The authors' best epoch has the highest recall@5.
+    """Train a model on tuples; see `fit` for resuming, errors and `rest`. The authors' best epoch has the highest recall@5.
 
     Raises:
         ValueError: if the settings ask for more epochs than the generations have.
@@ -158,7 +156,7 @@ def train_tuples(
     mined.mkdir(parents=True, exist_ok=True)
     model.to(fabric.device)
     if recipe.centres_images and not (Path(folder) / "state.pt").is_file():
-        _start(model, tuples, recipe.centres_images, mined / "centres.hdf5", fabric.device, quiet)
+        _start(model, tuples, recipe.centres_images, mined / "centres.hdf5", fabric.device, rest.get("quiet", False))
     if recipe.sync_bn and fabric.world_size > 1 and fabric.device.type == "cuda":  # torch has none for the CPU
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     source = TupleSource(
@@ -173,12 +171,10 @@ def train_tuples(
         step,
         settings,
         folder,
-        validate,
-        select=select,
         weights_of=lambda net: net.network,
         about=about,
         fabric=fabric,
-        quiet=quiet,
+        **{"select": "recall@5"} | rest,
     )
 
 
