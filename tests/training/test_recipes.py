@@ -10,10 +10,11 @@ from vpr_lib.losses.metric import MetricLoss
 from vpr_lib.models.checkpoints import CheckpointError, load_weights, weights_hash
 from vpr_lib.models.netvlad import initialise
 from vpr_lib.models.zoo import ModelConfig, build_model
-from vpr_lib.training import recipes
+from vpr_lib.training import centres, recipes
+from vpr_lib.training.centres import start_head
 from vpr_lib.training.metric_learning import PlaceRecipe, metric_step, scaled_rate
 from vpr_lib.training.optimisation import FitSettings
-from vpr_lib.training.recipes import load_experiment, open_recipe, start_netvlad, starting_model, train, validator
+from vpr_lib.training.recipes import load_experiment, open_recipe, starting_model, train, validator
 
 VARIED = sorted(path.stem for path in RECIPES_FOLDER.glob("*.yaml") if "\nvariants:" in path.read_text())
 
@@ -93,7 +94,7 @@ def small(tmp_path, monkeypatch):
 
 def test_netvlad_starts_from_the_training_images(small, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(recipes, "initialise", lambda *arguments: seen.append(arguments) or initialise(*arguments))
+    monkeypatch.setattr(centres, "initialise", lambda *arguments: seen.append(arguments) or initialise(*arguments))
     experiment = small.model_copy(update={"model": "netvlad_toy_2560"})
     model, result = train(experiment, tmp_path / "run", quiet=True)
     assert len(seen) == 1 and len(result.history) == 1 and torch.isfinite(model.aggregator.centroids).all()
@@ -102,7 +103,7 @@ def test_netvlad_starts_from_the_training_images(small, tmp_path, monkeypatch):
     one, two = (build_model("netvlad_toy_2560") for _ in range(2))
     places = recipes.training_places(experiment)
     for network in (one, two):
-        start_netvlad(network, places, seed=3)
+        start_head(network, [places.manifest], tmp_path / "none", seed=3)
     assert torch.equal(one.aggregator.centroids, two.aggregator.centroids)
 
 

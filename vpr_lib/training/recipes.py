@@ -4,26 +4,24 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from vpr_lib.config import find_recipe, load_yaml
 from vpr_lib.data.catalogue import find_root, open_benchmark
 from vpr_lib.data.manifest import Manifest
-from vpr_lib.data.places import PlaceBatches, Places, PlaceSampler
+from vpr_lib.data.places import Places
 from vpr_lib.data.readers.gsv_cities import read_gsv_cities
 from vpr_lib.data.tuples import TupleSet, place_tuples, radius_tuples
 from vpr_lib.models.backbones import build_backbone
 from vpr_lib.models.checkpoints import load_tensors, load_weights
-from vpr_lib.models.netvlad import NetVLAD, initialise
 from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import cache_root
 from vpr_lib.registry import lookup
 from vpr_lib.retrieval.protocol import evaluate
+from vpr_lib.training.centres import start_head
 from vpr_lib.training.distillation import Distillation, train_distilled
 from vpr_lib.training.fit import FitResult, Recipe
 from vpr_lib.training.metric_learning import PlaceRecipe, train_places
@@ -189,8 +187,11 @@ def train(
         load_weights(model, result.best)
         return model, result
     places = training_places(experiment)
-    if isinstance(model.aggregator, NetVLAD) and not (folder / "state.pt").is_file():
-        start_netvlad(model, places, experiment.fit.seed, device)
+    if not (folder / "state.pt").is_file():
+        where = "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
+        start_head(
+            model, [places.manifest], folder / "centres.hdf5", seed=experiment.fit.seed, device=where, quiet=quiet
+        )
     learn = train_places
     if experiment.distillation is not None:
         learn = partial(train_distilled, distillation=experiment.distillation)
@@ -215,12 +216,3 @@ def starting_model(experiment: Experiment, device: str = "cpu", quiet: bool = Fa
         folder = first.folder_in(cache_root())
         load_tensors(model.backbone, train(first, folder, device, quiet)[0].backbone.state_dict(), folder)
     return model
-
-
-def start_netvlad(model: nn.Module, places: Places, seed: int, device: str = "cpu", images: int = 500) -> None:
-    """Give the model's NetVLAD its k-means start from features of `images` training images, drawn from all cities."""
-    device = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
-    sampler = PlaceSampler(places, places_per_batch=8, images_per_place=1, seed=seed, order="shuffled")
-    batches = islice(PlaceBatches(sampler, model.input_spec).epoch(0), -(-images // 8))
-    model.to(device)
-    initialise(model.aggregator, model.backbone, (model.input_spec.normalise(b.to(device)) for b, _ in batches), seed)

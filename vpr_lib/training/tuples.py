@@ -9,21 +9,17 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from vpr_lib.data.images import load_image
 from vpr_lib.data.tuples import TupleSet
 from vpr_lib.losses.tuples import hardest_regions, soft_loss, tuple_loss
 from vpr_lib.models.checkpoints import load_weights
-from vpr_lib.models.clusvpr import PYRAMIDS, ClusVPR
+from vpr_lib.models.clusvpr import PYRAMIDS
 from vpr_lib.models.cost import LiveTensors
-from vpr_lib.models.netvlad import NetVLAD, initialise
 from vpr_lib.registry import lookup
-from vpr_lib.seeds import derive_seed
-from vpr_lib.training.centres import SEED, initialise_centres
+from vpr_lib.training.centres import start_head
 from vpr_lib.training.fit import FitResult, fit, make_fabric
 from vpr_lib.training.optimisation import FitSettings
 from vpr_lib.training.tuple_mining import TupleBatch, TupleRecipe, TupleSource
@@ -156,7 +152,15 @@ def train_tuples(
     mined.mkdir(parents=True, exist_ok=True)
     model.to(fabric.device)
     if recipe.centres_images and not (Path(folder) / "state.pt").is_file():
-        _start(model, tuples, recipe.centres_images, mined / "centres.hdf5", fabric.device, rest.get("quiet", False))
+        sides = [tuples.database] if tuples.queries is tuples.database else [tuples.queries, tuples.database]
+        start_head(
+            model,
+            sides,
+            mined / "centres.hdf5",
+            recipe.centres_images,
+            device=fabric.device,
+            quiet=rest.get("quiet", False),
+        )
     if recipe.sync_bn and fabric.world_size > 1 and fabric.device.type == "cuda":  # torch has none for the CPU
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     source = TupleSource(
@@ -176,17 +180,3 @@ def train_tuples(
         fabric=fabric,
         **{"select": "recall@5"} | rest,
     )
-
-
-def _start(model: nn.Module, tuples: TupleSet, images: int, path: Path, device: torch.device, quiet: bool) -> None:
-    """k-means centres of the training images for heads that begin with some."""
-    sides = [tuples.database] if tuples.queries is tuples.database else [tuples.queries, tuples.database]
-    if isinstance(model.aggregator, ClusVPR):
-        initialise_centres(model, sides, path, images, device=str(device), quiet=quiet)
-    elif isinstance(model.aggregator, NetVLAD):
-        paths = [path for side in sides for path in side.image_paths()]
-        chosen = np.random.default_rng(derive_seed("centres", SEED)).choice(
-            len(paths), min(images, len(paths)), replace=False
-        )
-        loaded = (load_image(paths[row], model.input_spec)[None].to(device) for row in chosen)
-        initialise(model.aggregator, model.backbone, map(model.input_spec.normalise, loaded), SEED)
