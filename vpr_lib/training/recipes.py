@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from vpr_lib.config import find_recipe, load_yaml
@@ -189,9 +188,8 @@ def train(
         return model, result
     places = training_places(experiment)
     if not (folder / "state.pt").is_file():
-        where = "cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu")
         start_head(
-            model, [places.manifest], folder / "centres.hdf5", seed=experiment.fit.seed, device=where, quiet=quiet
+            model, [places.manifest], folder / "centres.hdf5", seed=experiment.fit.seed, device=device, quiet=quiet
         )
     learn = train_places
     if experiment.distillation is not None:
