@@ -84,7 +84,7 @@ def test_the_error_has_no_bias():
     """Rounding by chance: over many draws a coded row is the row itself, which the bound rests on."""
     row, sums, draws = torch.rand(1, 64, generator=torch.Generator().manual_seed(0)) - 0.5, torch.zeros(1, 64), 2000
     for seed in range(draws):
-        codes, steps, _ = screen_module._coded(row, 63, seed)
+        codes, steps = screen_module._coded(row, 63, seed)
         sums += codes * steps[:, None]
     assert (sums / draws - row).abs().max() < 5 * float(steps) / 2 / np.sqrt(draws)  # a draw deviates by half a step
 
@@ -125,6 +125,19 @@ def test_zeros_copies_and_short_blocks(screened, monkeypatch, kind):
     keep = np.arange(100) != 1  # all scores of the zero query are 0: by index
     assert (found.indices[keep] == exact(database, queries, 12)[keep]).all()
     assert (found.scores[1] == 0).all()
+
+
+@pytest.mark.parametrize("kind", SCREENS)
+def test_a_row_that_is_no_number_is_never_found_and_disturbs_nobody(screened, monkeypatch, kind):
+    use(monkeypatch, kind)
+    database, queries = places(1400, 64, 128)
+    wanted = exact(database, queries, 5)
+    wanted[wanted == 800] = -1
+    database[800] = np.nan
+    found = search(database, queries, 5).indices
+    clean = (wanted >= 0).all(1)
+    assert (found[clean] == wanted[clean]).all() and clean.sum() > 50 and not (found == 800).any()
+    assert len(screened) == 1, "the second block went through fp32"
 
 
 def test_listing_what_is_above():

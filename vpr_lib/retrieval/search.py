@@ -69,18 +69,17 @@ def search(
     with _full_precision():
         for start in range(0, len(database), database_chunk):  # outermost: a memory-mapped database is read once
             rows, unsure = _rows(database, start, database_chunk, device, metric), 0
-            if screen is not None:
-                screen.take(rows)
+            screened = screen is not None and screen.take(rows)
             for first in range(0, len(queries), query_chunk):
                 some = slice(first, first + query_chunk)
-                if screen is None:
+                if not screened:
                     more, found = _nearest(queries[some], rows, min(top_k, len(rows)), metric)
                 else:
                     more, found, left = _screened(screen, queries, some, rows, scores[some, -1], top_k)
                     unsure += left
                 found = np.where(found < 0, -1, found + start)
                 indices[some], scores[some] = _best(indices[some], scores[some], found, more, top_k)
-            if screen is not None and 2 * unsure > len(queries):
+            if 2 * unsure > len(queries):
                 log.info("low precision cannot tell most of these descriptors apart: fp32 from here on")
                 screen = None
     return Ranking(indices, scores)
