@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from shutil import which
 
 import numpy as np
 import pytest
@@ -36,3 +37,11 @@ def two_folders(tmp_path):
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path)
     return tmp_path / "db", tmp_path / "query"
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """The path of a Chromium that playwright can drive; skips where one of the two is missing."""
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := which(name))), None)
+    return program or pytest.skip("no Chromium here")

@@ -64,6 +64,7 @@ def test_a_classifier_that_nothing_uses():
     used = count_parameters(model) - sum(p.numel() for n, p in model.named_parameters() if n in names)
     assert used == 4_130_544  # spec lightweight_mixvpr §1.3
     assert unused_parameters(build_model("gem_toy_160").train(), torch.zeros(1, 3, 112, 112)) == []
+    assert unused_parameters(build_model("pixels"), torch.zeros(1, 3, 128, 128)) == []  # has none at all
 
 
 def test_vary_keeps_the_other_arguments():

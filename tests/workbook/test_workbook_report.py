@@ -225,15 +225,12 @@ def test_gauge():
 
 
 @pytest.mark.browser
-def test_in_a_browser_nothing_is_asked_for_and_nothing_sticks_out(executed):
-    sync_api = pytest.importorskip("playwright.sync_api")
-    from shutil import which
+def test_in_a_browser_nothing_is_asked_for_and_nothing_sticks_out(executed, chromium):
+    from playwright import sync_api
 
-    if not which("chromium"):
-        pytest.skip("no chromium")
     index, asked = build_report(executed.name), []
     with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=which("chromium"), args=["--no-sandbox", "--disable-gpu"])
+        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 390, "height": 800})
         page.on("request", lambda request: asked.append(request.url))
         for name in ("index.html", "01_data.html"):

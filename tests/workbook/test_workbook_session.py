@@ -9,8 +9,11 @@ import matplotlib
 import pandas as pd
 import pytest
 
+from vpr_lib import paths
 from vpr_lib.workbook.sentinel import read_claims, read_sentinel
 from vpr_lib.workbook.session import ClaimFailed, open_notebook
+from vpr_lib.workbook.show import html_table
+from vpr_lib.workbook.status import claims_of, remember_green
 
 matplotlib.use("Agg")
 CLAIMS = {
@@ -83,6 +86,31 @@ def test_table(book, project):
     assert path.with_suffix(".md").read_text() == (
         "| model | R@1 | a\\|b |\n| :-- | --: | :-- |\n| mix | 0.61 | x |\n| gem | – | – |\n\nRecall.\n"
     )
+
+
+def test_a_table_in_another_layout(book, capsys):
+    tidy = pd.DataFrame({"model": ["mix"], "value": [0.5]})
+    shown = pd.DataFrame([["mix", "**50.0** [M]", "–"]], columns=pd.MultiIndex.from_tuples([("", "model"), ("set", "R@1"), ("set", "R@5")]))  # fmt: skip
+    path = book.table(tidy, "08_paper", "Recall.", shown=shown, latex="\\toprule")
+    assert pd.read_csv(path).equals(tidy) and path.with_suffix(".tex").read_text() == "\\toprule"
+    assert path.with_suffix(".md").read_text().splitlines()[::2] == ["| model | set R@1 | set R@5 |", "| mix | **50.0** [M] | – |", "Recall."]  # fmt: skip
+    assert set(book.outputs) == {"08_paper.csv", "08_paper.md", "08_paper.tex"}
+    html = html_table(
+        ["model", "R@1", "R@5"], [["mix", "**50.0** [<M>]", "–"]], [False, True, True], groups=["", "set", "set"]
+    )
+    assert '<th colspan="2" style="text-align:center">set</th>' in html and "<b>50.0</b> [&lt;M&gt;]" in html
+
+
+def test_claims_outlive_their_run(book, project):
+    other = paths.runs_root() / "run-2"
+    assert claims_of("tiny", "02_train", other) == ((), "")
+    book.check({"recall_at_1": 0.55, "loss": 0.1})
+    assert [claim.key for claim in claims_of("tiny", "02_train", book.run_folder)[0]] == ["recall_at_1", "loss"]
+    book.finish()
+    (book.run_folder / "02_train.ipynb").write_text("{}")
+    remember_green("tiny", "02_train", "key", "run-1", {})
+    claims, run = claims_of("tiny", "02_train", other)
+    assert run == "run-1" and [claim.key for claim in claims] == ["recall_at_1", "loss"]
 
 
 def test_claims_that_hold(book, capsys):

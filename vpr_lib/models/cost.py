@@ -155,6 +155,8 @@ def unused_parameters(module: nn.Module, *inputs: Tensor) -> list[str]:
         name: torch.empty_like(t, device="meta") for name, t in (*module.named_parameters(), *module.named_buffers())
     }
     names = [name for name, _ in module.named_parameters()]
+    if not names:  # raw pixels have none
+        return []
     for name in names:
         state[name].requires_grad_()
     training = module.training

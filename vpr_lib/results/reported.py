@@ -1,7 +1,10 @@
 """Numbers that papers and their repositories report, from the CSV files in data/reported."""
 
+import re
+
 import pandas as pd
 
+from vpr_lib.models.zoo import ZOO
 from vpr_lib.paths import data_root, project_root
 
 COLUMNS = ("source", "table", "method", "dataset", "protocol", "metric", "k", "value", "confidence", "note")
@@ -36,28 +39,52 @@ def reported_systems() -> list[str]:
 
 
 def beside_reported(table: pd.DataFrame, k: int = 1) -> pd.DataFrame:
-    """Every published recall@k with ours beside it where data set protocol, method and descriptor size are the same.
+    """Every published recall@k with ours beside it where data set protocol, method, backbone and descriptor size are the same.
 
     Args:
         table: rows as of `results.tables.recall_table`.
     Returns:
-        columns method, backbone, dim, protocol, source, confidence, published, measured, low, high (per cent; NaN when not
-        measured), difference, and verdict: 'inside' or 'outside' the interval, 'not measured'.
+        columns method, backbone, dim, protocol, source, confidence, published, and those of `measured_beside`.
     """
     published = pd.concat([read_reported(name) for name in reported_systems()], ignore_index=True)
     published = published[(published["metric"] == "recall") & (pd.to_numeric(published["k"], errors="coerce") == k)]
-    ours = {(row["protocol"], row["system"], str(row["dim"])): row for row in table.to_dict("records")}
+    published = published.assign(published=published["value"].astype(float))
+    kept = ["method", "backbone", "dim", "protocol", "source", "confidence", "published"]
+    beside = measured_beside(published.rename(columns={"dim": "D"}), table)
+    return pd.concat([published[kept], beside], axis=1).reset_index(drop=True)
+
+
+def measured_beside(published: pd.DataFrame, table: pd.DataFrame | None) -> pd.DataFrame:
+    """Ours beside published numbers, row by row.
+
+    Args:
+        published: columns method, backbone, D, protocol, k and `published`, a number in per cent.
+        table: rows as of `results.tables.recall_table`; of several seeds the first counts. None when nothing was measured.
+    Returns:
+        columns model, measured, low, high (per cent; NaN when not measured), difference, card (hash), and verdict: 'inside' or
+        'outside' the interval, 'not measured'; the index of `published`.
+    """
+    ours: dict[tuple, list[dict]] = {}
+    for row in (table.sort_values("seed") if table is not None and len(table) else pd.DataFrame()).to_dict("records"):
+        ours.setdefault((row["protocol"], row["system"], str(row["dim"])), []).append(row)
     rows = []
-    for row in published.to_dict("records"):
-        own = ours.get((row["protocol"], row["method"], str(row.get("dim", ""))), {})
-        measured, low, high = (own.get(name, float("nan")) for name in (f"R@{k}", f"R@{k} low", f"R@{k} high"))
-        verdict = "not measured" if not own else "inside" if low <= float(row["value"]) <= high else "outside"
+    for number in published.to_dict("records"):
+        candidates = ours.get((number["protocol"], number["method"], str(number["D"])), [])
+        own = next((row for row in candidates if _same_backbone(row["model"], number["backbone"])), {})
+        measured, low, high = (own.get(f"R@{number['k']}{end}", float("nan")) for end in ("", " low", " high"))
+        known = measured == measured and number["published"] == number["published"]
+        verdict = "not measured" if not known else "inside" if low <= number["published"] <= high else "outside"
         rows.append({
-            "method": row["method"], "backbone": row.get("backbone", ""), "dim": row.get("dim", ""), "protocol": row["protocol"],
-            "source": row["source"], "confidence": row["confidence"], "published": float(row["value"]), "measured": measured,
-            "low": low, "high": high, "difference": measured - float(row["value"]), "verdict": verdict,
+            "model": own.get("model", ""), "measured": measured, "low": low, "high": high,
+            "difference": measured - number["published"], "card": own.get("card", ""), "verdict": verdict,
         })  # fmt: skip
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, index=published.index)
+
+
+def _same_backbone(model: str, published: str) -> bool:
+    """Whether a model of the zoo has the backbone that a table names; no claim is made about models and tables that name none."""
+    plain = lambda text: re.sub(r"[^a-z0-9]", "", text.lower())
+    return model not in ZOO or plain(published) in plain(ZOO[model].backbone)
 
 
 def impossible_recalls() -> pd.DataFrame:

@@ -1,28 +1,23 @@
-"""The retrieval explorer: step through queries, compare two models, in JupyterLab and as a static page. No inference here."""
+"""What the explorer shows: answers of models on one benchmark, filters, and one query as a view. No inference here."""
 
-import html
-import io
-import json
-from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from vpr_lib.data.ground_truth import Benchmark
-from vpr_lib.paths import write_text
-
-if TYPE_CHECKING:
-    import ipywidgets
+from vpr_lib.widgets.thumbnails import thumbnails
 
 NEAR_MISS = 2.0  # a wrong first match within this many radii is a near miss
 FILTERS = ("all", "wrong", "found", "only first finds", "only second finds", "near misses")
-TEMPLATE = Path(__file__).parent / "explorer.html"
+DISTANCES: dict[str, tuple[float, float] | None] = {  # of the first match, metres: from, below
+    "any distance": None, "within 10 m": (0, 10), "10 to 25 m": (10, 25), "25 to 50 m": (25, 50), "50 to 100 m": (50, 100),
+    "beyond 100 m": (100, np.inf),
+}  # fmt: skip
+MOST_DOTS = 3000  # positions drawn on a map; more would only cost time
+MAP_WORDS = "◆ the query, ● correct and ■ wrong matches of the first model, ○ views like an own image, + the chosen point. North is up."
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,8 @@ class Explorer:
     """Answers of one or more models on one benchmark, with the questions one asks of them.
 
     Args:
-        records: as `results.records` keeps them; those of other data sets or protocols are passed over.
+        records: as `results.records` keeps them; those of other data sets or protocols are passed over. A model that was
+            trained under several seeds is there once for each.
     Raises:
         ValueError: when there are no records of this benchmark under its default protocol.
     """
@@ -49,15 +45,15 @@ class Explorer:
     def __init__(self, benchmark: Benchmark, records: pd.DataFrame):
         self.benchmark = benchmark
         card = benchmark.protocol.card
-        own = (
-            records[(records["dataset"] == benchmark.name) & (records["card"] == card.hash)]
-            if len(records)
-            else records
-        )
+        own = records
+        if len(records):
+            own = records[(records["dataset"] == benchmark.name) & (records["card"] == card.hash)]
         self.answers: dict[str, Answers] = {}
-        for (model, _), rows in own.groupby(["model", "seed"], sort=False) if len(own) else ():
-            if len(rows) == len(benchmark.queries):
-                self.answers.setdefault(model, _answers(model, rows.sort_values("query")))
+        for model, runs in own.groupby("model", sort=False) if len(own) else ():
+            for seed, rows in runs.groupby("seed"):
+                if len(rows) == len(benchmark.queries):
+                    name = model if runs["seed"].nunique() == 1 else f"{model}, seed {seed}"
+                    self.answers[name] = _answers(name, rows.sort_values("query"))
         if not self.answers:
             raise ValueError(
                 f"No records of '{benchmark.name}' under '{card.name}': run a notebook that measures it first."
@@ -72,14 +68,19 @@ class Explorer:
         return list(self.answers)
 
     def select(
-        self, show: str, first: str, second: str | None = None, condition: str = "", within_m: float | None = None
+        self,
+        show: str,
+        first: str,
+        second: str | None = None,
+        condition: str = "",
+        metres: tuple[float, float] | None = None,
     ) -> np.ndarray:
         """Rows of the queries that a filter leaves, int (n,).
 
         Args:
             show: one of FILTERS; those about a second model need one (ValueError).
             condition: a word the query carries; '' for any.
-            within_m: only queries whose first match of the first model lies this near.
+            metres: only queries whose first match of the first model lies at least so far and less than so far away.
         """
         if show not in FILTERS:
             raise ValueError(f"Unknown filter '{show}'. Known: {', '.join(FILTERS)}.")
@@ -89,143 +90,132 @@ class Explorer:
             raise ValueError(f"'{show}' compares two models: choose a second one.")
         other = self.answers[second].first_hit == 1 if second else found
         kept = {"all": np.ones(len(found), bool), "wrong": ~found, "found": found, "only first finds": found & ~other,
-                "only second finds": other & ~found, "near misses": self._near_miss(ours)}[show]  # fmt: skip
+                "only second finds": other & ~found, "near misses": self.near_miss(first)}[show]  # fmt: skip
         if condition:
-            kept = kept & np.array([condition in words for words in self.conditions])
-        if within_m is not None:
-            kept = kept & (ours.metres[:, 0] <= within_m)
+            kept = kept & self._carries[condition]
+        if metres is not None:
+            far = np.nan_to_num(ours.metres[:, 0], nan=np.inf)
+            kept = kept & (far >= metres[0]) & (far < metres[1])
         return np.flatnonzero(kept)
 
-    def _near_miss(self, ours: Answers) -> np.ndarray:
+    @cached_property
+    def _carries(self) -> dict[str, np.ndarray]:
+        """Which queries carry a condition word, bool (Q,) by word."""
+        return {word: np.array([word in words for words in self.conditions]) for word in set().union(*self.conditions)}
+
+    def near_miss(self, model: str) -> np.ndarray:
+        """Wrong first matches within NEAR_MISS radii, bool (Q,); found by the fifth where the protocol has no radius."""
+        ours = self.answers[model]
         if self.radius_m is None:
             return (ours.first_hit > 1) & (ours.first_hit <= 5)
         return (ours.first_hit != 1) & (ours.metres[:, 0] <= NEAR_MISS * self.radius_m)
 
-    def nearest_views(self, east: float, north: float, count: int = 5) -> np.ndarray:
-        """Database rows nearest to a point on the map, metres, best first."""
-        offsets = self.benchmark.database.positions() - (east, north)
-        return np.argsort((offsets**2).sum(axis=1), kind="stable")[:count]
+    @property
+    def has_map(self) -> bool:
+        return self.benchmark.database.has_positions and self.benchmark.queries.has_positions
 
-    def page(self, path: Path, first: str, second: str | None = None, limit: int = 120, columns: int = 5) -> Path:
-        """Write the static twin: one HTML file with up to `limit` queries, pictures inside, no kernel and no network.
+    @cached_property
+    def places(self) -> dict[str, np.ndarray]:
+        """Of `queries` and `database`: metres east and north of the south-west corner of both, (N, 2)."""
+        sides = {side: getattr(self.benchmark, side).positions() for side in ("queries", "database")}
+        corner = np.concatenate(list(sides.values())).min(axis=0)
+        return {side: positions - corner for side, positions in sides.items()}
 
-        Queries on which the two models differ come first, then the wrong ones, then the others, evenly spread.
+    def nearest_views(self, east: float, north: float, count: int = 5) -> tuple[np.ndarray, np.ndarray]:
+        """Database rows nearest to a point of the map (see `places`), best first, and how far they are in metres."""
+        metres = np.hypot(*(self.places["database"] - (east, north)).T)
+        rows = np.argsort(metres, kind="stable")[:count]
+        return rows, metres[rows]
+
+    def path(self, side: str, row: int) -> str:
+        """The picture of a row of `queries` or `database`."""
+        return self._paths[side][row]
+
+    @cached_property
+    def _paths(self) -> dict[str, list[str]]:
+        return {side: getattr(self.benchmark, side).image_paths() for side in ("queries", "database")}
+
+    def view(
+        self,
+        query: int,
+        models: Sequence[str],
+        columns: int = 5,
+        attention: Mapping[str, tuple[str, str]] | None = None,
+        point: tuple[float, float] | None = None,
+    ) -> dict:
+        """One query with the answers of some models, as the drawing code takes it, pictures inside.
+
+        Args:
+            attention: per model two overlays (data URIs): on the query, and on the first match.
+            point: metres as in `places`; the nearest views to it are shown, too.
         """
-        chosen = self._worth_showing(first, second, limit)
-        answers = [self.answers[name] for name in (first, second) if name]
-        rows = np.unique(np.concatenate([answer.top[chosen, :columns].ravel() for answer in answers]))
-        rows = rows[rows >= 0]
-        data = {
-            "title": f"{self.benchmark.name}: {' against '.join(answer.model for answer in answers)}",
-            "about": f"{len(chosen)} of {len(self.benchmark.queries):,} queries, {self.benchmark.protocol.card.rule_in_words()}",
-            "models": [answer.model for answer in answers], "filters": FILTERS if second else [f for f in FILTERS if "only" not in f],
-            "conditions": sorted(set().union(*self.conditions)), "map": self._map(rows, chosen),
-            "pictures": {**{f"d{row}": thumbnail(self._path("database", row)) for row in rows},
-                         **{f"q{row}": thumbnail(self._path("queries", row)) for row in chosen}},
-            "queries": [self._entry(int(query), answers, columns) for query in chosen],
-        }  # fmt: skip
-        kept = {show: set(self.select(show, first, second).tolist()) for show in data["filters"]}
-        for entry in data["queries"]:
-            entry["filters"] = [show for show, queries in kept.items() if entry["query"] in queries]
-        text = json.dumps(data).replace("</", "<\\/")
-        page = TEMPLATE.read_text(encoding="utf-8")
-        write_text(Path(path), page.replace("/*DATA*/", text).replace("<!--TITLE-->", html.escape(data["title"])))
-        return Path(path)
-
-    def _worth_showing(self, first: str, second: str | None, limit: int) -> np.ndarray:
-        hit = self.answers[first].first_hit == 1
-        other = self.answers[second].first_hit == 1 if second else hit
-        order = np.argsort(np.where(hit != other, 0, np.where(~hit, 1, 2)), kind="stable")
-        differing = order[: min(int((hit != other).sum()), limit * 2 // 3)]
-        rest = order[len(differing) :]
-        spread = (
-            rest[np.unique(np.linspace(0, len(rest) - 1, max(0, limit - len(differing))).astype(int))]
-            if len(rest)
-            else rest
-        )
-        return np.sort(np.concatenate([differing, spread]))
-
-    def _entry(self, query: int, answers: Sequence[Answers], columns: int) -> dict:
-        return {
-            "query": query, "conditions": sorted(self.conditions[query]),
-            "answers": [
-                [
-                    {"row": int(answer.top[query, rank]), "score": round(float(answer.score[query, rank]), 3),
-                     "metres": _number(answer.metres[query, rank]), "correct": bool(answer.correct[query, rank])}
-                    for rank in range(min(columns, answer.top.shape[1])) if answer.top[query, rank] >= 0
-                ]
-                for answer in answers
-            ],
-        }  # fmt: skip
-
-    def _map(self, rows: np.ndarray, chosen: np.ndarray) -> dict | None:
-        """Positions in metres from the south-west corner, with rows of the database; None without positions."""
-        database, queries = self.benchmark.database, self.benchmark.queries
-        if not (database.has_positions and queries.has_positions):
-            return None
-        corner = database.positions().min(axis=0)
-        return {
-            "database": {int(row): (database.positions()[row] - corner).round(1).tolist() for row in rows},
-            "queries": {int(row): (queries.positions()[row] - corner).round(1).tolist() for row in chosen},
-        }
-
-    def _path(self, side: str, row: int) -> str:
-        manifest = getattr(self.benchmark, side)
-        return f"{manifest.root}/{manifest.table['image_path'].iloc[row]}"
-
-    def html(self, query: int, models: Sequence[str], columns: int = 5) -> str:
-        """One query with the answers of some models as HTML, pictures inside: what the widget shows."""
-        head = f"<b>query {query}</b> {' '.join(sorted(self.conditions[query]))}"
-        lines = [f'<div class="vpr-query">{_tile(thumbnail(self._path("queries", query)), head, None)}</div>']
+        attention, rows = attention or {}, {}
         for model in models:
             answer = self.answers[model]
-            tiles = "".join(
-                _tile(thumbnail(self._path("database", row)), _caption(answer, query, rank), bool(answer.correct[query, rank]))
-                for rank, row in enumerate(answer.top[query, :columns]) if row >= 0
-            )  # fmt: skip
-            lines.append(f'<div><b>{html.escape(model)}</b><div style="display:flex;gap:6px">{tiles}</div></div>')
-        return f'<div style="display:flex;flex-direction:column;gap:10px">{"".join(lines)}</div>'
-
-    def widget(self, columns: int = 5) -> "ipywidgets.Widget":
-        """The explorer in a notebook: two models, filter, condition, step with the buttons or the slider."""
-        import ipywidgets as w
-
-        first = w.Dropdown(options=self.models, description="model")
-        second = w.Dropdown(options=["none", *self.models], description="against", value="none")
-        show = w.Dropdown(options=list(FILTERS), description="show")
-        condition = w.Dropdown(options=["any", *sorted(set().union(*self.conditions))], description="condition")
-        place = w.IntSlider(description="query", min=0, max=0, continuous_update=False)
-        back, on = w.Button(description="◀ previous"), w.Button(description="next ▶")
-        told, picture = w.HTML(), w.HTML()
-        state: dict[str, np.ndarray] = {}
-
-        def draw(*_: object) -> None:
-            chosen = state["chosen"]
-            models = [first.value] + ([second.value] if second.value != "none" else [])
-            told.value = f"{len(chosen):,} of {len(self.benchmark.queries):,} queries"
-            picture.value = self.html(int(chosen[place.value]), models, columns) if len(chosen) else "<i>none</i>"
-
-        def choose(*_: object) -> None:
-            other = None if second.value == "none" else second.value
-            wanted = show.value if other or not show.value.startswith("only") else "all"
-            state["chosen"] = self.select(
-                wanted, first.value, other, "" if condition.value == "any" else condition.value
+            rows[model] = [(int(row), rank) for rank, row in enumerate(answer.top[query, :columns]) if row >= 0]
+        wanted = list(dict.fromkeys(row for tiles in rows.values() for row, _ in tiles))
+        own, *pictures = thumbnails([self.path("queries", query)] + [self.path("database", row) for row in wanted])
+        source = dict(zip(wanted, pictures))
+        shown = [
+            {
+                "title": f"query {query} {' '.join(sorted(self.conditions[query]))}",
+                "tiles": [query_tile(own, f"query {query}")],
+            }
+        ]
+        for model, tiles in rows.items():
+            answer, over = self.answers[model], attention.get(model)
+            line = (
+                [query_tile(own, f"query {query}", "where the query resembles the first match", over[0])]
+                if over
+                else []
             )
-            last, before = max(0, len(state["chosen"]) - 1), place.value
-            place.max, place.value = last, 0
-            if before == 0:  # otherwise the change of the slider draws
-                draw()
+            for row, rank in tiles:
+                values = answer.score[query, rank], answer.metres[query, rank], bool(answer.correct[query, rank])
+                line.append(match_tile(source[row], model, rank, *values, over=over[1] if over and rank == 0 else None))
+            shown.append({"title": model, "tiles": line})
+        view = {"rows": shown, "notes": []}
+        if self.has_map:
+            first = self.answers[models[0]]
+            matches = [(row, bool(first.correct[query, rank])) for row, rank in rows[models[0]]]
+            view["map"] = self.map(matches, self.places["queries"][query], point)
+            if point is not None:
+                view["near"] = self.near(point, columns)
+        return view
 
-        def step(by: int) -> None:
-            place.value = int(np.clip(place.value + by, 0, place.max))
+    def near(self, point: tuple[float, float], columns: int = 5) -> dict:
+        """The views nearest to a point of the map, as a row of a view."""
+        rows, metres = self.nearest_views(*point, columns)
+        pictures = thumbnails([self.path("database", row) for row in rows])
+        tiles = [
+            {"src": picture, "kind": "", "alt": f"view {row}", "caption": f"{far:.0f} m"}
+            for row, far, picture in zip(rows, metres, pictures)
+        ]
+        return {"title": "nearest views to the point", "tiles": tiles}
 
-        for control in (first, second, show, condition):
-            control.observe(choose, "value")
-        place.observe(draw, "value")
-        back.on_click(lambda _: step(-1))
-        on.on_click(lambda _: step(1))
-        choose()
-        return w.VBox([w.HBox([first, second]), w.HBox([show, condition]), w.HBox([back, on, place, told]), picture])
+    def map(
+        self,
+        matches: Sequence[tuple[int, bool | None]],
+        query: np.ndarray | None = None,
+        point: tuple[float, float] | None = None,
+    ) -> dict:
+        """The map of a view, metres as in `places`: some of the database, a query, matches (row, correct or unknown), a point."""
+        place = lambda row: self.places["database"][row].round(1).tolist()
+        return {
+            **self._ground, "query": None if query is None else np.round(query, 1).tolist(), "point": point,
+            "matches": [{"at": place(row), "correct": correct} for row, correct in matches],
+        }  # fmt: skip
+
+    @cached_property
+    def _ground(self) -> dict:
+        """What all maps share: their size and the evenly chosen dots of the database."""
+        database = self.places["database"]
+        size = np.concatenate(list(self.places.values())).max(axis=0)
+        return {"size": size.round(1).tolist(), "words": MAP_WORDS, "dots": some(database).round(1).tolist()}
+
+
+def some(rows: np.ndarray, most: int = MOST_DOTS) -> np.ndarray:
+    """At most so many rows, evenly chosen."""
+    return rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int))]
 
 
 def _answers(model: str, rows: pd.DataFrame) -> Answers:
@@ -236,31 +226,17 @@ def _answers(model: str, rows: pd.DataFrame) -> Answers:
                    stacked["top_distance_m"])  # fmt: skip
 
 
-@lru_cache(maxsize=2048)
-def thumbnail(path: str, height: int = 110) -> str:
-    """A JPEG data URI of an image, `height` pixels high; an unreadable one gives an empty picture."""
-    try:
-        with Image.open(path) as image:
-            image.draft("RGB", (3 * height, height))  # decode at reduced size
-            image = image.convert("RGB")
-            image.thumbnail((3 * height, height))
-    except OSError:
-        image = Image.new("RGB", (height, height), "#777777")
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=78)
-    return "data:image/jpeg;base64," + b64encode(buffer.getvalue()).decode()
+def query_tile(source: str, name: str, caption: str = "", over: str | None = None) -> dict:
+    """The tile of a query; `over` is an overlay to lay on the picture."""
+    return {"src": source, "kind": "query", "alt": name, "caption": caption, "over": over}
 
 
-def _caption(answer: Answers, query: int, rank: int) -> str:
-    metres = _number(answer.metres[query, rank])
-    where = "" if metres is None else f", {metres:,.0f} m"
-    return f"{'✓' if answer.correct[query, rank] else '✗'} {answer.score[query, rank]:.2f}{where}"
-
-
-def _tile(uri: str, caption: str, correct: bool | None) -> str:
-    border = {True: "4px solid #009E73", False: "4px dashed #D55E00", None: "4px solid #555"}[correct]
-    return f'<figure style="margin:0"><img src="{uri}" style="border:{border}" alt=""><figcaption>{caption}</figcaption></figure>'
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else round(float(value), 1)
+def match_tile(
+    source: str, model: str, rank: int, score: float, metres: float, correct: bool | None, over: str | None = None
+) -> dict:
+    """The tile of a match; `rank` counts from 0, NaN metres are unknown, and so is a verdict of None."""
+    word, sign = {True: ("right", "✓ correct\n"), False: ("wrong", "✗ wrong\n"), None: ("", "")}[correct]
+    where = "" if np.isnan(metres) else f", {metres:,.0f} m"
+    spoken = sign.strip("✓✗ \n")
+    return {"src": source, "kind": word, "caption": f"{sign}{score:.2f}{where}", "over": over,
+            "alt": f"match {rank + 1} of {model}{', ' + spoken if spoken else ''}"}  # fmt: skip

@@ -155,19 +155,36 @@ class Book:
         show.close(figure)
         return path
 
-    def table(self, frame: "pandas.DataFrame", name: str, caption: str, digits: int = 3) -> Path:
+    def table(
+        self,
+        frame: "pandas.DataFrame",
+        name: str,
+        caption: str,
+        digits: int = 3,
+        shown: "pandas.DataFrame | None" = None,
+        latex: str = "",
+    ) -> Path:
         """Save a table as CSV (all digits) and Markdown (`digits` decimals), and show it; returns the CSV's path.
 
         A named or non-trivial index becomes the first columns.
+
+        Args:
+            shown: another layout of the same numbers, for the page and the Markdown; a cell in **stars** is bold, and columns
+                may have two levels.
+            latex: the same for a paper, saved as .tex.
         """
         path = self._target(name, ".csv")
         frame = frame if show.plain_index(frame) else frame.reset_index()
         with paths.atomic_path(path) as temporary:
             frame.to_csv(temporary, index=False)
-        paths.write_text(path.with_suffix(".md"), f"{show.markdown_table(frame, digits)}\n\n{caption}\n")
-        self._record(path, caption)
-        self._record(path.with_suffix(".md"), caption)
-        show.table(frame, caption, digits)
+        shown = frame if shown is None else shown
+        paths.write_text(path.with_suffix(".md"), f"{show.markdown_table(shown, digits)}\n\n{caption}\n")
+        for suffix in (".csv", ".md"):
+            self._record(path.with_suffix(suffix), caption)
+        if latex:
+            paths.write_text(path.with_suffix(".tex"), latex)
+            self._record(path.with_suffix(".tex"), caption)
+        show.table(shown, caption, digits)
         return path
 
     def output(self, path: str | Path, caption: str = "") -> Path:

@@ -1,8 +1,10 @@
 """How a notebook's book-keeping looks in JupyterLab and in the report: pictures, tables, verdicts."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,8 +75,8 @@ def _rows(frame: "pandas.DataFrame", digits: int) -> list[list[str]]:
 
 
 def markdown_table(frame: "pandas.DataFrame", digits: int = 3) -> str:
-    """The table in GitHub's Markdown; numbers are right-aligned."""
-    head = [str(column) for column in frame.columns]
+    """The table in GitHub's Markdown; numbers are right-aligned, heads of two levels are joined."""
+    head = [_joined(column) for column in frame.columns]
     rule = ["--:" if dtype.kind in "iufc" else ":--" for dtype in frame.dtypes]
     rows = [
         [text.replace("|", "\\|").replace("\n", " ") for text in row] for row in [head, rule, *_rows(frame, digits)]
@@ -82,24 +84,52 @@ def markdown_table(frame: "pandas.DataFrame", digits: int = 3) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def html_table(head: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool], caption: str = "") -> str:
-    """A plain HTML table; the report styles it through the class `vpr`."""
+def _joined(column: Any) -> str:
+    return " ".join(part for part in column if part) if isinstance(column, tuple) else str(column)
+
+
+def html_table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    numeric: Sequence[bool],
+    caption: str = "",
+    groups: Sequence[str] = (),
+) -> str:
+    """A plain HTML table; the report styles it through the class `vpr`. A cell that opens in **stars** is bold there.
+
+    Args:
+        groups: for each column the head above it; equal neighbours share one.
+    """
 
     styles = {True: "text-align:right;white-space:nowrap", False: "text-align:left"}
 
     def line(tag: str, texts: Sequence[str]) -> str:
         cells = zip(texts, numeric)
-        return "".join(f'<{tag} style="{styles[right]}">{escape(text)}</{tag}>' for text, right in cells)
+        return "".join(f'<{tag} style="{styles[right]}">{_emphasised(text)}</{tag}>' for text, right in cells)
 
+    above = "".join(
+        f'<th colspan="{len(list(same))}" style="text-align:center">{escape(group)}</th>'
+        for group, same in groupby(groups)
+    )
+    above = f"<tr>{above}</tr>" if above else ""
     body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
     title = f'<caption style="caption-side:bottom;text-align:left">{escape(caption)}</caption>' if caption else ""
-    return f'<table class="vpr">{title}<thead><tr>{line("th", head)}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<table class="vpr">{title}<thead>{above}<tr>{line("th", head)}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _emphasised(text: str) -> str:
+    bold = re.match(r"\*\*(.+?)\*\*", text)
+    return f"<b>{escape(bold[1])}</b>{escape(text[bold.end() :])}" if bold else escape(text)
 
 
 def table(frame: "pandas.DataFrame", caption: str, digits: int = 3) -> None:
-    """Show a table with its caption."""
+    """Show a table with its caption; columns may have two levels."""
     numeric = [dtype.kind in "iufc" for dtype in frame.dtypes]
-    html = html_table([str(column) for column in frame.columns], _rows(frame, digits), numeric, caption)
+    groups, head = [], [str(column) for column in frame.columns]
+    if frame.columns.nlevels == 2:
+        groups, head = ([str(column[level]) for column in frame.columns] for level in (0, 1))
+        numeric = [bool(group) for group in groups]
+    html = html_table(head, _rows(frame, digits), numeric, caption, groups)
     _display({"text/html": html, "text/plain": f"{caption}\n{markdown_table(frame, digits)}"})
 
 

@@ -12,7 +12,15 @@ from typing import Any
 
 from vpr_lib import paths
 from vpr_lib.config import Strict
-from vpr_lib.workbook.sentinel import claims_path, first_fault, read_json, read_sentinel, sentinel_path
+from vpr_lib.workbook.sentinel import (
+    ClaimResult,
+    claims_path,
+    first_fault,
+    read_claims,
+    read_json,
+    read_sentinel,
+    sentinel_path,
+)
 
 
 class Status(StrEnum):
@@ -226,6 +234,14 @@ def recall_green(profile: str, notebook: str) -> tuple[Green | None, str]:
         return None, f"run {green.run_id}, in which it was green, has been removed"
     fault = first_fault(sentinel.outputs)
     return (None, fault) if fault else (green, "")
+
+
+def claims_of(profile: str, notebook: str, run: Path) -> tuple[tuple[ClaimResult, ...], str]:
+    """The claims a notebook checked in the run folder `run`, else those of its last green run; with the run's id, or ''."""
+    if claims := read_claims(run, notebook).claims:
+        return claims, run.name
+    green, _ = recall_green(profile, notebook)
+    return (read_claims(paths.runs_root() / green.run_id, notebook).claims, green.run_id) if green else ((), "")
 
 
 def adopt(green: Green, run_id: str) -> None:
