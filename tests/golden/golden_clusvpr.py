@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from goldtools import as_tensors, count, record
 
 from vpr_lib.losses import tuples as losses
-from vpr_lib.models.clusvpr import PYRAMIDS, ClusVPR, assignment_from_centres, neighbour_sums
+from vpr_lib.models.clusvpr import PYRAMIDS, ClusVPR, assignment_from_centres
+from vpr_lib.models.cwt import neighbour_sums
 from vpr_lib.models.whitening import fit_whitening
 from vpr_lib.models.zoo import build_model
 from vpr_lib.retrieval.rerank import k_reciprocal_distances

@@ -6,7 +6,8 @@ from goldtools import as_tensors, count, record
 
 from vpr_lib.data.clouds import collate_voxels, voxelise
 from vpr_lib.models.minkloc import CLOUD_MODELS, UNUSED, ECABlock, build_cloud_model, official_weights
-from vpr_lib.models.sparse import SparseConv, SparseConvTranspose, SparseGeM, SparseTensor, VoxelGrid, kernel_offsets
+from vpr_lib.models.sparse import SparseConv, SparseConvTranspose, SparseGeM, SparseTensor
+from vpr_lib.models.voxel_grid import VoxelGrid, kernel_offsets
 from vpr_lib.models.zoo import build_model
 
 

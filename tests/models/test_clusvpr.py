@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from vpr_lib.models.checkpoints import load_weights
-from vpr_lib.models.clusvpr import PYRAMIDS, ClusVPR, neighbour_sums, normalise_vlad, token_weights
+from vpr_lib.models.clusvpr import PYRAMIDS, ClusVPR, normalise_vlad
 from vpr_lib.models.cost import clusvpr_parts
+from vpr_lib.models.cwt import neighbour_sums, token_weights
 from vpr_lib.models.whitening import Whitened, Whitening, fit_whitening
 from vpr_lib.models.zoo import build_model, with_head
 

@@ -40,6 +40,31 @@ def test_a_cloud_does_not_see_its_neighbours_in_the_batch(toy):
     assert (together - backwards).abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("cores", [1, 2, 3])
+def test_cores_share_clouds_and_change_nothing(toy, cores, monkeypatch):
+    parts, threads, batch_sizes = collate_voxels(clouds(13)), torch.get_num_threads(), []
+    feature_map = toy.cloud_fe.feature_map
+
+    def spy(voxels, count=None):
+        batch_sizes.append((count, torch.get_num_threads()))
+        return feature_map(voxels, count)
+
+    monkeypatch.setattr(toy.cloud_fe, "feature_map", spy)
+    expected = toy.cloud_fe(parts).detach()  # with gradients: one piece, threads as they are
+    assert batch_sizes == [(None, threads)]
+    try:
+        torch.set_num_threads(cores)
+        with torch.inference_mode():
+            found = toy.cloud_fe(parts)
+        assert torch.get_num_threads() == cores
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.allclose(found, expected, atol=1e-6) and not found.requires_grad
+    assert sorted(batch_sizes[1:]) == {1: [(13, 1)], 2: [(6, 1), (7, 1)], 3: [(4, 1), (4, 1), (5, 1)]}[cores]
+    with torch.inference_mode(), pytest.raises(ValueError, match="Cloud 4 of 13 has no voxels"):
+        toy.cloud_fe(parts[parts[:, 0] != 4])
+
+
 def test_the_order_of_the_voxels_does_not_matter(toy):
     rows = collate_voxels(clouds(2))
     with torch.no_grad():

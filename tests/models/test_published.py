@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
 
+from vpr_lib.cli.models import add
+from vpr_lib.models.backbones import VGG16_LAYERS, build_backbone
 from vpr_lib.models.checkpoints import CheckpointError, load_weights
 from vpr_lib.models.published import PUBLISHED
 from vpr_lib.models.zoo import ZOO, build_model
@@ -61,6 +64,63 @@ def test_the_official_layout_loads_strictly(model, tmp_path):
 def test_every_published_file_has_its_model_and_layout():
     assert {known.model for known in PUBLISHED.values()} == {*LAYOUTS, "dinomix_vitb14_4096"}
     assert all(known.model in ZOO and known.source and known.licence for known in PUBLISHED.values())
+
+
+def matconvnet(path, tensors, older=False):
+    """A MatConvNet SimpleNN file with these convolutions, and layers around them as the published one has."""
+    layers = []
+    for name, (weight, bias) in tensors.items():
+        filters = weight.permute(2, 3, 1, 0).numpy()
+        part = (
+            {"filters": filters, "biases": bias.numpy()}
+            if older
+            else {"weights": np.array([filters, bias.numpy()[:, None]], object)}
+        )
+        layers += [{"name": name, "type": "conv", "pad": [1, 1, 1, 1]} | part, {"name": f"relu_{name}", "type": "relu"}]
+    fully = {"filters": np.zeros((7, 7, 4, 4)), "biases": np.zeros(4)}
+    layers.append(
+        {"name": "fc6", "type": "conv"} | (fully if older else {"weights": np.array([*fully.values()], object)})
+    )
+    cells = np.empty(len(layers), object)
+    cells[:] = layers
+    scipy.io.savemat(path, {"layers": cells, "meta": {"normalization": {"averageImage": [123.68, 116.779, 103.939]}}})
+
+
+@pytest.mark.parametrize("layout", ["mat", "older_mat", "openibl", "openibl_base", "torchvision"])
+def test_a_trunk_file_is_kept_and_used(layout, tmp_path, monkeypatch):
+    monkeypatch.setenv("VPR_CACHE", str(tmp_path / "cache"))
+    model = "clusvpr_vgg16_8192_caffe"
+    if layout == "mat":
+        with pytest.raises(FileNotFoundError, match=r"`vpr weights add imagenet-vgg-verydeep-16.mat`"):
+            build_model(model, pretrained=True)
+    trunk = build_backbone("vgg16")
+    convolutions = {n: layer for n, layer in enumerate(trunk.model.features) if isinstance(layer, torch.nn.Conv2d)}
+    names = VGG16_LAYERS
+    pairs = {
+        name: (layer.weight.detach(), layer.bias.detach())
+        for name, layer in zip(names, convolutions.values(), strict=True)
+    }
+    file = tmp_path / ("imagenet-vgg-verydeep-16.mat" if "mat" in layout else "trunk.pth")
+    if "mat" in layout:
+        matconvnet(file, pairs, older=layout == "older_mat")
+    else:
+        prefix = {"openibl": "", "openibl_base": "base.", "torchvision": "features."}[layout]
+        torch.save(
+            {f"{prefix}{key.removeprefix('model.features.')}": value for key, value in trunk.state_dict().items()}, file
+        )
+    add(file, model="" if "mat" in layout else "vgg16_matconvnet", source="", licence="")
+    loaded = build_model(model, pretrained=True).backbone
+    assert all(torch.equal(loaded.state_dict()[key], value) for key, value in trunk.state_dict().items())
+    assert not loaded.model.features[0].weight.requires_grad and loaded.model.features[24].weight.requires_grad
+
+
+def test_a_trunk_file_that_lacks_layers_is_refused(tmp_path):
+    matconvnet(tmp_path / "a.mat", {"conv1_1": (torch.rand(64, 3, 3, 3), torch.rand(64))})
+    with pytest.raises(CheckpointError, match="24 keys are missing"):
+        load_weights(build_backbone("vgg16"), tmp_path / "a.mat")
+    (tmp_path / "b.mat").write_bytes(b"no file of MATLAB" * 20)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_weights(build_backbone("vgg16"), tmp_path / "b.mat")
 
 
 def test_a_file_of_another_size_is_named(tmp_path):

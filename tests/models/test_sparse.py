@@ -13,9 +13,8 @@ from vpr_lib.models.sparse import (
     SparseConvTranspose,
     SparseGeM,
     SparseTensor,
-    VoxelGrid,
-    kernel_offsets,
 )
+from vpr_lib.models.voxel_grid import VoxelGrid, kernel_offsets
 
 SIDE = 8  # of the dense grids; a multiple of every stride, so that no cell reaches over the border
 seeds = st.integers(0, 2**32 - 1)

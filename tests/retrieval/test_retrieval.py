@@ -13,7 +13,7 @@ from vpr_lib.retrieval.describe import UnreadableImages, cache_key, describe
 from vpr_lib.retrieval.folders import retrieve_folders
 from vpr_lib.retrieval.metrics import first_hit_ranks, recall_at_k, suppress_panoramas
 from vpr_lib.retrieval.protocol import evaluate
-from vpr_lib.retrieval.search import _torch, search
+from vpr_lib.retrieval.search import CHUNKS, _nearest_on_gpu, search
 from vpr_lib.retrieval.store import StaleDescriptors
 
 
@@ -67,10 +67,9 @@ def test_panoramas_are_kept_once_and_padded():
 @pytest.mark.parametrize("device", ["cpu", "as on a gpu"])
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_search_is_exact_across_chunks(monkeypatch, metric, device):
-    monkeypatch.setattr("vpr_lib.retrieval.search.QUERY_CHUNK", 7)
+    monkeypatch.setitem(CHUNKS, "cpu", (7, 11))
     if device != "cpu":
-        monkeypatch.setattr("vpr_lib.retrieval.search._faiss", _torch)
-    monkeypatch.setattr("vpr_lib.retrieval.search.DATABASE_CHUNK", 11)
+        monkeypatch.setattr("vpr_lib.retrieval.search._nearest_on_cpu", _nearest_on_gpu)
     rng = np.random.default_rng(0)
     database, queries = rng.normal(size=(50, 6)).astype(np.float32), rng.normal(size=(20, 6)).astype(np.float32)
     unit = lambda rows: rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -82,7 +81,7 @@ def test_search_is_exact_across_chunks(monkeypatch, metric, device):
 
 
 def test_a_memory_mapped_database_is_read_once(monkeypatch):
-    monkeypatch.setattr("vpr_lib.retrieval.search.DATABASE_CHUNK", 4)
+    monkeypatch.setitem(CHUNKS, "cpu", (512, 4))
     read, rows = [], np.eye(10, dtype=np.float32)
 
     class Watched:

@@ -8,8 +8,9 @@ from pictures import picture
 from torch.nn import functional as F
 
 from vpr_lib.data.ground_truth import Positives, ProtocolCard, make_protocol
-from vpr_lib.data.images import InputSpec, resize
+from vpr_lib.data.images import InputSpec, load_image, read_image, resize
 from vpr_lib.data.readers.folders import read_folders
+from vpr_lib.models.whitening import Whitened, fit_whitening
 from vpr_lib.models.zoo import build_model
 from vpr_lib.retrieval.protocol import evaluate
 from vpr_lib.retrieval.transforms import under
@@ -61,6 +62,34 @@ def test_every_transform_has_a_card_of_its_own(two_folders, tmp_path):
     assert len(list((tmp_path / "cache").glob("*.json"))) == 6  # descriptors are not shared between transforms
     with pytest.raises(ValueError, match=r"Unknown evaluation transform 'evaluators'. Did you mean 'evaluator'"):
         under("evaluators", model, plain)
+
+
+def test_queries_in_their_own_shape(two_folders, tmp_path):
+    plain = read_folders(*two_folders)
+    same = Positives.from_lists([[2 * index] for index in range(6)], 12)
+    rule = dict(name="p", dataset="d", rule="list")
+    plain = replace(plain, protocols=(make_protocol(plain.database, plain.queries, same, **rule),))
+    model = build_model("clusvpr_toy_640")
+    shapes = []
+    model.backbone.register_forward_hook(lambda _, images, __: shapes.append(tuple(images[0].shape)))
+    twin, benchmark, _ = under("free_queries", model, plain)
+    assert "shorter side 640" in benchmark.protocol.card.rule_in_words()
+    whitened = Whitened(model, fit_whitening(torch.randn(40, 640), 8))
+    assert under("free_queries", whitened, plain)[0].query_spec == twin.query_spec
+    for network in (twin, under("free_queries", whitened, plain)[0]):
+        shapes.clear()
+        small = network.config.model_copy(update={"query_shorter_side": 160})
+        network.config = small
+        found = evaluate(network, benchmark, tmp_path, (1,), quiet=True)
+        assert shapes[0] == (12, 3, 128, 128) and len(shapes) == 1 + 6
+        height, width = read_image(plain.queries.image_paths()[0]).shape[1:]
+        expected = (round(160 * height / min(height, width)), round(160 * width / min(height, width)))
+        assert shapes[1:] == [(1, 3, *expected)] * 6 and height != width
+        assert found.queries.array.shape == (6, network.dim)
+    one = load_image(plain.queries.image_paths()[2], twin.query_spec)[None]
+    alone = model.eval()(twin.query_spec.normalise(one)).detach().numpy()
+    found = evaluate(twin, benchmark, None, (1,), quiet=True)
+    assert (found.queries.array[2] @ alone[0]) == pytest.approx(1, abs=1e-5)
 
 
 def test_cards_without_a_transform_keep_their_hash():

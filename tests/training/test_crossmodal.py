@@ -1,7 +1,10 @@
 """Cross-modal training on two drives of a tiny town: pairs, both stages, exact resuming, what a recipe refuses."""
 
+import os
+import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,11 +21,9 @@ from vpr_lib.models.minkloc import CLOUD_MODELS, MinkLoc, build_cloud_model
 from vpr_lib.models.zoo import build_model
 from vpr_lib.training.crossmodal import (
     METHODS,
+    CrossModalDistillation,
     CrossmodalExperiment,
     CrossmodalStep,
-    Distillation,
-    PairBatches,
-    PairSampler,
     _Heads,
     build_any,
     load_teacher,
@@ -31,6 +32,7 @@ from vpr_lib.training.crossmodal import (
     training_submaps,
 )
 from vpr_lib.training.fit import FitSettings, make_optimizer
+from vpr_lib.training.pairs import PairBatches, PairSampler
 from vpr_lib.training.recipes import open_recipe
 
 TINY = CLOUD_MODELS["minklocpp_toy_96"].model_copy(
@@ -70,7 +72,7 @@ def recipe(**changes):
 
 def student(method, **changes):
     changes = dict(model="distilvpr_toy_96", model_changes=SMALL_STUDENT, head_weights={"final": 0.5}) | changes
-    return recipe(crossmodal="student", distillation=Distillation(method=method), **changes)
+    return recipe(crossmodal="student", distillation=CrossModalDistillation(method=method), **changes)
 
 
 # ---- pairs
@@ -193,6 +195,44 @@ def test_resuming_is_exact(tuples, tiny, tmp_path):
     train_crossmodal(first, tmp_path / "parts", "cpu", True, tuples)
     again, result = train_crossmodal(recipe(validation=None), tmp_path / "parts", "cpu", True, tuples)
     assert len(result.history) == 2 and weights_hash(again) == weights_hash(whole)
+
+
+@pytest.mark.slow  # starts three Python processes
+def test_two_processes_train_as_one_does(town, tmp_path):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    for name, command in (("alone", [sys.executable]), ("both", launch)):
+        command += [Path(__file__).with_name("two_processes_pairs.py"), town, tmp_path / name]
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr[-3000:]
+    alone, *both = (
+        torch.load(tmp_path / path) for path in ("alone/found_alone.pt", "both/found_0.pt", "both/found_1.pt")
+    )
+    for name in ("teacher", "student"):  # the processes stay equal, and know the score of the first
+        first, second = (found[name] for found in both)
+        assert all(
+            torch.equal(first["weights"][key], second["weights"][key])
+            for key in first["weights"]
+            if "running" not in key
+        )
+        assert [row["recall@1"] for row in first["history"]] == [row["recall@1"] for row in second["history"]]
+    student = [found["student"] for found in (alone, *both)]
+    for one in student[1:]:  # triplets and relations are those of the whole batch: the loss and every weight agree
+        assert [row["loss"] for row in one["history"]] == pytest.approx(
+            [row["loss"] for row in student[0]["history"]], rel=1e-4
+        )
+        torch.testing.assert_close(one["weights"], student[0]["weights"], rtol=1e-3, atol=1e-4)  # moved by up to 0.3
+
+
+def test_shares_of_a_batch_are_its_samples(tuples, tiny):
+    submaps = training_submaps(build_any("tiny"), tuples, recipe())
+    sampler = PairSampler(tuples, 8, 3)
+    whole, *shares = (list(PairBatches(sampler, submaps, 0, *part).epoch(0)) for part in ((0, 1), (0, 2), (1, 2)))
+    for (rows, images, _), *parts in zip(whole, *shares):
+        for rank, (own, pictures, _) in enumerate(parts):
+            assert torch.equal(own, rows[rank::2]) and torch.equal(pictures, images[rank::2])
+    with pytest.raises(ValueError, match="batch of 8 cannot be shared by 3 processes"):
+        PairBatches(sampler, submaps, 0, 0, 3)
 
 
 def test_teacher_descriptors_are_clean_unless_told(tuples, tiny, tmp_path):

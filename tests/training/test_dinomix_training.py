@@ -12,8 +12,9 @@ from vpr_lib.data.places import Places
 from vpr_lib.models.backbones import build_backbone
 from vpr_lib.models.checkpoints import load_weights
 from vpr_lib.models.zoo import build_model
-from vpr_lib.training.fit import FitSettings, fit, learning_rate, make_fabric
+from vpr_lib.training.fit import fit, make_fabric
 from vpr_lib.training.metric_learning import PlaceRecipe
+from vpr_lib.training.optimisation import FitSettings, learning_rate
 from vpr_lib.training.recipes import load_experiment
 from vpr_lib.training.token_start import TokenLearner, token_step, train_tokens
 

@@ -20,8 +20,9 @@ from vpr_lib.training.distillation import (
     read_teacher_file,
     train_distilled,
 )
-from vpr_lib.training.fit import FitSettings, make_fabric
+from vpr_lib.training.fit import make_fabric
 from vpr_lib.training.metric_learning import PlaceRecipe, place_batches, train_places
+from vpr_lib.training.optimisation import FitSettings
 from vpr_lib.training.recipes import lesson, load_experiment
 
 SIZE = (48, 48)

@@ -11,13 +11,15 @@ import torch
 from torch import nn
 
 from vpr_lib.models.checkpoints import load_weights, weights_hash
-from vpr_lib.training.fit import FitSettings, TrainingDiverged, fit, learning_rate, make_fabric, make_optimizer
+from vpr_lib.training.fit import TrainingDiverged, fit, make_fabric
+from vpr_lib.training.optimisation import FitSettings, learning_rate, make_optimizer
 
 SCRIPT = """
 import sys, time, torch
 from torch import nn
 from pathlib import Path
-from vpr_lib.training.fit import FitSettings, fit, make_fabric
+from vpr_lib.training.fit import fit, make_fabric
+from vpr_lib.training.optimisation import FitSettings
 torch.set_num_threads(1)
 
 class Source:

@@ -2,16 +2,19 @@
 
 import pytest
 import torch
+import yaml
 from pictures import write_places
 
 from vpr_lib.config import RECIPES_FOLDER
 from vpr_lib.losses.metric import MetricLoss
+from vpr_lib.models.checkpoints import CheckpointError, load_weights, weights_hash
 from vpr_lib.models.netvlad import initialise
 from vpr_lib.models.zoo import ModelConfig, build_model
-from vpr_lib.training import recipes
-from vpr_lib.training.fit import FitSettings
+from vpr_lib.training import centres, recipes
+from vpr_lib.training.centres import start_head
 from vpr_lib.training.metric_learning import PlaceRecipe, metric_step, scaled_rate
-from vpr_lib.training.recipes import load_experiment, open_recipe, start_netvlad, train, validator
+from vpr_lib.training.optimisation import FitSettings
+from vpr_lib.training.recipes import load_experiment, open_recipe, starting_model, train, validator
 
 VARIED = sorted(path.stem for path in RECIPES_FOLDER.glob("*.yaml") if "\nvariants:" in path.read_text())
 
@@ -91,7 +94,7 @@ def small(tmp_path, monkeypatch):
 
 def test_netvlad_starts_from_the_training_images(small, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(recipes, "initialise", lambda *arguments: seen.append(arguments) or initialise(*arguments))
+    monkeypatch.setattr(centres, "initialise", lambda *arguments: seen.append(arguments) or initialise(*arguments))
     experiment = small.model_copy(update={"model": "netvlad_toy_2560"})
     model, result = train(experiment, tmp_path / "run", quiet=True)
     assert len(seen) == 1 and len(result.history) == 1 and torch.isfinite(model.aggregator.centroids).all()
@@ -100,8 +103,27 @@ def test_netvlad_starts_from_the_training_images(small, tmp_path, monkeypatch):
     one, two = (build_model("netvlad_toy_2560") for _ in range(2))
     places = recipes.training_places(experiment)
     for network in (one, two):
-        start_netvlad(network, places, seed=3)
+        start_head(network, [places.manifest], tmp_path / "none", seed=3)
     assert torch.equal(one.aggregator.centroids, two.aggregator.centroids)
+
+
+def test_a_start_is_another_recipes_backbone(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("VPR_CACHE", str(tmp_path / "cache"))
+    text = yaml.safe_dump(small.model_dump(mode="json"))
+    (tmp_path / "first.yaml").write_text(text)
+    second = small.model_copy(update={"model": "avg_toy_160", "start": str(tmp_path / "first.yaml")})
+    begun = starting_model(second, quiet=True)
+    [folder] = (tmp_path / "cache/training").iterdir()
+    first = build_model("gem_toy_160")
+    load_weights(first, folder / "best.safetensors")
+    fresh = build_model("gem_toy_160", seed=7)
+    assert weights_hash(begun.backbone) == weights_hash(first.backbone) != weights_hash(fresh.backbone)
+    written = (folder / "state.pt").stat().st_mtime_ns
+    model, result = train(second, tmp_path / "run", quiet=True)
+    assert written == (folder / "state.pt").stat().st_mtime_ns  # trained once
+    assert len(result.history) == 1 and weights_hash(model.backbone) != weights_hash(begun.backbone)
+    with pytest.raises(CheckpointError, match="does not fit this model"):
+        starting_model(second.model_copy(update={"model": "mixvpr_toy_student"}), quiet=True)
 
 
 def test_validation_names_and_the_value_that_selects(monkeypatch):

@@ -8,7 +8,7 @@ import torch
 from vpr_lib.losses.metric import MetricLoss
 from vpr_lib.models.checkpoints import weights_hash
 from vpr_lib.models.zoo import build_model
-from vpr_lib.training.fit import FitSettings
+from vpr_lib.training.optimisation import FitSettings
 from vpr_lib.training.throughput import PHASES, measure_training
 
 SETTINGS = FitSettings(epochs=1, learning_rate=0.01)

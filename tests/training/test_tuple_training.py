@@ -21,10 +21,11 @@ from vpr_lib.models.zoo import build_model
 from vpr_lib.training import recipes
 from vpr_lib.training import tuple_mining as module
 from vpr_lib.training.centres import centres_name, cluster, read_centres, sample_descriptors, write_centres
-from vpr_lib.training.fit import FitSettings, make_fabric
+from vpr_lib.training.fit import make_fabric
+from vpr_lib.training.optimisation import FitSettings
 from vpr_lib.training.recipes import load_experiment
 from vpr_lib.training.tuple_mining import TupleRecipe, TupleSource, mine_tuple
-from vpr_lib.training.tuples import TupleNet, TupleStep, regions, train_tuples
+from vpr_lib.training.tuples import TupleNet, TupleStep, regions, step_gigabytes, train_tuples
 
 PLACES, VIEWS = 5, 4
 EXACT = "donot_use_mm_for_euclid_dist"
@@ -192,6 +193,21 @@ def test_the_step_is_its_formula(town, tmp_path):
         assert not any(p.requires_grad for p in step.teacher(2, "cpu").parameters())
 
 
+def test_a_step_of_the_paper_fits_one_gpu():
+    found = {}
+    for name in ("", "+one_tuple", "+ten_and_ten"):
+        experiment = load_experiment(f"clusvpr_paper{name}")
+        with torch.device("meta"):
+            found[name] = step_gigabytes(build_model(experiment.model, seed=None), experiment.tuples)
+    assert found["+one_tuple"] < 2 and found["+one_tuple"] * 2 < found[""] < found["+ten_and_ten"] < 16 / 2
+    small = network()
+    whole = step_gigabytes(small, RECIPE)
+    assert whole > step_gigabytes(small, RECIPE.model_copy(update={"soft_weight": 0.0, "pyramid": "1"}))
+    weights = sum(p.numel() for p in small.parameters())
+    images = 2 * (2 + 3 + 2) * 64 * 64 * 3
+    assert whole > 4e-9 * (3 * weights + images)
+
+
 def test_losses_by_hand():
     anchor, near = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0]])
     far = torch.tensor([[[0.0, 1.0], [0.8, 0.6]]])
@@ -320,7 +336,9 @@ def test_recipes_and_their_ablations_fit_their_models():
         for variant in experiment.variants:
             changed = load_experiment(f"{name}+{variant}")
             with torch.device("meta"):
-                build_model(changed.model, **changed.model_changes)
+                model = build_model(changed.model, seed=None, **changed.model_changes)
+            if variant in ("city", "netvlad_head", "linear_attention"):
+                assert step_gigabytes(model, changed.tuples) < 16  # a whole step, forward and backward, on shapes
 
 
 def test_centres_file(town, tmp_path, monkeypatch):

@@ -38,6 +38,8 @@ def test_a_profile_fits_the_notebooks(name):
             for one in values(chosen):
                 if key in ("recipe", "teacher_recipe", "student_recipe", "cnn_recipes"):
                     open_recipe(one)
+                elif key == "ablations":
+                    open_recipe(f"{filled['recipe']}+{one}")
                 elif key in (
                     "model",
                     "rivals",

@@ -36,24 +36,26 @@ def list_models(json: JsonFile = None) -> None:
 
 
 def add(
-    file: Annotated[Path, typer.Argument(help="Checkpoint: raw state dict, Lightning file or safetensors.")],
+    file: Annotated[Path, typer.Argument(help="Checkpoint: raw state dict, Lightning file, safetensors, MatConvNet.")],
     model: Annotated[str, typer.Option("--as", help="The model it belongs to; known for published file names.")] = "",
     source: Annotated[str, typer.Option(help="Where it came from, for the record.")] = "",
     licence: Annotated[str, typer.Option(help="Its licence, for the record.")] = "",
     json: JsonFile = None,
 ) -> None:
     """Check a checkpoint against a model (strictly) and keep it for all commands; record name, sha256, source, licence."""
+    from vpr_lib.models.backbones import build_backbone
     from vpr_lib.models.checkpoints import file_hash, load_weights, save_weights, trained_path
-    from vpr_lib.models.published import PUBLISHED, Published, published_at
+    from vpr_lib.models.published import PUBLISHED, TRUNKS, Published, published_at
     from vpr_lib.models.zoo import build_model
 
-    known = PUBLISHED.get(file.name, Published(model, "", "not stated"))
+    trunks = {trunk.file: Published(name, trunk.source, trunk.licence) for name, trunk in TRUNKS.items()}
+    known = (PUBLISHED | trunks).get(file.name, Published(model, "", "not stated"))
     model = model or known.model
     if not model:
         raise ValueError(f"{file.name} is no published file name: say which model it belongs to with --as NAME.")
     if not file.is_file():
         raise FileNotFoundError(f"No checkpoint {file}.{published_at(model)}")
-    network = build_model(model)
+    network = build_backbone(TRUNKS[model].backbone) if model in TRUNKS else build_model(model)
     load_weights(network, file)
     about = {"model": model, "file": file.name, "sha256": file_hash(file), "source": source or known.source,
              "licence": licence or known.licence, "added": datetime.now(UTC).isoformat(timespec="seconds")}  # fmt: skip

@@ -14,7 +14,7 @@ from vpr_lib.data.manifest import Manifest
 
 POINTS = 4096
 VOXEL_SIZE = {"bin_f64x3": 0.01, "npy": 1.0}  # Oxford: submaps scaled to [-1, 1]; Boreas: metres
-VOXEL_LIMIT = 31_744  # what a packed voxel key of `models.sparse` holds
+VOXEL_LIMIT = 31_744  # what a packed key of `models.voxel_grid` holds
 
 
 class CloudError(ValueError):

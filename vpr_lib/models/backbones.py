@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torchvision
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vpr_lib.registry import lookup
 
 RESNET_STAGES = ("layer1", "layer2", "layer3", "layer4")
+VGG16_LAYERS = tuple(f"conv{group}_{i}" for group, size in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, size + 1))
 
 
 class Backbone(nn.Module):
@@ -100,25 +101,50 @@ class VGG(Backbone):
         name: vgg16, vgg19_bn or another torchvision VGG.
         activation: keep the last ReLU; ClusVPR and NetVLAD work on the map before it.
         layers_to_freeze: freeze the first n of the five groups of convolutions (4 in ClusVPR); -1 or 0 freezes nothing.
-        pretrained: load torchvision's ImageNet V1 weights (downloaded by torchvision when they are not cached).
+        pretrained: load ImageNet weights: torchvision's V1 (downloaded by torchvision when they are not cached), or with
+            `origin` "matconvnet" those that `vpr weights add` keeps; they want CAFFE_MEAN and CAFFE_STD.
     """
 
     def __init__(
-        self, name: str = "vgg16", activation: bool = False, layers_to_freeze: int = -1, pretrained: bool = False
+        self,
+        name: str = "vgg16",
+        activation: bool = False,
+        layers_to_freeze: int = -1,
+        pretrained: bool = False,
+        origin: Literal["torchvision", "matconvnet"] = "torchvision",
     ):
         super().__init__()
         if layers_to_freeze > 5:
             raise ValueError(f"A VGG has five groups of convolutions, cannot freeze {layers_to_freeze}.")
-        features = torchvision.models.get_model(name, weights="IMAGENET1K_V1" if pretrained else None).features
+        fetch = pretrained and origin == "torchvision"
+        features = torchvision.models.get_model(name, weights="IMAGENET1K_V1" if fetch else None).features
         self.model = nn.Module()
         self.model.features = features[: -1 if activation else -2]
         self.out_channels, self.stride = 512, 16
+        if pretrained and not fetch:
+            from vpr_lib.models.checkpoints import load_trunk
+
+            load_trunk(self, f"{name}_{origin}")
         if layers_to_freeze > 0:
             ends = [number + 1 for number, layer in enumerate(features) if isinstance(layer, nn.MaxPool2d)]
             self.freeze([self.model.features[: ends[layers_to_freeze - 1]]], fixed_statistics=True)
 
     def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
         return tuple(side // self.stride for side in image_size)  # poolings round down
+
+    def own_names(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Our keys for those of a trunk file: `conv1_1.weight` (MatConvNet), `0.weight`, `base.0.weight` (OpenIBL) or
+        `features.0.weight` (torchvision); layers that the trunk does not have (fc6 to fc8) are left out."""
+        if any(key.startswith(("model.", "backbone.")) for key in tensors):
+            return tensors
+        convolutions = [n for n, layer in enumerate(self.model.features) if isinstance(layer, nn.Conv2d)]
+        numbers = dict(zip(VGG16_LAYERS, convolutions))
+        found = {}
+        for key, tensor in tensors.items():
+            layer, _, part = key.removeprefix("base.").removeprefix("features.").partition(".")
+            if layer in numbers or layer.isdecimal():
+                found[f"model.features.{numbers.get(layer, layer)}.{part}"] = tensor
+        return found
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model.features(images)

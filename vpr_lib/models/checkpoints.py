@@ -6,12 +6,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from scipy.io import loadmat
 from torch import Tensor, nn
 
+from vpr_lib.models.published import TRUNKS
 from vpr_lib.paths import atomic_path, cache_root, write_text
+from vpr_lib.registry import lookup
 
 OFFICIAL_PREFIXES = {"base_model.base.": "backbone.model.features.", "net_vlad.": "aggregator."}  # OpenIBL, ClusVPR
 TOY_START = Path(__file__).resolve().parent.parent / "data" / "toycity" / "start"
@@ -37,7 +41,7 @@ def file_hash(path: Path) -> str:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors of a checkpoint file, from a raw state dict, a Lightning or a training container, or safetensors.
+    """Tensors of a checkpoint file: a raw state dict, a Lightning or a training container, safetensors, or MatConvNet's .mat.
 
     PyTorch files are read with `weights_only=True`: no code in the file runs. A `module.` prefix (DataParallel) is
     removed.
@@ -51,6 +55,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        if path.suffix == ".mat":
+            return _read_matconvnet(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a safetensors file, or is cut short: {error}") from error
@@ -69,6 +75,20 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         tensors = {
             own + key.removeprefix(official) if key.startswith(official) else key: tensors[key] for key in tensors
         }
+    return tensors
+
+
+def _read_matconvnet(path: Path) -> dict[str, Tensor]:
+    """`<layer>.weight` (out, in, h, w) and `<layer>.bias` of every convolution of a MatConvNet SimpleNN file."""
+    tensors = {}
+    for layer in np.atleast_1d(loadmat(path, struct_as_record=False, squeeze_me=True)["layers"]):
+        if hasattr(layer, "weights"):
+            filters, bias = layer.weights[:2] if np.size(layer.weights) else (None, None)
+        else:  # files before version 1.0-beta9
+            filters, bias = getattr(layer, "filters", None), getattr(layer, "biases", None)
+        if filters is not None and np.ndim(filters) == 4:
+            tensors[f"{layer.name}.weight"] = torch.from_numpy(np.ascontiguousarray(filters.transpose(3, 2, 0, 1)))
+            tensors[f"{layer.name}.bias"] = torch.from_numpy(np.ravel(bias).copy())
     return tensors
 
 
@@ -150,6 +170,20 @@ def load_toy_start(module: nn.Module, name: str, ignore: tuple[str, ...] = ()) -
     if not path.is_file():
         raise FileNotFoundError(f"No toy starting point {path}; make it with `vpr toy-start {name}`.")
     load_weights(module, path, ignore)
+
+
+def load_trunk(backbone: nn.Module, name: str) -> None:
+    """Load trunk weights that no library delivers, from where `vpr weights add` keeps them.
+
+    Raises:
+        FileNotFoundError: saying which file to add.
+    """
+    path, trunk = trained_path(name), lookup(TRUNKS, name, "trunk")
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"No trunk weights {path}. Get {trunk.file} ({trunk.source}) and run `vpr weights add {trunk.file}`."
+        )
+    load_weights(backbone, path)
 
 
 def toy_start_path(name: str) -> Path:

@@ -80,12 +80,12 @@ def peak_memory_mb(module: nn.Module, images: Tensor) -> float:
     """
     module.eval()
     weights = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
-    with torch.no_grad(), _LiveTensors() as live:
+    with torch.no_grad(), LiveTensors() as live:
         module(images)
     return (weights + images.numel() * images.element_size() + live.peak) / 1e6
 
 
-class _LiveTensors(TorchDispatchMode):
+class LiveTensors(TorchDispatchMode):
     """Sums the bytes of the tensors made inside it that are still referenced; `peak` is the largest sum."""
 
     def __init__(self):
@@ -164,3 +164,51 @@ def unused_parameters(module: nn.Module, *inputs: Tensor) -> list[str]:
     module.train(training)
     gradients = torch.autograd.grad(output, [state[n] for n in names], torch.empty_like(output), allow_unused=True)
     return [name for name, gradient in zip(names, gradients) if gradient is None]
+
+
+def clusvpr_parts(model: nn.Module, whitened: int = 4096) -> list[dict[str, float | str]]:
+    """What the parts of a ClusVPR cost for one image: parameters and GMAC, counted on shapes without computing anything.
+
+    One multiply-add is one MAC, as in the published "FLOPs". Counted are convolutions and matrix products; the neighbour
+    search, T^2 C per CWTNet, is added by its formula because it is no product. Sums come after the parts they add up.
+
+    Args:
+        model: a model of the zoo with a ClusVPR head; left on the meta device, so pass one that is not needed again.
+        whitened: length after PCA, counted as a linear layer with its bias.
+    Spec: clusvpr §7.1.
+    """
+    model = model.to("meta").eval()
+    head, images = model.aggregator, torch.empty(1, 3, *model.input_spec.size, device="meta")
+    with torch.no_grad():
+        features = model.feature_map(images)
+        y = head.expand(features)
+    macs = lambda call, *given: gflops(_Call(call), *given) / 2
+    size = tuple(features.shape[2:])
+    tokens = 1 + size[0] * size[1] // 4
+    search = len(head.vit_layer) * tokens**2 * features.shape[1] / 2 / 1e9
+    layers = sum(macs(layer, features) for layer in head.vit_layer)
+    expand, assign = macs(head.expand, features), macs(head.assign, y)
+    rows = [
+        ("backbone", count_parameters(model.backbone), macs(model.feature_map, images)),
+        (f"{len(head.vit_layer)} CWTNets", count_parameters(head.vit_layer), layers),
+        ("neighbour search", 0, search),
+        ("linear layer W1", 0 if head.linear1 is None else count_parameters(head.linear1), expand),
+        ("assignment", count_parameters(head.conv), assign),
+        ("residuals", head.centroids.numel(), macs(head.cells, features) - expand - assign),
+    ]
+    rows.append(("group attention", count_parameters(head) - sum(row[1] for row in rows[1:]), 0.0))
+    rows.append(("sum", sum(row[1] for row in rows), sum(row[2] for row in rows)))
+    pca = ((head.dim + 1) * whitened, head.dim * whitened / 1e9)
+    rows += [("PCA", *pca), ("sum with PCA", rows[-1][1] + pca[0], rows[-1][2] + pca[1])]
+    return [{"part": name, "parameters": count, "GMAC": mac} for name, count, mac in rows]
+
+
+class _Call(nn.Module):
+    """A function as a module, which is what `gflops` counts."""
+
+    def __init__(self, call: Callable[..., object]):
+        super().__init__()
+        self.call = call
+
+    def forward(self, *given: Tensor) -> object:
+        return self.call(*given)

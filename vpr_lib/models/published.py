@@ -33,6 +33,22 @@ PUBLISHED: dict[str, Published] = {
 }
 
 
+class Trunk(NamedTuple):
+    """Published weights of a backbone alone, which no library delivers."""
+
+    backbone: str
+    file: str
+    source: str
+    licence: str = "see the page of its authors"
+
+
+TRUNKS: dict[
+    str, Trunk
+] = {  # `vpr weights add FILE` keeps them under this name; the same trunk of OpenIBL fits too (--as)
+    "vgg16_matconvnet": Trunk("vgg16", "imagenet-vgg-verydeep-16.mat", "the pretrained models of MatConvNet"),
+}
+
+
 def published_at(model: str) -> str:
     """A sentence on where a model's authors publish its weights; '' when that is not known."""
     if model in {"dinomix_vits14_4096", "dinomix_vitl14_4096", "dinomix_vitg14_4096"}:

@@ -120,7 +120,11 @@ class Whitened(nn.Module):
 
     @property
     def input_spec(self) -> InputSpec:
-        return self.model.input_spec
+        return self.config.input_spec
+
+    @property
+    def query_spec(self) -> InputSpec:
+        return self.config.query_spec
 
     def forward(self, images: Tensor) -> Tensor:
         return F.normalize((self.model(images).float() - self.mean) @ self.matrix, dim=1)

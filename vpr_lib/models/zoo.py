@@ -1,5 +1,6 @@
 """The zoo: every model by name. One line in ZOO, and a model appears in `vpr models`, every table and every figure."""
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -26,6 +27,25 @@ class ModelConfig(Strict):
     std: tuple[float, float, float] = IMAGENET_STD
     antialias: bool = True  # of the resize; this and the next: see InputSpec
     resize_after_normalising: bool = False
+    query_shorter_side: int | None = None  # pixels; queries then keep their own shape (retrieval/transforms.py)
+
+    @property
+    def input_spec(self) -> InputSpec:
+        return InputSpec(
+            self.image_size,
+            self.interpolation,
+            self.mean,
+            self.std,
+            "exact",
+            self.antialias,
+            self.resize_after_normalising,
+        )
+
+    @property
+    def query_spec(self) -> InputSpec:
+        if self.query_shorter_side is None:
+            return self.input_spec
+        return replace(self.input_spec, size=(self.query_shorter_side,) * 2, resize="shorter_side")
 
 
 class VPRModel(nn.Module):
@@ -42,8 +62,12 @@ class VPRModel(nn.Module):
 
     @property
     def input_spec(self) -> InputSpec:
-        c = self.config
-        return InputSpec(c.image_size, c.interpolation, c.mean, c.std, "exact", c.antialias, c.resize_after_normalising)
+        return self.config.input_spec
+
+    @property
+    def query_spec(self) -> InputSpec:
+        """How queries reach the model, where an evaluation brings them otherwise than the database."""
+        return self.config.query_spec
 
     @property
     def dim(self) -> int:
@@ -175,10 +199,22 @@ ZOO: dict[str, ModelConfig] = {
     "gem_resnet50_2048": _resnet50("GeM", "GeM"),
     "avg_resnet50_2048": _resnet50("AVG", "average"),
     "clusvpr_vgg16_8192": _clusvpr("vgg16"),
-    "clusvpr_vgg16_8192_caffe": _clusvpr("vgg16", mean=CAFFE_MEAN, std=CAFFE_STD),
+    "clusvpr_vgg16_8192_caffe": _clusvpr(  # the paper's inputs with the weights that belong to them
+        "vgg16", mean=CAFFE_MEAN, std=CAFFE_STD, backbone_args=dict(layers_to_freeze=4, origin="matconvnet")
+    ),
     "clusvpr_vgg19bn_8192": _clusvpr("vgg19_bn", backbone_args=dict(layers_to_freeze=4)),
     "clusvpr_resnet50_16384": _clusvpr("resnet50"),
     "clusvpr_mobilenetv3_1792": _clusvpr("mobilenet_v3_large", backbone_args=dict(layers_to_freeze=7)),
+    **{  # the published baseline of ClusVPR's table, and the same on the trunk of profile city
+        f"netvlad_{name.replace('_', '')}_32768": ModelConfig(
+            system="NetVLAD",
+            backbone=name,
+            backbone_args=dict(layers_to_freeze=4),
+            aggregator="NetVLAD",
+            image_size=(480, 640),
+        )
+        for name in ("vgg16", "vgg19_bn")
+    },
     "netvlad_resnet50_32768": ModelConfig(  # the paper's D; how it splits into clusters x channels is not stated
         system="NetVLAD",
         backbone="resnet50",
@@ -186,6 +222,7 @@ ZOO: dict[str, ModelConfig] = {
         aggregator="NetVLAD",
         aggregator_args=dict(clusters=32),
     ),
+    "gem_vgg19bn_512": ModelConfig(system="GeM", backbone="vgg19_bn", aggregator="GeM"),
     "pixels": ModelConfig(system="Raw pixels", backbone="pixels", aggregator="flatten", image_size=(128, 128)),
     "mixvpr_toy_256": _toy("MixVPR", "MixVPR", out_channels=64, out_rows=4, mix_depth=4),
     "mixvpr_toy_64": _toy("MixVPR", "MixVPR", out_channels=16, out_rows=4, mix_depth=4),

@@ -15,7 +15,8 @@ METHOD_COLOURS = {
     "NetVLAD": ORANGE, "CosPlace": "#8C6D1F", "Conv-AP": "#5D3A9B", "GeM": "#4D7C8A", "AVG": "#A6761D",
     "Raw pixels": GREY, "Untrained": "#BBBBBB",
 }  # fmt: skip
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h")
+_markers: dict[str, str] = {}  # name: its marker
 
 
 def method_colour(system: str) -> str:
@@ -25,8 +26,8 @@ def method_colour(system: str) -> str:
 
 
 def method_marker(name: str) -> str:
-    """A marker that goes with a name, so that lines differ without colour too."""
-    return MARKERS[crc32(name.encode()) % len(MARKERS)]
+    """A marker of its own for every name of a session, in the order they come, so that lines differ without colour too."""
+    return _markers.setdefault(name, MARKERS[len(_markers) % len(MARKERS)])
 
 
 def use_style() -> None:

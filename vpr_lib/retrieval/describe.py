@@ -71,6 +71,7 @@ def describe(
     on_error: Literal["raise", "skip"] = "raise",
     quiet: bool = False,
     together: bool = False,
+    spec: InputSpec | None = None,
 ) -> Descriptors:
     """Describe every image of a manifest.
 
@@ -83,6 +84,7 @@ def describe(
         on_error: an unreadable image raises UnreadableImages after all others are done, or is left as a zero row.
         together: all processes of the torch.distributed group (`torchrun`) make this call; each describes its share of
             the images, the first one writes the file (`cache` is on a disk that all see), and all return everything.
+        spec: how images reach the model; default its `input_spec`.
     Raises:
         UnreadableImages; StaleDescriptors if a file under this key says it was made from something else; ValueError
         for `together` without a process group.
@@ -90,7 +92,8 @@ def describe(
     if together and not dist.is_initialized():
         raise ValueError("describe(together=True) needs torch.distributed.init_process_group() in every process.")
     rank, world = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
-    parts = cache_key(model, manifest, precision)
+    spec = spec or model.input_spec
+    parts = cache_key(model, manifest, precision, spec)
     paths = manifest.image_paths()
     prints = file_fingerprints(paths)
     store = DescriptorStore.open(cache if rank == 0 else None, parts, prints, model.dim)
@@ -102,7 +105,7 @@ def describe(
         model.eval().to(device, memory_format=torch.channels_last)
         errors: dict[int, str] = {}
         batches = _batches(
-            model, paths, todo[rank::world], device, precision, batch_size, workers, quiet or rank > 0, errors
+            model, spec, paths, todo[rank::world], device, precision, batch_size, workers, quiet or rank > 0, errors
         )
         for rows, descriptors in _from_all(batches, world) if together else batches:
             store.write(rows, descriptors)
@@ -120,15 +123,20 @@ def describe(
 
 
 @torch.inference_mode()
-def describe_batch(model: nn.Module, images: Tensor, device: str | torch.device, precision: str = "fp32") -> Tensor:
+def describe_batch(
+    model: nn.Module,
+    images: Tensor,
+    device: str | torch.device,
+    precision: str = "fp32",
+    spec: InputSpec | None = None,
+) -> Tensor:
     """uint8 images (B, 3, H, W) of the model's input size -> descriptors (B, D), float32 on the CPU."""
-    images = model.input_spec.normalise(images.to(device, non_blocking=True))
+    images = (spec or model.input_spec).normalise(images.to(device, non_blocking=True))
     with torch.autocast(torch.device(device).type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
         return model(images).float().cpu()
 
 
-def _batches(model, paths, todo, device, precision, batch_size, workers, quiet, errors) -> Iterator:
-    spec: InputSpec = model.input_spec
+def _batches(model, spec, paths, todo, device, precision, batch_size, workers, quiet, errors) -> Iterator:
     if workers is None:
         workers = min(8, (os.cpu_count() or 1) - 1) if torch.device(device).type == "cuda" else 0
     loader = DataLoader(
@@ -144,7 +152,7 @@ def _batches(model, paths, todo, device, precision, batch_size, workers, quiet, 
         good = [(image, row) for image, row in samples if not isinstance(image, ImageError)]
         if good:
             batch = stack_images([image for image, _ in good])
-            yield np.array([row for _, row in good]), describe_batch(model, batch, device, precision).numpy()
+            yield np.array([row for _, row in good]), describe_batch(model, batch, device, precision, spec).numpy()
 
 
 def _from_first(value: list[int]) -> list[int]:
@@ -169,13 +177,12 @@ def _union(errors: dict[int, str], world: int) -> dict[int, str]:
     return {row: reason for one in found for row, reason in one.items()}
 
 
-def cache_key(model: nn.Module, manifest: Manifest, precision: str) -> dict[str, Any]:
+def cache_key(model: nn.Module, manifest: Manifest, precision: str, spec: InputSpec | None = None) -> dict[str, Any]:
     """Everything a descriptor depends on: weights, transform, the images themselves, precision, code."""
-    spec: InputSpec = model.input_spec
     return {
         "weights": weights_hash(model),
         "model": _model_text(model),
-        "input": f"{spec}",
+        "input": f"{spec or model.input_spec}",
         "images": manifest.list_hash,
         "precision": precision,
         "code": _code_hash(type(model)),

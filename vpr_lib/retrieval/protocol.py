@@ -84,7 +84,7 @@ def evaluate(
         raise ValueError(f"'{benchmark.name}' has no ground truth: it can be retrieved from, but not evaluated.")
     options = dict(cache=cache, device=device, precision=precision, batch_size=batch_size, quiet=quiet)
     database = describe(model, benchmark.database, **options)
-    queries = describe(model, benchmark.queries, **options)
+    queries = describe(model, benchmark.queries, spec=getattr(model, "query_spec", None), **options)
     if too_large := [k for k in ks if k > len(benchmark.database)]:
         log.warning("recall at %s left out: the database has %d images", too_large, len(benchmark.database))
     ranking = search(database.array, queries.array, ranking_depth(benchmark, ks), device=device)

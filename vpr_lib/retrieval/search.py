@@ -1,8 +1,13 @@
 """Exact nearest-neighbour search over descriptors, in chunks: memory never grows with queries x database.
 
 The database is passed over once, whatever the number of queries: a memory map larger than memory streams from disk.
+Where the processor has quicker low-precision products (int8 on x86 CPUs, fp16 on GPUs) they leave out what cannot be in
+a ranking, and fp32 decides among the rest; a query they cannot thin out is searched in fp32 throughout.
 """
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-QUERY_CHUNK, DATABASE_CHUNK = 512, 16_384
+from vpr_lib.retrieval.screen import BLOCK, HalfScreen, Int8Screen, above, highest, int8_levels
+
+log = logging.getLogger(__name__)
+# Queries and database rows at a time: their scores stay in a CPU's cache and its allocator's reach; a GPU is kept busy.
+CHUNKS = {"cpu": (512, 8192), "cuda": (4096, 32_768)}
+SCREENED = 256  # queries, from which on coding the database pays
+CANDIDATES = 16  # a query with more than a 16th of the rows as candidates is quicker searched in fp32
+GATHERED = 2**27  # numbers copied together on a GPU, 512 MB
 
 
 @dataclass(frozen=True)
@@ -49,18 +61,94 @@ def search(
     if top_k < 1 or len(database) == 0:
         raise ValueError(f"Search needs top_k >= 1 and a database, got top_k={top_k} and {len(database)} rows.")
     top_k, device = min(top_k, len(database)), torch.device(device)
+    queries = _rows(queries, 0, len(queries), device, metric)
     scores = np.full((len(queries), top_k), -np.inf, np.float32)
     indices = np.full((len(queries), top_k), -1, np.int64)
-    nearest, query_chunk = (_faiss, len(queries)) if device.type == "cpu" else (_torch, QUERY_CHUNK)
-    for start in range(0, len(database), DATABASE_CHUNK):  # outermost: a memory-mapped database is read once
-        rows = _rows(database, start, DATABASE_CHUNK, device, metric)
-        for first in range(0, len(queries), max(1, query_chunk)):
-            some = slice(first, first + query_chunk)
-            new_scores, found = nearest(
-                _rows(queries, first, query_chunk, device, metric), rows, min(top_k, len(rows)), metric
-            )
-            indices[some], scores[some] = _best(indices[some], scores[some], found + start, new_scores, top_k)
+    screen = _screen(queries, database, top_k, metric)
+    query_chunk, database_chunk = CHUNKS[device.type]
+    with _full_precision():
+        for start in range(0, len(database), database_chunk):  # outermost: a memory-mapped database is read once
+            rows, unsure = _rows(database, start, database_chunk, device, metric), 0
+            screened = screen is not None and screen.take(rows)
+            for first in range(0, len(queries), query_chunk):
+                some = slice(first, first + query_chunk)
+                if not screened:
+                    more, found = _nearest(queries[some], rows, min(top_k, len(rows)), metric)
+                else:
+                    more, found, left = _screened(screen, queries, some, rows, scores[some, -1], top_k)
+                    unsure += left
+                found = np.where(found < 0, -1, found + start)
+                indices[some], scores[some] = _best(indices[some], scores[some], found, more, top_k)
+            if 2 * unsure > len(queries):
+                log.info("low precision cannot tell most of these descriptors apart: fp32 from here on")
+                screen = None
     return Ranking(indices, scores)
+
+
+def _screen(queries: Tensor, database: np.ndarray | Tensor, top_k: int, metric: str) -> HalfScreen | Int8Screen | None:
+    """What finds candidates in low precision, where that is quicker than fp32 alone."""
+    few = len(queries) < SCREENED or len(database) < SCREENED * BLOCK or top_k > SCREENED
+    if few or metric != "cosine" or not bool(torch.isfinite(queries).all()):
+        return None
+    if queries.device.type == "cuda":
+        return HalfScreen(queries)
+    return Int8Screen(queries) if int8_levels() else None
+
+
+def _screened(
+    screen: HalfScreen | Int8Screen, queries: Tensor, some: slice, rows: Tensor, so_far: np.ndarray, top_k: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Exact scores and rows (q, R) of what can still enter some queries' rankings; the third: queries searched in fp32.
+
+    Args:
+        so_far: the last score of each ranking, float32 (q,); -inf where it is not full yet.
+    Returns:
+        R is at most top_k; -inf and -1 fill up shorter lists.
+    """
+    part = queries[some]
+    y, unit, error = screen.scores(some)
+    beat = torch.from_numpy(so_far.copy()).to(part.device)
+    if bool(torch.isinf(beat).any()) and len(rows) >= top_k:  # the worst of any top_k exact scores is a bound as well
+        beat = torch.maximum(beat, _exact(part, rows, highest(y, top_k)).amin(1))
+    ids, unsure = above(y, (beat - error) / unit, len(rows) // CANDIDATES)
+    scores = _exact(part, rows, ids)
+    scores[(ids < 0) | (scores < beat[:, None])] = -torch.inf
+    scores, order = scores.sort(dim=1, descending=True, stable=True)  # ids rise, so equal scores stay in their order
+    scores, ids = scores[:, :top_k].cpu().numpy(), ids.gather(1, order)[:, :top_k].cpu().numpy()
+    ids[np.isinf(scores)] = -1
+    left = unsure.nonzero()[:, 0]
+    if len(left):
+        width = min(top_k, len(rows))
+        scores, ids = (np.pad(a, ((0, 0), (0, max(0, width - a.shape[1]))), constant_values=fill)
+                       for a, fill in ((scores, -np.inf), (ids, -1)))  # fmt: skip
+        scores[left.cpu(), :width], ids[left.cpu(), :width] = _nearest(part[left], rows, width, "cosine")
+    return scores, ids, len(left)
+
+
+def _exact(queries: Tensor, rows: Tensor, ids: Tensor) -> Tensor:
+    """fp32 dot products (q, M) of each query with its own rows `ids` (q, M); -1 is no row and gives what comes."""
+    scores = torch.empty(ids.shape, dtype=torch.float32, device=rows.device)
+    if rows.device.type == "cpu":
+        pointers = [faiss.swig_ptr(a.numpy()) for a in (scores, queries, rows, ids)]
+        faiss.fvec_inner_products_by_idx(*pointers, rows.shape[1], *ids.shape)
+        return scores
+    step = max(1, GATHERED // (ids.shape[1] * rows.shape[1]))
+    for first in range(0, len(ids), step):
+        some = slice(first, first + step)
+        scores[some] = (rows[ids[some].clamp(min=0)] * queries[some, None]).sum(2)
+    return scores
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """fp32 means fp32: on GPUs neither TF32 products nor fp16 sums inside fp16 products, whatever the caller had set."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_tf32, matmul.allow_fp16_reduced_precision_reduction
+    matmul.allow_tf32 = matmul.allow_fp16_reduced_precision_reduction = False
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, matmul.allow_fp16_reduced_precision_reduction = before
 
 
 def _rows(rows: np.ndarray | Tensor, start: int, count: int, device: torch.device, metric: str) -> Tensor:
@@ -81,16 +169,21 @@ def _best(indices, scores, more_indices, more_scores, top_k: int) -> tuple[np.nd
     return np.take_along_axis(indices, order, 1), np.take_along_axis(scores, order, 1)
 
 
-def _faiss(queries: Tensor, rows: Tensor, top_k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and rows (Q, R) on the CPU: faiss has the quicker fp32 kernels there, keeps no copy and no score matrix."""
+def _nearest(queries: Tensor, rows: Tensor, top_k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and rows (q, top_k) in fp32 alone."""
+    kernel = _nearest_on_cpu if rows.device.type == "cpu" else _nearest_on_gpu
+    return kernel(queries, rows, top_k, metric)
+
+
+def _nearest_on_cpu(queries: Tensor, rows: Tensor, top_k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """faiss has the quicker kernels there, keeps no copy and no score matrix."""
     faiss.omp_set_num_threads(torch.get_num_threads())
     kind = faiss.METRIC_INNER_PRODUCT if metric == "cosine" else faiss.METRIC_L2
     scores, found = faiss.knn(queries.numpy(), rows.numpy(), top_k, metric=kind)
     return (scores if metric == "cosine" else -scores), found
 
 
-def _torch(queries: Tensor, rows: Tensor, top_k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """The same on a GPU."""
+def _nearest_on_gpu(queries: Tensor, rows: Tensor, top_k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
     scores = queries @ rows.T
     if metric == "euclidean":
         scores = 2 * scores - rows.square().sum(1) - queries.square().sum(1, keepdim=True)

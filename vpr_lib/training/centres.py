@@ -11,6 +11,7 @@ from torch import nn
 from vpr_lib.data.images import load_image
 from vpr_lib.data.manifest import Manifest
 from vpr_lib.models.clusvpr import ClusVPR
+from vpr_lib.models.netvlad import NetVLAD, initialise
 from vpr_lib.paths import atomic_path
 from vpr_lib.progress import track
 from vpr_lib.seeds import derive_seed
@@ -44,13 +45,12 @@ def sample_descriptors(
     if not isinstance(head, ClusVPR):
         raise ValueError(f"A {type(head).__name__} head has no groups to sample from; a ClusVPR head has.")
     rng = np.random.default_rng(derive_seed("centres", seed))
-    paths = [path for manifest in manifests for path in manifest.image_paths()]
-    chosen = rng.choice(len(paths), min(images, len(paths)), replace=False)
+    chosen = _draw(manifests, images, rng)
     training = model.training
     model.eval().to(device)
     found = []
-    for row in track(chosen, "sampling features", quiet=quiet):
-        image = model.input_spec.normalise(load_image(paths[row], model.input_spec)[None].to(device))
+    for path in track(chosen, "sampling features", quiet=quiet):
+        image = model.input_spec.normalise(load_image(path, model.input_spec)[None].to(device))
         y = head.expand(head.transform(model.feature_map(image)))[0]  # (G, d, L)
         count = min(per_image, y.shape[2])
         locations = torch.from_numpy(rng.choice(y.shape[2], count, replace=False))
@@ -58,6 +58,12 @@ def sample_descriptors(
         found.append(y[groups, :, locations].cpu().numpy())
     model.train(training)
     return np.concatenate(found)
+
+
+def _draw(manifests: Sequence[Manifest], images: int, rng: np.random.Generator) -> list[str]:
+    """Files of `images` different images, or of all when there are fewer."""
+    paths = [path for manifest in manifests for path in manifest.image_paths()]
+    return [paths[row] for row in rng.choice(len(paths), min(images, len(paths)), replace=False)]
 
 
 def cluster(descriptors: np.ndarray, clusters: int, seed: int = SEED) -> np.ndarray:
@@ -113,3 +119,24 @@ def initialise_centres(
         write_centres(path, cluster(descriptors, model.aggregator.clusters, seed), descriptors)
     centroids, descriptors = (torch.from_numpy(part).to(device) for part in read_centres(path))
     return model.aggregator.set_centres(centroids, descriptors)
+
+
+def start_head(
+    model: nn.Module,
+    manifests: Sequence[Manifest],
+    path: Path,
+    images: int = 500,
+    seed: int = SEED,
+    device: str | torch.device = "cpu",
+    quiet: bool = False,
+) -> None:
+    """Give a head that begins with k-means centres some of the training images; other heads stay as they are.
+
+    ClusVPR's are kept in the file `path`; NetVLAD's follow from the seed in seconds.
+    """
+    if isinstance(model.aggregator, ClusVPR):
+        initialise_centres(model, manifests, path, images, device=str(device), quiet=quiet)
+    elif isinstance(model.aggregator, NetVLAD):
+        chosen = _draw(manifests, images, np.random.default_rng(derive_seed("centres", seed)))
+        loaded = (load_image(path, model.input_spec)[None].to(device) for path in chosen)
+        initialise(model.aggregator, model.backbone.to(device), map(model.input_spec.normalise, loaded), seed)

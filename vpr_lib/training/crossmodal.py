@@ -3,9 +3,8 @@
 Spec: distilvpr §7. Both are one `fit`; what differs is the loss of a batch. A batch is pairs of submaps of one place.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +20,7 @@ from vpr_lib.data.clouds import BOREAS_AUGMENTATION, CloudAugmentation, CloudSet
 from vpr_lib.data.run_pairs import RunPairs
 from vpr_lib.data.tuples import TupleSet
 from vpr_lib.losses.kd_baselines import kd_baseline
-from vpr_lib.losses.relational import RelationalWeights, relational_loss
+from vpr_lib.losses.relational import GEOMETRIES, Geometry, RelationalWeights, relational_loss
 from vpr_lib.losses.triplet import batch_hard_triplet
 from vpr_lib.models.checkpoints import load_weights, trained_path
 from vpr_lib.models.minkloc import CLOUD_MODELS, MinkLoc, build_cloud_model, load_official
@@ -30,13 +29,14 @@ from vpr_lib.paths import cache_root
 from vpr_lib.retrieval.run_pairs import describe_submaps, evaluate_run_pairs
 from vpr_lib.seeds import derive_seed
 from vpr_lib.training.fit import FitResult, FitSettings, Recipe, fit, make_fabric
+from vpr_lib.training.metric_learning import gather
+from vpr_lib.training.pairs import PairBatches, PairSampler
 
 Method = Literal["none", "KD", "AFD", "EPC-Net", "RKD", "CSD", "LSD-Net", "MKD", "S", "C", "SC"]
 METHODS: tuple[Method, ...] = Method.__args__
-SMALLEST_BATCH = 4
 
 
-class Distillation(Strict):
+class CrossModalDistillation(Strict):
     """What the student learns besides the task: a compared baseline, or self-agent, cross-agent or both relations."""
 
     method: Method = "SC"
@@ -67,7 +67,7 @@ class CrossmodalExperiment(Recipe):
     metric: Literal["cosine", "euclidean"] = "cosine"  # MinkLoc++ ranks by Euclidean distance
     teacher: str = "minklocpp_384"  # of students
     teacher_weights: str | None = None  # default: where `vpr train` keeps the teacher's
-    distillation: Distillation = Distillation(method="none")
+    distillation: CrossModalDistillation = CrossModalDistillation(method="none")
     head_weights: dict[str, float] = {"final": 0.5, "cloud": 0.5}  # of the triplet losses; a student has one head
     margin: float = 0.2
     batch_size: int = 128
@@ -79,93 +79,25 @@ class CrossmodalExperiment(Recipe):
     workers: int = 8
     keep_in_memory: bool = False
 
-    def variant(self, seed: int, method: Method | None = None) -> "CrossmodalExperiment":
-        """The same recipe under another seed, and for a student with another method."""
+    def variant(
+        self, seed: int, method: Method | None = None, geometries: Sequence[Geometry] = GEOMETRIES, **relational: Any
+    ) -> "CrossmodalExperiment":
+        """The same recipe under another seed, and for a student with another method.
+
+        Args:
+            geometries: of the recipe's, those that its relations keep.
+            relational: other fields of RelationalWeights, for instance `spherical`.
+        """
         changes: dict[str, Any] = {"fit": self.fit.model_copy(update={"seed": seed})}
         if method is not None:
-            changes["distillation"] = self.distillation.model_copy(update={"method": method})
+            weights = self.distillation.relational
+            kept = {
+                "geometries": tuple(name for name in weights.geometries if name in geometries),
+                "cross": {name: weight for name, weight in weights.cross.items() if name in geometries},
+            }
+            weights = RelationalWeights.model_validate(weights.model_dump() | kept | relational)
+            changes["distillation"] = self.distillation.model_copy(update={"method": method, "relational": weights})
         return self.model_copy(update=changes)
-
-
-# ---- batches (spec §7.2)
-
-
-@dataclass(frozen=True)
-class PairSampler:
-    """Rows of a TupleSet in pairs (a, b, a', b', ...), different in every epoch and the same for a seed.
-
-    Every epoch goes through the usable rows without replacement: a random unused row, then a random unused positive of it,
-    or any positive when all are used. Every epoch has as many batches as the first one, or one less.
-    """
-
-    tuples: TupleSet
-    batch_size: int = 128
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        if self.batch_size < SMALLEST_BATCH or self.batch_size % 2:
-            raise ValueError(f"A batch is pairs: batch_size must be even and at least 4, got {self.batch_size}.")
-        if len(self.tuples.usable) < SMALLEST_BATCH:
-            raise ValueError(
-                f"Only {len(self.tuples.usable)} of {len(self.tuples.queries)} submaps have a positive and a negative; "
-                "training needs 4 or more. Are the runs of the same streets?"
-            )
-
-    def __len__(self) -> int:
-        return self._first
-
-    @cached_property
-    def _first(self) -> int:
-        return len(self._batches(0))
-
-    def epoch(self, epoch: int) -> list[np.ndarray]:
-        """The epoch's batches, int64 (batch_size,); the last one may be smaller, but not below 4."""
-        return self._batches(epoch)[: len(self)]
-
-    def _batches(self, epoch: int) -> list[np.ndarray]:
-        rng = np.random.default_rng(derive_seed("pairs", self.seed, epoch))
-        unused = np.zeros(len(self.tuples.queries), bool)
-        unused[self.tuples.usable] = True
-        rows: list[int] = []
-        for row in rng.permutation(self.tuples.usable):
-            if unused[row]:
-                unused[row] = False
-                positives = self.tuples.positives[row]
-                fresh = positives[unused[positives]]
-                partner = rng.choice(fresh if len(fresh) else positives)
-                unused[partner] = False
-                rows += [row, partner]
-        batches = [np.array(rows[i : i + self.batch_size], np.int64) for i in range(0, len(rows), self.batch_size)]
-        return batches if len(batches[-1]) >= SMALLEST_BATCH else batches[:-1]
-
-
-@dataclass
-class PairBatches:
-    """What `fit` consumes: (rows int64 (B,), uint8 images (B, 3, H, W) or None, voxels (N, 4) or None).
-
-    A sample's augmentation follows from (seed, epoch, batch, place in the batch), so a resumed run sees what an
-    uninterrupted one does.
-    """
-
-    sampler: PairSampler
-    submaps: SubmapSet
-    workers: int = 0
-
-    def __len__(self) -> int:
-        return len(self.sampler)
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor | None, Tensor | None]]:
-        batches = self.sampler.epoch(epoch)
-        seed = lambda batch, place: derive_seed("augment", self.sampler.seed, epoch, batch, place)
-        keys = [
-            [(int(row), seed(number, place)) for place, row in enumerate(batch)] for number, batch in enumerate(batches)
-        ]
-        loader = DataLoader(
-            self.submaps, batch_sampler=keys[start:], num_workers=self.workers, collate_fn=collate_submaps,
-            pin_memory=torch.cuda.is_available(),
-        )  # fmt: skip
-        for rows, (images, voxels) in zip(batches[start:], loader):
-            yield torch.from_numpy(rows), images, voxels
 
 
 def image_augmentation() -> Callable[[Tensor], Tensor]:
@@ -216,6 +148,9 @@ class _Heads(nn.Module):
 class CrossmodalStep:
     """The step that `fit` calls: triplets on every weighted head, and distillation where there is a teacher.
 
+    With several processes the descriptors are gathered with their gradient, so triplets and relations are those of the
+    whole batch, as in `metric_step`; batch norm alone sees a process's own samples.
+
     Args:
         teacher: descriptors of all training submaps, (N, D); None without distillation.
     """
@@ -224,7 +159,7 @@ class CrossmodalStep:
     spec: Any
     head_weights: dict[str, float]
     margin: float = 0.2
-    distillation: Distillation | None = None
+    distillation: CrossModalDistillation | None = None
     teacher: Tensor | None = None
 
     def masks(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -236,31 +171,25 @@ class CrossmodalStep:
     def __call__(self, model: nn.Module, batch: tuple) -> dict[str, Any]:
         device = next(model.parameters()).device
         rows, images, voxels = batch
+        own = float(len(rows))
+        rows = gather(rows.to(device)).cpu()
         positives, negatives = (mask.to(device) for mask in self.masks(rows.numpy()))
-        useful = 0.0
-        images = self.spec.normalise(images.to(device, non_blocking=True)) if images is not None else None
-        heads = model(images, voxels.to(device, non_blocking=True) if voxels is not None else None)
-        heads = {name: rows.float() for name, rows in heads.items()}
         if not (positives.any() and negatives.any()):
-            return {"loss": torch.zeros((), device=device), "images": float(len(rows))}  # nothing to learn from
-        terms = {}
+            return {"loss": torch.zeros((), device=device), "images": own}  # nothing to learn from
+        images = self.spec.normalise(images.to(device, non_blocking=True)) if images is not None else None
+        found = model(images, voxels.to(device, non_blocking=True) if voxels is not None else None)
+        heads = {name: gather(head).float() for name, head in found.items() if name in {"final", *self.head_weights}}
+        terms, useful = {}, 0.0
         for name, weight in self.head_weights.items():
             if weight and name in heads:
                 loss, mined, active = batch_hard_triplet(heads[name], positives, negatives, self.margin)
                 terms[f"triplet_{name}"] = weight * loss
                 if name == "final":
                     useful = active / max(len(mined.anchors), 1)
-        final = heads["final"]
         if self.teacher is not None:
-            terms |= self.distillation.terms(final, self.teacher[rows].to(device), positives, negatives)
-        norm = final.detach().norm(dim=1).mean()
-        return {
-            "loss": sum(terms.values()),
-            **terms,
-            "useful": useful,
-            "descriptor_norm": norm,
-            "images": float(len(rows)),
-        }
+            terms |= self.distillation.terms(heads["final"], self.teacher[rows].to(device), positives, negatives)
+        norm = heads["final"].detach().norm(dim=1).mean()
+        return {"loss": sum(terms.values()), **terms, "useful": useful, "descriptor_norm": norm, "images": own}
 
 
 # ---- the two stages
@@ -357,7 +286,7 @@ def train_crossmodal(
         validation = open_dataset(experiment.validation, root(experiment.validation_root))
     settings, distils = experiment.fit, experiment.distillation.method != "none"
     model = build_any(experiment.model, experiment.pretrained, settings.seed, **experiment.model_changes)
-    cached = None
+    fabric, cached = make_fabric(settings, device), None
     if distils:
         teacher = teacher or load_teacher(experiment)
         if teacher.dim != model.dim:
@@ -366,11 +295,13 @@ def train_crossmodal(
                 "DistilVPR needs equal widths (--set model_changes.aggregator_args={out_channels: N})."
             )
         view = None if experiment.distillation.clean_cache else training_submaps(teacher, tuples, experiment)
-        cached = teacher_descriptors(
-            teacher, tuples, cache or cache_root() / "descriptors", device, view, settings.seed, quiet=True
-        )
+        if fabric.global_rank == 0:
+            folder_of = cache or cache_root() / "descriptors"
+            cached = teacher_descriptors(teacher, tuples, folder_of, fabric.device, view, settings.seed, quiet=True)
+        cached = fabric.broadcast(cached)
     sampler = PairSampler(tuples, experiment.batch_size, settings.seed)
-    batches = PairBatches(sampler, training_submaps(model, tuples, experiment), experiment.workers)
+    batches = PairBatches(sampler, training_submaps(model, tuples, experiment), experiment.workers,
+                          fabric.global_rank, fabric.world_size)  # fmt: skip
     step = CrossmodalStep(
         tuples, model.input_spec, experiment.head_weights, experiment.margin, experiment.distillation, cached
     )
@@ -378,7 +309,7 @@ def train_crossmodal(
     result = fit(
         _Heads(model, experiment.image_rate_factor), batches, step, settings, folder, validate,
         weights_of=lambda heads: heads.model, about={"experiment": experiment.model_dump(), "submaps": len(tuples.database)},
-        fabric=make_fabric(settings, device), quiet=quiet,
+        fabric=fabric, quiet=quiet,
     )  # fmt: skip
     load_weights(model, result.best)
     return model, result

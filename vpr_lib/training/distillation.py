@@ -25,8 +25,9 @@ from vpr_lib.models.checkpoints import load_weights, trained_path, weights_hash
 from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import cache_root, write_text
 from vpr_lib.retrieval.describe import describe
-from vpr_lib.training.fit import FitResult, FitSettings, fit, make_fabric
+from vpr_lib.training.fit import FitResult, fit, make_fabric
 from vpr_lib.training.metric_learning import PlaceRecipe, gather, place_batches, scaled_rate
+from vpr_lib.training.optimisation import FitSettings
 
 Teacher = Callable[
     [Tensor, np.ndarray], Tensor
@@ -227,19 +228,17 @@ def train_distilled(
     distillation: Distillation,
     settings: FitSettings,
     folder: Path,
-    validate: Callable[[nn.Module], dict[str, float]] | None = None,
     device: str = "auto",
     workers: int = 0,
     keep_images: bool = False,
     about: dict[str, Any] | None = None,
     fabric: Fabric | None = None,
-    quiet: bool = False,
-    select: str = "recall@1",
+    **rest: Any,
 ) -> FitResult:
     """Train `model` under a teacher and return where its weights are; its adapter is not among them.
 
     Batches, augmentation, schedule and the student's start are those of `train_places` with the same arguments, which is
-    therefore the control experiment.
+    therefore the control experiment; `rest` goes to `fit`.
 
     Raises:
         ValueError: as `load_teacher`, or if the folder holds a run under another teacher or term.
@@ -269,12 +268,10 @@ def train_distilled(
         distillation_step(DistillationLoss(criterion, term, distillation.weight), teacher, model.input_spec),
         settings,
         folder,
-        validate,
         weights_of=lambda pupil: pupil.student,
         about=about,
         fabric=fabric,
-        quiet=quiet,
-        select=select,
+        **rest,
     )
 
 

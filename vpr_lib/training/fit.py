@@ -7,19 +7,17 @@ because a batch, its augmentation and its learning rate depend on (seed, epoch, 
 import csv
 import hashlib
 import json
-import math
 import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
-from pydantic import Field
 from torch import Tensor, nn
 
 from vpr_lib.config import Strict
@@ -29,6 +27,7 @@ from vpr_lib.paths import atomic_path
 from vpr_lib.progress import ProgressLine
 from vpr_lib.registry import lookup
 from vpr_lib.seeds import derive_seed, seed_everything
+from vpr_lib.training.optimisation import FitSettings, learning_rate, make_optimizer
 
 FABRIC_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -37,29 +36,6 @@ VALIDATION_MAY_TAKE = timedelta(hours=4)  # the first process validates while th
 
 class TrainingDiverged(RuntimeError):
     """The loss stopped being a number; the last good checkpoint is kept."""
-
-
-class FitSettings(Strict):
-    """The optimisation half of a recipe."""
-
-    epochs: int = Field(gt=0)
-    optimizer: Literal["sgd", "adamw", "adam"] = "sgd"
-    learning_rate: float = 0.05
-    weight_decay: float = 1e-3
-    momentum: float = 0.9  # SGD only
-    warmup_steps: int = 0
-    schedule: Literal["milestones", "cosine", "constant"] = "milestones"
-    milestones: tuple[int, ...] = ()  # epochs at which the rate is multiplied by `gamma`
-    gamma: float = 0.3
-    accumulate: int = 1  # batches per optimiser step
-    clip_norm: float | None = None
-    clip_value: float | None = None  # of every gradient entry
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    channels_last: bool = True
-    checkpoint_every_s: float = 120.0  # besides the one at the end of every epoch
-    max_steps_per_epoch: int | None = None
-    restarts: tuple[int, ...] = ()  # epochs (from 0) that begin with an empty optimiser memory: new generations
-    seed: int = 1
 
 
 class Recipe(Strict):
@@ -91,24 +67,6 @@ class FitResult:
     last: Path
     best: Path
     history: list[dict[str, float]] = field(default_factory=list)
-
-
-def learning_rate(settings: FitSettings, step: int, steps_per_epoch: int) -> float:
-    """Learning rate of optimiser step `step` (from 0), a pure function of the position in training.
-
-    Warm-up is linear, base * (step + 1) / warmup_steps. Milestones multiply by gamma when their epoch begins; one that
-    falls inside the warm-up is overwritten by it and lost, as in the authors' code. Spec: mixvpr §3.4.
-    """
-    base, warm = settings.learning_rate, settings.warmup_steps
-    if step < warm:
-        return base * min(1.0, (step + 1) / warm)
-    if settings.schedule == "constant":
-        return base
-    if settings.schedule == "cosine":
-        total = settings.epochs * steps_per_epoch
-        return base * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
-    passed = sum(warm <= milestone * steps_per_epoch <= step for milestone in settings.milestones)
-    return base * settings.gamma**passed
 
 
 def make_fabric(settings: FitSettings, device: str = "auto", devices: int | str = 1) -> Fabric:
@@ -366,16 +324,3 @@ class _Loop:
 def _position(line: str) -> tuple[int, int]:
     epoch, batch = line.split(",", 2)[:2]
     return int(epoch), int(batch)
-
-
-def make_optimizer(model: nn.Module, settings: FitSettings) -> torch.optim.Optimizer:
-    """One parameter group with all parameters; frozen ones receive no gradient and stay (spec mixvpr §3.4).
-
-    A model with `parameter_groups()` says itself; the `rate_factor` of a group multiplies the learning rate.
-    """
-    parameters = model.parameter_groups() if hasattr(model, "parameter_groups") else list(model.parameters())
-    rate, decay = settings.learning_rate, settings.weight_decay
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(parameters, rate, momentum=settings.momentum, weight_decay=decay)
-    optimizer = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    return optimizer(parameters, rate, weight_decay=decay)

@@ -17,7 +17,8 @@ from vpr_lib.config import Strict
 from vpr_lib.data.images import InputSpec
 from vpr_lib.data.places import PlaceBatches, Places, PlaceSampler
 from vpr_lib.losses.metric import MetricLoss
-from vpr_lib.training.fit import FitResult, FitSettings, fit, make_fabric
+from vpr_lib.training.fit import FitResult, fit, make_fabric
+from vpr_lib.training.optimisation import FitSettings
 
 log = logging.getLogger(__name__)
 AUGMENTATIONS: dict[str, Callable[[], Callable[[Tensor], Tensor] | None]] = {
@@ -145,20 +146,18 @@ def train_places(
     recipe: PlaceRecipe,
     settings: FitSettings,
     folder: Path,
-    validate: Callable[[nn.Module], dict[str, float]] | None = None,
     device: str = "auto",
     workers: int = 0,
     keep_images: bool = False,
     about: dict[str, Any] | None = None,
     fabric: Fabric | None = None,
-    quiet: bool = False,
-    select: str = "recall@1",
+    **rest: Any,
 ) -> FitResult:
     """Train a model on places and return where its weights are; see `fit` for resuming and errors.
 
     Args:
         workers, keep_images: see PlaceBatches.
-        validate: model -> {"recall@1": ...}; the value called `select` decides which epoch is best.
+        rest: `validate`, `select` and `quiet` of `fit`.
     """
     fabric = fabric or make_fabric(settings, device)
     settings = scaled_rate(recipe, settings, fabric.world_size)
@@ -171,9 +170,7 @@ def train_places(
         metric_step(criterion, model.input_spec, recipe.parts),
         settings,
         folder,
-        validate,
-        select,
         about=about,
         fabric=fabric,
-        quiet=quiet,
+        **rest,
     )

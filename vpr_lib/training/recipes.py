@@ -4,27 +4,28 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from vpr_lib.config import find_recipe, load_yaml
 from vpr_lib.data.catalogue import find_root, open_benchmark
 from vpr_lib.data.manifest import Manifest
-from vpr_lib.data.places import PlaceBatches, Places, PlaceSampler
+from vpr_lib.data.places import Places
 from vpr_lib.data.readers.gsv_cities import read_gsv_cities
 from vpr_lib.data.tuples import TupleSet, place_tuples, radius_tuples
 from vpr_lib.models.backbones import build_backbone
-from vpr_lib.models.netvlad import NetVLAD, initialise
+from vpr_lib.models.checkpoints import load_tensors, load_weights
 from vpr_lib.models.zoo import build_model
+from vpr_lib.paths import cache_root
 from vpr_lib.registry import lookup
 from vpr_lib.retrieval.protocol import evaluate
+from vpr_lib.training.centres import start_head
 from vpr_lib.training.distillation import Distillation, train_distilled
-from vpr_lib.training.fit import FitResult, FitSettings, Recipe
+from vpr_lib.training.fit import FitResult, Recipe
 from vpr_lib.training.metric_learning import PlaceRecipe, train_places
+from vpr_lib.training.optimisation import FitSettings
 from vpr_lib.training.token_start import train_tokens
 from vpr_lib.training.tuple_mining import TupleRecipe
 from vpr_lib.training.tuples import train_tuples
@@ -42,6 +43,7 @@ class Experiment(Recipe):
 
     model_changes: dict[str, Any] = {}
     pretrained: bool = True
+    start: str | None = None  # a recipe whose trained backbone this one begins with; trained first where it is not yet
     token_teacher: str | None = None  # a pre-trained backbone whose map the tokens learn, instead of the metric loss
     train_set: str = "gsv_cities"  # or toycity, toycity_start; with `tuples` also a benchmark such as pitts30k_train
     train_root: str | None = None  # default: data/gsv_cities, or the generated city
@@ -175,9 +177,7 @@ def train(
     experiment: Experiment, folder: Path, device: str = "cpu", quiet: bool = False
 ) -> tuple[nn.Module, FitResult]:
     """Run an experiment, or go on where it stopped; returns the model with its best weights loaded, and the result."""
-    from vpr_lib.models.checkpoints import load_weights
-
-    model = build_model(experiment.model, experiment.pretrained, experiment.fit.seed, **experiment.model_changes)
+    model = starting_model(experiment, device, quiet)
     validate = validator(experiment, device)
     rest = dict(settings=experiment.fit, folder=folder, validate=validate, device=device, workers=experiment.workers,
                 keep_images=experiment.keep_images, about={"experiment": experiment.model_dump()}, quiet=quiet,
@@ -187,8 +187,10 @@ def train(
         load_weights(model, result.best)
         return model, result
     places = training_places(experiment)
-    if isinstance(model.aggregator, NetVLAD) and not (folder / "state.pt").is_file():
-        start_netvlad(model, places, experiment.fit.seed, device)
+    if not (folder / "state.pt").is_file():
+        start_head(
+            model, [places.manifest], folder / "centres.hdf5", seed=experiment.fit.seed, device=device, quiet=quiet
+        )
     learn = train_places
     if experiment.distillation is not None:
         learn = partial(train_distilled, distillation=experiment.distillation)
@@ -199,10 +201,17 @@ def train(
     return model, result
 
 
-def start_netvlad(model: nn.Module, places: Places, seed: int, device: str = "cpu", images: int = 500) -> None:
-    """Give the model's NetVLAD its k-means start from features of `images` training images, drawn from all cities."""
-    device = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
-    sampler = PlaceSampler(places, places_per_batch=8, images_per_place=1, seed=seed, order="shuffled")
-    batches = islice(PlaceBatches(sampler, model.input_spec).epoch(0), -(-images // 8))
-    model.to(device)
-    initialise(model.aggregator, model.backbone, (model.input_spec.normalise(b.to(device)) for b, _ in batches), seed)
+def starting_model(experiment: Experiment, device: str = "cpu", quiet: bool = False) -> nn.Module:
+    """The model before its first step: a fresh head on the backbone that the experiment starts from.
+
+    With `start`, that is the backbone of another recipe's best weights; the recipe is trained first unless it was.
+
+    Raises:
+        CheckpointError: when the other recipe has another backbone.
+    """
+    model = build_model(experiment.model, experiment.pretrained, experiment.fit.seed, **experiment.model_changes)
+    if experiment.start:
+        first = load_experiment(experiment.start)
+        folder = first.folder_in(cache_root())
+        load_tensors(model.backbone, train(first, folder, device, quiet)[0].backbone.state_dict(), folder)
+    return model

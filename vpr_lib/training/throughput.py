@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from vpr_lib.losses.metric import MetricLoss
 from vpr_lib.machine import keep_freed_memory, peak_memory_bytes
-from vpr_lib.training.fit import FitSettings, make_fabric, make_optimizer
+from vpr_lib.training.fit import make_fabric
+from vpr_lib.training.optimisation import FitSettings, make_optimizer
 
 PHASES = ("loading", "forward", "mining", "loss", "backward", "optimiser")
 

@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from vpr_lib.data.places import Places
 from vpr_lib.models.backbones import Backbone
-from vpr_lib.training.fit import FitResult, FitSettings, fit, make_fabric
+from vpr_lib.training.fit import FitResult, fit, make_fabric
 from vpr_lib.training.metric_learning import PlaceRecipe, place_batches
+from vpr_lib.training.optimisation import FitSettings
 
 
 class TokenLearner(nn.Module):
@@ -56,16 +58,15 @@ def train_tokens(
     recipe: PlaceRecipe,
     settings: FitSettings,
     folder: Path,
-    validate: Callable[[nn.Module], dict[str, float]] | None = None,
     device: str = "auto",
     workers: int = 0,
     keep_images: bool = False,
     about: dict[str, Any] | None = None,
-    quiet: bool = False,
-    select: str = "recall@1",
+    fabric: Fabric | None = None,
+    **rest: Any,
 ) -> FitResult:
-    """Teach the backbone of `model` the map of `teacher`; files and errors as of `fit`. The aggregator learns nothing."""
-    fabric = make_fabric(settings, device)
+    """Teach the backbone of `model` the map of `teacher`; files, errors and `rest` as of `fit`. The aggregator learns nothing."""
+    fabric = fabric or make_fabric(settings, device)
     batches = place_batches(places, recipe, settings, model.input_spec, fabric, workers, keep_images)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
@@ -76,10 +77,8 @@ def train_tokens(
         token_step(teacher.to(fabric.device), model.input_spec),
         settings,
         folder,
-        validate,
         weights_of=lambda learner: learner.model,
         about=about,
         fabric=fabric,
-        quiet=quiet,
-        select=select,
+        **rest,
     )

@@ -6,25 +6,22 @@ teacher of every generation, lie in the run folder: a killed run goes on with ex
 
 import copy
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from vpr_lib.data.images import load_image
 from vpr_lib.data.tuples import TupleSet
 from vpr_lib.losses.tuples import hardest_regions, soft_loss, tuple_loss
 from vpr_lib.models.checkpoints import load_weights
-from vpr_lib.models.clusvpr import PYRAMIDS, ClusVPR
-from vpr_lib.models.netvlad import NetVLAD, initialise
+from vpr_lib.models.clusvpr import PYRAMIDS
+from vpr_lib.models.cost import LiveTensors
 from vpr_lib.registry import lookup
-from vpr_lib.seeds import derive_seed
-from vpr_lib.training.centres import SEED, initialise_centres
-from vpr_lib.training.fit import FitResult, FitSettings, fit, make_fabric
+from vpr_lib.training.centres import start_head
+from vpr_lib.training.fit import FitResult, fit, make_fabric
+from vpr_lib.training.optimisation import FitSettings
 from vpr_lib.training.tuple_mining import TupleBatch, TupleRecipe, TupleSource
 
 
@@ -99,6 +96,26 @@ class TupleStep:
         return self._teacher[1]
 
 
+def step_gigabytes(model: nn.Module, recipe: TupleRecipe) -> float:
+    """Most gigabytes of tensors alive in one step with a teacher: both networks, activations, gradients and momentum.
+
+    Counted on shapes (torch's meta device) for one process, so nothing is computed; an allocator keeps more.
+    """
+    student = copy.deepcopy(model).to("meta").train()
+    negatives, difficult = recipe.negatives, recipe.difficult if recipe.soft_weight else 0
+    width = 2 + negatives + difficult  # query, easy positive, and so on
+    first = torch.arange(recipe.tuples_per_batch) * width
+    images = torch.empty(len(first) * width, 3, *model.input_spec.size, dtype=torch.uint8, device="meta")
+    parts = [place + 2 + negatives + torch.arange(difficult) for place in first]
+    batch = TupleBatch(images, first, first + 1, first[:, None] + 2 + torch.arange(negatives), parts, generation=1)
+    step = TupleStep(None, recipe, model.input_spec)
+    step._teacher = (1, copy.deepcopy(student).requires_grad_(False).train(recipe.teacher_mode == "train"))
+    with LiveTensors() as live:
+        step(TupleNet(student), batch)["loss"].backward()
+    kept = sum(p.numel() * (3 if p.requires_grad else 2) for p in student.parameters())  # student, teacher, momentum
+    return (live.peak + 4 * kept) / 1e9
+
+
 def _anchor_rows(found: Tensor, counts: list[int]) -> list[Tensor]:
     """Similarities of every anchor's global descriptor to all regions of its difficult positives, one (J P,) per tuple."""
     anchors, others = found[: len(counts), 0], found[len(counts) :].split(counts)
@@ -111,16 +128,14 @@ def train_tuples(
     recipe: TupleRecipe,
     settings: FitSettings,
     folder: Path,
-    validate: Callable[[nn.Module], dict[str, float]] | None = None,
     device: str = "auto",
     workers: int = 0,
     keep_images: bool = False,
     about: dict[str, Any] | None = None,
     fabric: Fabric | None = None,
-    quiet: bool = False,
-    select: str = "recall@5",
+    **rest: Any,
 ) -> FitResult:
-    """Train a model on tuples; see `fit` for resuming and errors. The authors' best epoch has the highest recall@5.
+    """Train a model on tuples; see `fit` for resuming, errors and `rest`. The authors' best epoch has the highest recall@5.
 
     Raises:
         ValueError: if the settings ask for more epochs than the generations have.
@@ -137,7 +152,15 @@ def train_tuples(
     mined.mkdir(parents=True, exist_ok=True)
     model.to(fabric.device)
     if recipe.centres_images and not (Path(folder) / "state.pt").is_file():
-        _start(model, tuples, recipe.centres_images, mined / "centres.hdf5", fabric.device, quiet)
+        sides = [tuples.database] if tuples.queries is tuples.database else [tuples.queries, tuples.database]
+        start_head(
+            model,
+            sides,
+            mined / "centres.hdf5",
+            recipe.centres_images,
+            device=fabric.device,
+            quiet=rest.get("quiet", False),
+        )
     if recipe.sync_bn and fabric.world_size > 1 and fabric.device.type == "cuda":  # torch has none for the CPU
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     source = TupleSource(
@@ -152,24 +175,8 @@ def train_tuples(
         step,
         settings,
         folder,
-        validate,
-        select=select,
         weights_of=lambda net: net.network,
         about=about,
         fabric=fabric,
-        quiet=quiet,
+        **{"select": "recall@5"} | rest,
     )
-
-
-def _start(model: nn.Module, tuples: TupleSet, images: int, path: Path, device: torch.device, quiet: bool) -> None:
-    """k-means centres of the training images for heads that begin with some."""
-    sides = [tuples.database] if tuples.queries is tuples.database else [tuples.queries, tuples.database]
-    if isinstance(model.aggregator, ClusVPR):
-        initialise_centres(model, sides, path, images, device=str(device), quiet=quiet)
-    elif isinstance(model.aggregator, NetVLAD):
-        paths = [path for side in sides for path in side.image_paths()]
-        chosen = np.random.default_rng(derive_seed("centres", SEED)).choice(
-            len(paths), min(images, len(paths)), replace=False
-        )
-        loaded = (load_image(paths[row], model.input_spec)[None].to(device) for row in chosen)
-        initialise(model.aggregator, model.backbone, map(model.input_spec.normalise, loaded), SEED)
