@@ -90,3 +90,15 @@ def test_environment_is_the_same_set(dependencies, constraints):
     wanted = {normal(re.match(r"[\w.-]+", line).group()) for line in project["dependencies"]}
     assert set(pinned) == wanted
     assert all(constraints[name] == version for name, version in pinned.items())
+
+
+def test_the_readme_knows_every_notebook_and_its_links_lead_somewhere():
+    text = (ROOT / "README.md").read_text()
+    rows = re.findall(
+        r"^\| \[\d\d [^]]+\]\((notebooks/\w+\.ipynb)\) \| [^|]+ \| [\d.]+ min \| [^|]+ \|$", text, re.MULTILINE
+    )
+    assert rows == [f"notebooks/{path.name}" for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("http")]
+    assert [link for link in links if not (ROOT / link.split("#")[0]).exists()] == []
+    held, total = re.search(r"^(\d+) of (\d+) claims of profile `\w+` hold", text, re.MULTILINE).groups()
+    assert text.count("✓ reproduced |") == int(held) and text.count("reproduced |") == int(total)

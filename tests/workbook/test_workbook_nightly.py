@@ -17,19 +17,21 @@ import pandas as pd
 import pytest
 import typer
 from bs4 import BeautifulSoup
-from conftest import FAKE
 from PIL import Image
 from typer.testing import CliRunner
 
 from vpr_lib import paths
 from vpr_lib.results.records import write_records
 from vpr_lib.workbook import nightly, nightly_compare
-from vpr_lib.workbook.nightly import Failure, Night, Overlap, night_lock, nights, retire, run_nightly, severity
+from vpr_lib.workbook import status as state
+from vpr_lib.workbook.lock import Overlap, night_lock, run_lock
+from vpr_lib.workbook.nightly import Failure, Night, nights, retire, run_nightly, severity
 from vpr_lib.workbook.nightly_compare import Comparison, holm
 from vpr_lib.workbook.plan import UsageError
 from vpr_lib.workbook.sentinel import read_json
 from vpr_lib.workbook.status import find_run, read_status
 
+FAKE = (sys.executable, "-S", str(Path(__file__).with_name("fake_execute.py")))
 QUERIES, FULL = 60, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -270,7 +272,7 @@ def test_disk_full_while_the_night_is_written_loses_no_notebook(night, monkeypat
 
 
 def test_second_night_is_refused_and_a_dead_one_makes_way(night, chain):
-    code = "import time; from vpr_lib.workbook.nightly import night_lock\nwith night_lock(): print('held', flush=True); time.sleep(60)"
+    code = "import time; from vpr_lib.workbook.lock import night_lock\nwith night_lock(): print('held', flush=True); time.sleep(60)"
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(Overlap, match=f"another nightly run is still at work .process {holder.pid} on"):
@@ -281,6 +283,35 @@ def test_second_night_is_refused_and_a_dead_one_makes_way(night, chain):
     result = night()
     assert result.exit_code == 0 and f"process {holder.pid} on" in result.night.taken_over
     assert night().night.taken_over == ""
+
+
+def test_a_plain_run_waits_for_no_night(night, chain):
+    with night_lock():
+        before = set(paths.runs_root().iterdir())
+        with pytest.raises(
+            Overlap, match=r"another nightly run is still at work .*would spoil its times and its comparison"
+        ):
+            chain.run()
+        assert set(paths.runs_root().iterdir()) == before, "a refused run leaves nothing behind"
+    assert chain.run().exit_code == 0
+
+
+def test_a_night_waits_for_no_plain_run_and_plain_runs_share(night, chain):
+    (paths.runs_root()).mkdir(exist_ok=True)
+    (paths.runs_root() / ".nightly.lock").write_text("process 1 on elsewhere")  # of a night that died: not to be blamed
+    with run_lock(), run_lock():
+        assert chain.run().exit_code == 0
+        with pytest.raises(
+            Overlap, match=r"another run of the workbook is still at work \(it has not told its name; lock"
+        ):
+            night()
+        folder = chain.run().folder
+        status = state.read_status(folder).model_copy(update={"finished": None, "runner_pid": os.getpid()})
+        state.write_status(status)
+        with pytest.raises(Overlap, match=rf"at work \({folder.name}, process {os.getpid()}; lock"):
+            night()
+        state.write_status(status.model_copy(update={"finished": state.now()}))
+    assert night().night.taken_over == "process 1 on elsewhere"
 
 
 def test_command_line(night, chain, monkeypatch, tmp_path):

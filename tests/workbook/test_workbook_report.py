@@ -229,15 +229,33 @@ def test_in_a_browser_nothing_is_asked_for_and_nothing_sticks_out(executed, chro
     from playwright import sync_api
 
     index, asked = build_report(executed.name), []
+    unseen = (
+        "() => [...document.images].filter(image => !image.complete || !image.naturalWidth || !image.alt.trim()).length"
+    )
     with sync_api.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 390, "height": 800})
-        page.on("request", lambda request: asked.append(request.url))
-        for name in ("index.html", "01_data.html"):
-            page.goto((index.parent / name).as_uri())
-            assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        for width, scheme in ((390, "light"), (390, "dark"), (1280, "light"), (1280, "dark")):
+            page = browser.new_context(
+                offline=True, viewport={"width": width, "height": 800}, color_scheme=scheme
+            ).new_page()
+            page.on("request", lambda request: asked.append(request.url))
+            for name in ("index.html", "01_data.html"):
+                page.goto((index.parent / name).as_uri())
+                assert page.evaluate("document.documentElement.scrollWidth") <= width
+                assert page.evaluate(unseen) == 0, name
+                ink, paper = (
+                    page.evaluate(f"getComputedStyle(document.body).{side}") for side in ("color", "backgroundColor")
+                )
+                assert abs(brightness(ink) - brightness(paper)) > 128 and (brightness(paper) < 128) == (
+                    scheme == "dark"
+                )
         browser.close()
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+def brightness(colour: str) -> float:
+    """Mean of red, green and blue of a computed style such as 'rgb(1, 2, 3)'."""
+    return sum(float(part) for part in re.findall(r"[\d.]+", colour)[:3]) / 3
 
 
 def test_a_page_of_its_own_travels_with_the_report(project):

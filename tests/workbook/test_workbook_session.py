@@ -101,6 +101,17 @@ def test_a_table_in_another_layout(book, capsys):
     assert '<th colspan="2" style="text-align:center">set</th>' in html and "<b>50.0</b> [&lt;M&gt;]" in html
 
 
+def test_a_path_at_the_end_of_a_cell_is_not_printed(book):
+    from IPython.core.formatters import DisplayFormatter
+
+    path = book.table(pd.DataFrame({"a": [1]}), "08_small", "Small.")
+    assert (
+        DisplayFormatter().format(path) == ({}, {})
+        and path.with_suffix(".md").is_file()
+        and f"{path}".endswith("08_small.csv")
+    )
+
+
 def test_claims_outlive_their_run(book, project):
     other = paths.runs_root() / "run-2"
     assert claims_of("tiny", "02_train", other) == ((), "")

@@ -43,7 +43,7 @@ def register(app: typer.Typer, after: After | None = None) -> None:
         """Execute the workbook's notebooks in order; what is green already is not run again.
 
         Exit codes: 0 all green (nightly: and same as the last green night, or better), 1 a notebook failed (or the
-        report), 2 refused before the start (nightly: also while another night runs), 3 only blocked, 130 Ctrl-C,
+        report), 2 refused before the start (also while a night runs; nightly: while any run does), 3 only blocked, 130 Ctrl-C,
         143 SIGTERM. Nightly only: 4 recall fell significantly, 5 the disk is full, 6 a result of the last green night is
         gone or no longer comparable.
         """

@@ -3,19 +3,17 @@
     vpr run --profile light --nightly
 
 The exit code tells how bad it is (`status.EXIT_CODES`): 0 same as the last green night or better; 1 a notebook failed;
-2 refused, also because another night is still running; 3 only blocked; 4 recall fell significantly; 5 the disk is full;
+2 refused, also because another night or run is at work; 3 only blocked; 4 recall fell significantly; 5 the disk is full;
 6 a result of the last green night is gone or was scored otherwise; 130 and 143 interrupted. Only a night that ended with
 0 becomes the reference of later ones, so that a regression is told every night until it is repaired, or accepted with
 `--accept`. What is green already under the same content key is resumed as in every run; `--force` executes all anew.
 """
 
 import errno
-import fcntl
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from typing import Any
 from vpr_lib import paths
 from vpr_lib.config import Strict
 from vpr_lib.workbook import status as state
+from vpr_lib.workbook.lock import night_lock
 from vpr_lib.workbook.nightly_compare import Comparison, compare_nights, keep
 from vpr_lib.workbook.plan import UsageError
 from vpr_lib.workbook.prepare import make_plan
@@ -32,10 +31,6 @@ from vpr_lib.workbook.status import BROKEN, EXIT_CODES, NotebookStatus, RunStatu
 
 _log = logging.getLogger(__name__)
 _FULL = os.strerror(errno.ENOSPC)  # 'No space left on device'
-
-
-class Overlap(UsageError):
-    """Another night of this project is still running."""
 
 
 class Failure(Strict):
@@ -101,7 +96,7 @@ def run_nightly(
         accept: take this night as the reference even if recall fell, provided that all notebooks are green.
         child: `command`, `grace_s`, `slack_s` of `run_workbook`; the other arguments are its own.
     Raises:
-        Overlap: if another night holds the lock.
+        Overlap: if another night, or a plain run, holds the lock.
         UsageError: if nothing can be started.
     """
     if keep_runs < 1:
@@ -115,7 +110,18 @@ def run_nightly(
         _write(folder, night)
         try:
             result = run_workbook(
-                profile, None, None, overrides, force, keep_going, run_id, False, display, retries=1, **child
+                profile,
+                None,
+                None,
+                overrides,
+                force,
+                keep_going,
+                run_id,
+                False,
+                display,
+                retries=1,
+                alone=True,
+                **child,
             )
         except OSError as error:
             if error.errno != errno.ENOSPC:
@@ -123,36 +129,6 @@ def run_nightly(
             status = state.read_status(run_id)  # the last that could be written
             result = RunResult(status, folder, paths.figures_root() / name, None, f"The run stopped: {error}.")
         return _finish(result, night, accept, report)
-
-
-@contextmanager
-def night_lock() -> Iterator[str]:
-    """Hold the project's lock, for one machine has one night at a time; yields who died holding it, or ''.
-
-    The kernel gives the lock back when its holder dies, however it dies: a stale one cannot lock anybody out.
-    """
-    path = paths.runs_root() / ".nightly.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            stream.seek(0)
-            holder = stream.read().strip() or "it has not told its name"
-            raise Overlap(
-                f"another nightly run is still at work ({holder}; lock {path}). Wait for it, or end that process."
-            ) from None
-        stream.seek(0)
-        dead = stream.read().strip()
-        stream.truncate(0)
-        stream.write(f"process {os.getpid()} on {os.uname().nodename} since {state.now()}")
-        stream.flush()
-        if dead:
-            _log.warning("took over the nightly lock of a run that died: %s", dead)
-        try:
-            yield dead
-        finally:
-            stream.truncate(0)
 
 
 def nights(profile: str) -> list[Night]:

@@ -11,13 +11,14 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from vpr_lib import paths
 from vpr_lib.workbook import status as state
 from vpr_lib.workbook.environment import environment
+from vpr_lib.workbook.lock import run_lock
 from vpr_lib.workbook.prepare import Plan, check_parameters, first_lines, make_plan
 from vpr_lib.workbook.process import EXECUTE
 from vpr_lib.workbook.status import NotebookStatus, RunStatus, Status
@@ -73,6 +74,7 @@ def run_workbook(
     grace_s: float = 5.0,
     slack_s: float = 60.0,
     retries: int = 0,
+    alone: bool = False,
 ) -> RunResult:
     """Run the workbook, or a part of it, under a profile.
 
@@ -87,14 +89,21 @@ def run_workbook(
         display: shows the progress; default: nothing.
         command, grace_s, slack_s: of the child process; see `process.follow`.
         retries: further attempts for a notebook whose kernel died or ran out of time.
+        alone: the caller holds the night's lock; otherwise the run shares the lock with other runs.
     Raises:
+        Overlap: while a night is at work.
         UsageError: if nothing can be started: unknown names, a bad workbook.yaml or profile, two exclusive options.
     """
     plan = make_plan(profile, only, start_from, overrides, run_id)
+    child = {"command": command, "grace_s": grace_s, "slack_s": slack_s}
+    with nullcontext() if alone else run_lock():
+        return _run(plan, run_id, force, keep_going, child, display or Silent(), retries, report)
+
+
+def _run(plan: Plan, run_id, force, keep_going, child, display, retries, report) -> RunResult:
     status, folder = _open_run(plan, run_id)
     parameters, problem, status = check_parameters(plan, status)
-    child = {"command": command, "grace_s": grace_s, "slack_s": slack_s}
-    run = Run(plan, parameters, force, keep_going, child, display or Silent(), status, retries=retries)
+    run = Run(plan, parameters, force, keep_going, child, display, status, retries=retries)
     code = None if problem else _execute(run)
     code = state.exit_code(run.status.notebooks) if code is None else code
     run.status = run.status.model_copy(update={"finished": state.now(), "exit_code": code})

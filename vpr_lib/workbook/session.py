@@ -66,6 +66,13 @@ def open_notebook(name: str, profile: str | Path = "toy", run_id: str | None = N
     return Book(name, settings, run_id or f"interactive-{datetime.now():%Y%m%d-%H%M%S}")
 
 
+class Shown(type(Path())):
+    """A path that no cell prints at its end: what lies there was just shown, and where is nobody's business in a report."""
+
+    def _ipython_display_(self) -> None:
+        pass
+
+
 class Book:
     """One notebook in one run: where its files go, and what it has made and measured so far."""
 
@@ -153,7 +160,7 @@ class Book:
         paths.write_text(path.with_suffix(".json"), json.dumps(self._provenance(path, caption, alt), indent=1))
         show.picture(path, alt, caption, dpi)
         show.close(figure)
-        return path
+        return Shown(path)
 
     def table(
         self,
@@ -185,7 +192,7 @@ class Book:
             paths.write_text(path.with_suffix(".tex"), latex)
             self._record(path.with_suffix(".tex"), caption)
         show.table(shown, caption, digits)
-        return path
+        return Shown(path)
 
     def output(self, path: str | Path, caption: str = "") -> Path:
         """Record another file this notebook wrote (a checkpoint, a page): a resumed run checks that it is unchanged.
@@ -195,7 +202,7 @@ class Book:
         path = Path(path)
         output = describe_output(path, path.name if path.parent == self.figures else None, caption)
         self.outputs[output.name] = output
-        return Path(path)
+        return Shown(path)
 
     def check(self, values: Mapping[str, float], notes: Mapping[str, float] | None = None) -> None:
         """Compare measured values with the claims of the profile, show the verdicts, and stop if a claim does not hold.
