@@ -46,6 +46,11 @@ def cache_root() -> Path:
     return Path(override).expanduser().resolve() if override else data_root() / "cache"
 
 
+def bench_file() -> Path:
+    """What `vpr bench` measured last on this machine; the report of a run shows it."""
+    return cache_root() / "bench" / "last.json"
+
+
 def figures_root() -> Path:
     return project_root() / "figures"
 

@@ -9,12 +9,16 @@ import torch
 from typer.testing import CliRunner
 
 from vpr_lib import cli
-from vpr_lib.bench import rows as module
-from vpr_lib.bench.measure import Comparison, Skipped, Way, compare
-from vpr_lib.bench.rows import QUICK, ROWS, same_ranking
+from vpr_lib.bench import gpu, images
+from vpr_lib.bench.measure import SIZES, Comparison, Size, Skipped, Way, compare
+from vpr_lib.bench.ranking import same_ranking
+from vpr_lib.bench.rows import ROWS
 from vpr_lib.machine import keep_freed_memory, return_freed_memory
+from vpr_lib.paths import bench_file
 
-TINY = module.Size(images=2, gpu_images=2, queries=5, database=60, scored=20, clouds=2, repeats=1)
+TINY = Size(
+    images=2, gpu_images=2, gpu_places=3, gpu_steps=2, queries=5, database=60, scored=20, clouds=2, repeats=1, toy=False
+)
 
 
 def two_ways(peers, ours, same=True, target=2.0):
@@ -45,31 +49,42 @@ def test_rows_agree(name, tmp_path):
     assert found["same"] and found["peers_s"] > 0 and found["parity"], found
 
 
-@pytest.mark.parametrize("name", ["gpu_search", "gpu_describe"])
+@pytest.mark.parametrize("name", ["gpu_search", "gpu_describe", "gpu_train"])
 def test_gpu_rows_agree_when_run_on_the_cpu(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_gpu", lambda: "cpu")
-    monkeypatch.setattr(module, "R50", "gem_toy_160")
+    monkeypatch.setattr(gpu, "_gpu", lambda: "cpu")
+    monkeypatch.setattr(gpu, "R50", "gem_toy_160")
+    monkeypatch.setattr(gpu, "WORKERS", 0)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     assert compare(ROWS[name](TINY, tmp_path), 1)["same"]
 
 
 def test_description_agrees(tmp_path):
-    assert compare(module.describe_cpu(TINY, tmp_path, "gem_toy_160"), 1)["parity"]["cosine"] > 0.99999
+    assert compare(images.describe_cpu(TINY, tmp_path, "gem_toy_160"), 1)["parity"]["cosine"] > 0.99999
 
 
 def test_other_results_are_noticed(tmp_path):
-    ranking = np.arange(12).reshape(3, 4)
-    assert same_ranking(ranking, ranking[:, ::-1])[1] and not same_ranking(ranking, ranking + 1)[1]
-    assert not module.cosine_parity(0.999)(np.eye(2), np.ones((2, 2)))[1]
+    rows = np.eye(16, dtype=np.float32) - 0.01 * np.arange(16, dtype=np.float32)[:, None]
+    parity, ranking = same_ranking(rows, np.ones((3, 16), np.float32)), np.arange(12).reshape(3, 4)
+    assert parity(ranking, ranking[:, ::-1])[1] and not parity(ranking, ranking + 1)[1]
+    rows[9] = rows[3]  # a tie: either may be last
+    other = ranking.copy()
+    other[0, 3] = 9
+    found, same = same_ranking(rows, np.ones((3, 16), np.float32))(ranking, other)
+    assert same and found == {
+        "same top-25": pytest.approx(2 / 3),
+        "same order": pytest.approx(2 / 3),
+        "others worse by": 0.0,
+    }
+    assert not images.cosine_parity(0.999)(np.eye(2), np.ones((2, 2)))[1]
 
 
 def test_what_this_machine_lacks_is_skipped_with_the_reason(monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "cpu_has_bf16", lambda: False)
+    monkeypatch.setattr(images, "cpu_has_bf16", lambda: False)
     with pytest.raises(Skipped, match="no bf16"):
-        ROWS["describe_r50_bf16"](QUICK, tmp_path)
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+        ROWS["describe_r50_bf16"](SIZES["quick"], tmp_path)
+    monkeypatch.setattr(images.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(Skipped, match=r"openvino, nncf not installed"):
-        ROWS["describe_int8"](QUICK, tmp_path)
+        ROWS["describe_int8"](SIZES["quick"], tmp_path)
 
 
 def test_the_command_prints_writes_and_refuses(monkeypatch, tmp_path):
@@ -79,12 +94,19 @@ def test_the_command_prints_writes_and_refuses(monkeypatch, tmp_path):
     done = CliRunner().invoke(
         cli.app, ["bench", "--quick", "--only", "scoring", "--only", "gpu_search", "--json", str(tmp_path / "b.json")]
     )
-    assert done.exit_code == 0 and "skipped: no CUDA device" in done.output.replace("\n", " ")
+    assert done.exit_code == 0 and "not measured: no CUDA device" in done.output.replace("\n", " ")
     written = json.loads((tmp_path / "b.json").read_text())
     assert written["rows"]["scoring"]["same"] and written["machine"]["threads"] == torch.get_num_threads()
     monkeypatch.setitem(ROWS, "wrong", lambda size, folder: wrong)
     done = CliRunner().invoke(cli.app, ["bench", "--quick", "--only", "wrong"])
     assert isinstance(done.exception, ValueError) and "Results differ in wrong" in str(done.exception)
+    assert not bench_file().exists(), "a quick run is no measurement"
+    for row in ("scoring", "gpu_search"):
+        assert CliRunner().invoke(cli.app, ["bench", "--repeats", "1", "--only", row]).exit_code == 0
+    kept = json.loads(bench_file().read_text())["rows"]
+    assert list(kept) == ["scoring", "gpu_search"] and kept["scoring"]["ratio"] > 0 and kept["gpu_search"]["when"]
+    done = CliRunner().invoke(cli.app, ["bench", "--quick", "--full"])
+    assert "not both" in str(done.exception)
     done = CliRunner().invoke(cli.app, ["bench", "--only", "serch_512"])
     assert "Did you mean 'search_512'" in str(done.exception)
 

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 import subprocess
 import sys
 
@@ -13,6 +14,8 @@ from pictures import write_picture
 
 from vpr_lib.cli import main
 from vpr_lib.models.zoo import build_model
+from vpr_lib.retrieval.indexes import INDEXES
+from vpr_lib.retrieval.search import search
 
 
 @pytest.fixture
@@ -88,6 +91,78 @@ def test_retrieve_between_odd_folders(vpr, tmp_path, two_folders):
 def test_mistakes_end_in_one_message(vpr, arguments, message):
     text = vpr(*arguments, code=2)
     assert message in text and "Traceback" not in text
+
+
+@pytest.fixture
+def at_names(tmp_path):
+    """30 database images and 5 queries with positions in their names, 100 m apart; pixels find all."""
+    for number in range(30):
+        write_picture(tmp_path / f"at/database/@{500000 + 100 * number}@4000000@.png", number)
+    for number in range(5):
+        write_picture(tmp_path / f"at/queries/@{500003 + 600 * number}@4000000@.png", 6 * number)
+    return tmp_path / "at"
+
+
+@pytest.mark.slow  # starts three Python processes
+def test_evaluate_under_torchrun_is_the_same_and_printed_once(vpr, tmp_path, at_names):
+    options = ["evaluate", "pixels", "--dataset", "berton", "--root", str(at_names), "--json", str(tmp_path / "r.json")]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "vpr_lib.cli"]
+    environment = os.environ | {
+        "VPR_CACHE": str(tmp_path / "two"),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    done = subprocess.run([*launch, *options], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("R@1 ") == 1 and done.stderr.count("describing 15 of 30") == 2
+    together = json.loads((tmp_path / "r.json").read_text())
+    vpr(*options)
+    alone = json.loads((tmp_path / "r.json").read_text())
+    assert (
+        together["protocols"][0]["recall"]
+        == alone["protocols"][0]["recall"]
+        == {"1": 1.0, "5": 1.0, "10": 1.0, "15": 1.0, "20": 1.0, "25": 1.0}
+    )
+    files = [sorted((folder / "descriptors").glob("*.npy")) for folder in (tmp_path / "two", tmp_path / "cache")]
+    assert [file.name for file in files[0]] == [file.name for file in files[1]] and len(files[0]) == 2
+    for one, other in zip(*files):
+        np.testing.assert_array_equal(np.load(one), np.load(other))
+
+
+def test_other_indexes_and_runtimes_are_refused_with_a_way_out(vpr, at_names, two_folders):
+    common = ["evaluate", "pixels", "--dataset", "berton", "--root", at_names]
+    assert "exact search is quick at that size" in vpr(*common, "--index", "ivfpq", code=2)
+    assert "Did you mean 'ivfpq'" in vpr(*common, "--index", "ivfq", code=2)
+    assert "vpr export pixels --format onnx" in vpr(*common, "--runtime", "onnx", code=2)
+    sides = ["--model", "pixels", "--database", two_folders[0], "--query", two_folders[1]]
+    assert "exact search is quick" in vpr("retrieve", *sides, "--index", "ivfpq", code=2)
+
+
+def test_an_approximate_index_says_what_it_misses(vpr, tmp_path, at_names, two_folders, monkeypatch):
+    def last_is_missed(database, queries, top_k):
+        found = search(database, queries, top_k)
+        found.indices[-1] = -1
+        return found
+
+    monkeypatch.setitem(INDEXES, "ivfpq", last_is_missed)
+    out = vpr(
+        "evaluate",
+        "pixels",
+        "--dataset",
+        "berton",
+        "--root",
+        at_names,
+        "--index",
+        "ivfpq",
+        "--json",
+        tmp_path / "r.json",
+    )
+    assert (
+        "pixels ivfpq" in out and "index ivfpq finds 80.0 % of the exact first 1, 80.0 % of the exact first 10" in out
+    )
+    assert json.loads((tmp_path / "r.json").read_text())["found_of_exact"]["1"] == 0.8
+    sides = ["--model", "pixels", "--database", two_folders[0], "--query", two_folders[1], "--out", tmp_path / "out"]
+    assert "index ivfpq finds" in vpr("retrieve", *sides, "--index", "ivfpq", "--strips", 0)
 
 
 def test_empty_folder(vpr, tmp_path, two_folders):

@@ -150,3 +150,23 @@ def test_the_sum_holds_the_terms_with_a_weight():
 def test_widths_must_agree():
     with pytest.raises(ValueError, match=r"Student descriptors are \(4, 3\), the teacher's \(4, 5\)"):
         relational_loss(torch.zeros(4, 3), torch.zeros(4, 5), RelationalWeights())
+
+
+def test_weights_on_some_manifolds():
+    full, (s, t) = RelationalWeights(self_agent=2.0), rows(1)
+    terms = relational_loss(s, t, full)
+    flat_and_hyperbolic = relational_loss(s, t, full.restricted_to("E+H"))
+    assert set(flat_and_hyperbolic) == {"self_euclidean", "self_geodesic", "cross_euclidean", "cross_geodesic"}
+    assert all(torch.equal(value, terms[name]) for name, value in flat_and_hyperbolic.items())
+    angle, cosine = (relational_loss(s, t, full.restricted_to(name)) for name in ("angle", "cosine"))
+    assert set(angle) == set(cosine) == {"self_cosine", "cross_cosine"} and torch.equal(
+        angle["self_cosine"], terms["self_cosine"]
+    )
+    assert (
+        torch.equal(cosine["self_cosine"], 2 * self_cosine(s, t))
+        and full.restricted_to("H+E+cosine").geometries == GEOMETRIES
+    )
+    with pytest.raises(ValueError, match="'angle\\+cosine' names a manifold twice"):
+        full.restricted_to("angle+cosine")
+    with pytest.raises(ValueError, match="Unknown manifold 'F'"):
+        full.restricted_to("F")

@@ -15,6 +15,30 @@ import torch
 from vpr_lib.machine import cpu_has_bf16
 
 
+@dataclass(frozen=True)
+class Size:
+    """How much each row works through, and how often."""
+
+    images: int = 32
+    gpu_images: int = 2048
+    gpu_places: int = 120  # per training step, four images each
+    gpu_steps: int = 6
+    queries: int = 1024  # search time is nearly linear in them
+    database: int = 84_000
+    scored: int = 8000
+    clouds: int = 32
+    repeats: int = 5
+    toy: bool = True  # measure recall on the toy city, which takes a trained model
+
+
+SIZES = {
+    "normal": Size(),
+    "quick": Size(images=3, gpu_images=64, gpu_places=8, gpu_steps=2, queries=300, database=5000, scored=400, clouds=4,
+                  repeats=1, toy=False),
+    "full": Size(images=64, gpu_images=8192, gpu_steps=12, queries=8000),
+}  # fmt: skip
+
+
 class Skipped(Exception):
     """This machine cannot run a comparison; the message says what is missing."""
 
@@ -51,12 +75,15 @@ def compare(comparison: Comparison, repeats: int) -> dict[str, Any]:
         the warm-up took above what was held before (Linux); parity; whether the target was reached.
     """
     ways = {"peers": comparison.peers, "ours": comparison.ours}
-    results, extra_mb = {}, {}
+    results, extra_mb, gpu_mb = {}, {}, {}
     for name, way in ways.items():
         way.before()
         held = _reset_peak_mb()
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
         results[name] = way.call()
         comparison.wait()
+        gpu_mb[name] = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
         extra_mb[name] = None if held is None else round(max(0.0, _status_mb("VmHWM") - held), 1)
     parity, same = comparison.parity(results["peers"], results["ours"])
     results.clear()
@@ -77,7 +104,8 @@ def compare(comparison: Comparison, repeats: int) -> dict[str, Any]:
         "repeats": repeats, "peers_s": medians["peers"], "ours_s": medians["ours"], "ratio": ratio,
         "ratio_low": min(rounds), "ratio_high": max(rounds),
         "cpu_ratio": statistics.median(cpu["peers"]) / max(1e-9, statistics.median(cpu["ours"])),
-        "peers_extra_mb": extra_mb["peers"], "ours_extra_mb": extra_mb["ours"], "parity": parity, "same": same,
+        "peers_extra_mb": extra_mb["peers"], "ours_extra_mb": extra_mb["ours"],
+        "peers_gpu_mb": gpu_mb["peers"], "ours_gpu_mb": gpu_mb["ours"], "parity": parity, "same": same,
         "target": comparison.target, "reached": same and ratio >= (comparison.target or 0), "bound": comparison.bound,
     }  # fmt: skip
 

@@ -1,5 +1,6 @@
 """`vpr bench`: the plain way beside ours, in one process, with how far the results agree beside every ratio."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,24 +15,31 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes, one repeat: checks parity, not speed.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="8,000 queries and 64 images: a quarter of an hour.")] = False,
     only: Annotated[list[str] | None, typer.Option(help="Rows to run, by name; repeat the option for several.")] = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="Timed runs of each way.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch and faiss; default torch's own.")] = None,
     json: JsonFile = None,
 ) -> None:
-    """Measure describe, decode, search, scoring and clouds against the plain implementations, and compare results."""
+    """Measure describe, decode, search, scoring and clouds against the plain implementations, and compare results.
+
+    What was measured last is kept, row by row, for the report of a run; --quick is not.
+    """
     import gc
     import tempfile
 
     import torch
 
-    from vpr_lib.bench.measure import Skipped, compare, machine
-    from vpr_lib.bench.rows import NORMAL, QUICK, ROWS
+    from vpr_lib.bench.measure import SIZES, Skipped, compare, machine
+    from vpr_lib.bench.rows import ROWS
+    from vpr_lib.paths import bench_file
     from vpr_lib.registry import lookup
 
+    if quick and full:
+        raise ValueError("--quick or --full, not both.")
     if threads is not None:
         torch.set_num_threads(threads)
-    size = QUICK if quick else NORMAL
+    size = SIZES["quick" if quick else "full" if full else "normal"]
     makers = {name: lookup(ROWS, name, "bench row") for name in only or ROWS}
     found: dict[str, dict[str, Any]] = {}
     for name, make in makers.items():
@@ -41,13 +49,26 @@ def bench(
                 found[name] = compare(make(size, Path(folder)), repeats or size.repeats)
             except Skipped as reason:
                 found[name] = {"skipped": str(reason)}
+        found[name]["when"] = datetime.now(UTC).isoformat(timespec="seconds")
         gc.collect()
-        write_json(json, {"machine": machine(), "quick": quick, "rows": found})  # row by row: it takes minutes
+        about = machine()
+        write_json(json, {"machine": about, "quick": quick, "rows": found})  # row by row: it takes minutes
+        if not quick:
+            write_json(bench_file(), {"machine": about, "rows": _kept(bench_file(), about, list(ROWS)) | found})
     _print(found, machine())
     if different := [name for name, row in found.items() if not row.get("same", True)]:
         raise ValueError(
             f"Results differ in {', '.join(different)}: the ratios there mean nothing until that is mended."
         )
+
+
+def _kept(file: Path, about: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """Rows that were measured earlier on the same machine with the same torch and threads."""
+    import json
+
+    before = json.loads(file.read_text()) if file.is_file() else {}
+    same = all(before.get("machine", {}).get(key) == about[key] for key in ("cpu", "cores", "threads", "gpu", "torch"))
+    return {name: row for name, row in before["rows"].items() if name in names} if same else {}
 
 
 def _print(found: dict[str, dict[str, Any]], about: dict[str, Any]) -> None:
@@ -57,7 +78,7 @@ def _print(found: dict[str, dict[str, Any]], about: dict[str, Any]) -> None:
     table = Table("row", "size", "peers", "ours", "ratio (rounds)", "CPU time", "target", "parity", "extra MB")
     for name, row in found.items():
         if "skipped" in row:
-            table.add_row(name, "", "", "", "", "", "", f"skipped: {row['skipped']}", "")
+            table.add_row(name, "", "", "", "", "", "", row["skipped"], "")
             continue
         parity = ", ".join(f"{what} {value:.6g}" for what, value in row["parity"].items())
         table.add_row(

@@ -1,6 +1,7 @@
 """What several commands share: finding weights, writing JSON, the options they have in common."""
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,12 @@ Precision = Annotated[str, typer.Option(help="fp32, bf16 or fp16.")]
 Weights = Annotated[
     Path | None, typer.Option(help="Checkpoint; default: what `vpr train` or `vpr weights add` stored.")
 ]
+Index = Annotated[
+    str, typer.Option(help="exact; ivfpq (approximate, from 10,000 images on); milvus (an engine, extra 'engine').")
+]
+Runtime = Annotated[
+    str, typer.Option(help="torch, an export of the model (onnx, openvino-int8 ...), or the path of an export.")
+]
 Untrained = Annotated[bool, typer.Option(help="Use random weights, as a baseline.")]
 
 
@@ -27,6 +34,17 @@ def choose_device(name: str) -> str:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"Device '{name}' asked for, but torch sees no CUDA device here. Use --device cpu.")
     return name
+
+
+def join_processes(device: str) -> tuple[int, int, str]:
+    """Rank, number of processes and this one's device: (0, 1, device) unless `torchrun` started the command."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return 0, 1, device
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo")  # descriptors travel from processor memory, from GPUs as well
+    return dist.get_rank(), world, f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device
 
 
 def load_model(name: str, weights: Path | None, untrained: bool) -> tuple["nn.Module", str]:
@@ -55,6 +73,29 @@ def load_model(name: str, weights: Path | None, untrained: bool) -> tuple["nn.Mo
         )
     load_weights(model, path)
     return model, str(path)
+
+
+def load_export(model: str, runtime: str, weights: Path | None, device: str) -> tuple["nn.Module", str, str, str]:
+    """An export with where it came from, the device it runs on and the precision it computes in.
+
+    Raises:
+        ValueError: with --weights, or for an export of another model; what `find_export` raises.
+    """
+    from vpr_lib.models.export import ShippedModel, find_export
+
+    if weights is not None:
+        raise ValueError("--weights goes with --runtime torch: an export holds its own. Export those weights first.")
+    folder = find_export(runtime, model)
+    shipped = ShippedModel(folder, "cpu" if device == "auto" else device)
+    if shipped.config.model != model:
+        raise ValueError(f"{folder} is an export of '{shipped.config.model}', not of '{model}'.")
+    return shipped, str(folder), "cpu" if device == "auto" else device, f"{shipped.config.format} {shipped.runs_in}"
+
+
+def found_in_words(index: str, found: dict[int, float]) -> str:
+    """What an approximate index costs: its share of the exact neighbours."""
+    shares = ", ".join(f"{100 * share:.1f} % of the exact first {k}" for k, share in found.items())
+    return f"index {index} finds {shares}"
 
 
 def write_json(path: Path | None, content: dict[str, Any]) -> None:

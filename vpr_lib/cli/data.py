@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from vpr_lib.cli.common import JsonFile, show, write_json
+from vpr_lib.cli.data_build import build
 
 Name = Annotated[str, typer.Argument(help="A data set; `vpr data list` names them.")]
 Root = Annotated[Path | None, typer.Option(help="Where the data set is; default its folder below VPR_DATA.")]
@@ -16,8 +17,15 @@ COLOURS = {"failure": "red", "warning": "yellow", "note": "dim"}
 
 
 def register(app: typer.Typer) -> None:
-    data = typer.Typer(help="Data sets: list, get, prepare, check, show.", no_args_is_help=True)
-    commands = {"list": list_datasets, "get": get, "prepare": prepare, "check": check, "show": show_dataset}
+    data = typer.Typer(help="Data sets: list, get, build, prepare, check, show.", no_args_is_help=True)
+    commands = {
+        "list": list_datasets,
+        "get": get,
+        "build": build,
+        "prepare": prepare,
+        "check": check,
+        "show": show_dataset,
+    }
     for name, command in commands.items():
         data.command(name)(command)
     app.add_typer(data, name="data")

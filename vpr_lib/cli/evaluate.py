@@ -7,11 +7,16 @@ import typer
 
 from vpr_lib.cli.common import (
     Device,
+    Index,
     JsonFile,
     Precision,
+    Runtime,
     Untrained,
     Weights,
     choose_device,
+    found_in_words,
+    join_processes,
+    load_export,
     load_model,
     show,
     write_json,
@@ -48,9 +53,14 @@ def evaluate(
     rerank: Annotated[
         bool, typer.Option("--rerank", help="Re-rank the whole database by k-reciprocal neighbours (k1 = 25).")
     ] = False,
+    runtime: Runtime = "torch",
+    index: Index = "exact",
     batch_size: int = 32,
 ) -> None:
-    """Describe, search, score; print recalls with their 95 % interval and keep one record per query."""
+    """Describe, search, score; print recalls with their 95 % interval and keep one record per query.
+
+    Started by torchrun, the processes share the images; the first one goes on alone.
+    """
     from vpr_lib.data.catalogue import open_benchmark
     from vpr_lib.paths import cache_root
     from vpr_lib.results.records import Run, query_records, write_records
@@ -59,30 +69,49 @@ def evaluate(
     from vpr_lib.retrieval.protocol import evaluate as run_evaluation
     from vpr_lib.retrieval.transforms import under
 
-    device = choose_device(device)
-    network, source = load_model(model, weights, untrained)
+    if runtime == "torch":
+        device = choose_device(device)
+        network, source = load_model(model, weights, untrained)
+        computed_in = None
+    else:
+        network, source, device, computed_in = load_export(model, runtime, weights, device)
+        precision = "fp32"  # an export's precision is in its file
+    process, processes, device = join_processes(device)
     benchmark = open_benchmark(dataset, root)
     if transform is not None:
         network, benchmark, precision = under(transform, network, benchmark)
     name, system = model, network.config.system
     if whiten_on is not None:
         network, name = _whitened(network, whiten_on, whiten_to, device, precision), f"{name} PCA {whiten_to}"
-    result = run_evaluation(network, benchmark, cache_root() / "descriptors", KS, device, precision, batch_size)
+    if processes > 1:
+        if whiten_on is not None:
+            raise ValueError("--whiten-on is fitted in one process: run this once without torchrun, or leave it away.")
+        _describe_together(network, benchmark, cache_root() / "descriptors", device, precision, batch_size)
+        if process > 0:
+            return
+    result = run_evaluation(
+        network, benchmark, cache_root() / "descriptors", KS, device, precision, batch_size, index=index
+    )
+    if index != "exact":
+        name = f"{name} {index}"
     if rerank:
         from vpr_lib.retrieval.rerank import reranked
 
         result, name = reranked(result, device=device), f"{name} reranked"
-    dim = result.database.array.shape[1]
+    dim, precision = result.database.array.shape[1], computed_in or precision
     run = Run(model=name, system=system, dim=dim, weights=source, device=device, precision=precision)
     tables = [query_records(benchmark, scored, result.ranking.scores, run) for scored in result.scores]
     files = [write_records(records or cache_root() / "records", table) for table in tables]
     rows = [row for table in tables for row in recall_table(table, KS).to_dict("records")]
     for scored, row, file in zip(result.scores, rows, files):
         _print(scored, row, source, file)
+    if result.found:
+        show(f"  {found_in_words(index, result.found)}")
     if out is not None:
         _draw(result, out, run)
     write_json(json, {"model": name, "dataset": benchmark.name, "weights": source, "device": device,
-                      "precision": precision, "database": len(benchmark.database), "queries": len(benchmark.queries),
+                      "precision": precision, "index": index, "found_of_exact": result.found,
+                      "database": len(benchmark.database), "queries": len(benchmark.queries),
                       "seconds": result.database.seconds + result.queries.seconds,
                       "protocols": [{"card": scored.protocol.card.model_dump(), "card_hash": scored.protocol.card.hash,
                                      "queries_counted": int(scored.counted.sum()), "records": str(file),
@@ -90,6 +119,17 @@ def evaluate(
                                      "interval": {str(k): [row[f"R@{k} low"] / 100, row[f"R@{k} high"] / 100]
                                                   for k in scored.recall}}
                                     for scored, row, file in zip(result.scores, rows, files)]})  # fmt: skip
+
+
+def _describe_together(network, benchmark, cache: Path, device: str, precision: str, batch_size: int) -> None:
+    """Both sides described by all processes of torchrun, each image by one; the descriptors are on disk afterwards."""
+    import torch.distributed as dist
+
+    from vpr_lib.retrieval.describe import describe
+
+    for manifest in (benchmark.database, benchmark.queries):
+        describe(network, manifest, cache, device, precision, batch_size, quiet=dist.get_rank() > 0, together=True)
+    dist.destroy_process_group()
 
 
 def _whitened(network, dataset: str, dim: int, device: str, precision: str):

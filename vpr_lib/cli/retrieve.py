@@ -8,11 +8,15 @@ import typer
 
 from vpr_lib.cli.common import (
     Device,
+    Index,
     JsonFile,
     Precision,
+    Runtime,
     Untrained,
     Weights,
     choose_device,
+    found_in_words,
+    load_export,
     load_model,
     show,
     write_json,
@@ -36,9 +40,8 @@ def retrieve(
     ] = None,
     top_k: int = 10,
     strips: Annotated[int, typer.Option(help="Draw strips for this many queries, evenly spread; 0 for none.")] = 200,
-    runtime: Annotated[
-        str, typer.Option(help="torch, an export of the model (onnx, openvino-int8 ...), or the path of an export.")
-    ] = "torch",
+    runtime: Runtime = "torch",
+    index: Index = "exact",
     json: JsonFile = None,
     device: Device = "auto",
     precision: Precision = "fp32",
@@ -57,14 +60,16 @@ def retrieve(
         network, source = load_model(model, weights, untrained)
         size = f"{count_parameters(network) / 1e6:.2f} M parameters"
     else:
-        network, source, device, precision = _load_export(model, runtime, weights, device)
+        network, source, device, precision = load_export(model, runtime, weights, device)
         size = f"{network.config.bytes / 1e6:.2f} MB"
     beside = query.resolve().parent / "ground_truth_new.npy"
     if matches is None and positions is None and beside.is_file() and beside.parent == database.resolve().parent:
         matches = beside
     benchmark = read_folders(database, query, positions, matches=matches, name=query.resolve().parent.name)
-    options = (device, precision) if runtime == "torch" else ()  # an export's precision is in its file
-    found = retrieve_folders(network, benchmark, top_k, cache_root() / "descriptors", *options)
+    options = (
+        {"device": device, "precision": precision} if runtime == "torch" else {}
+    )  # an export's precision is in its file
+    found = retrieve_folders(network, benchmark, top_k, cache_root() / "descriptors", index=index, **options)
     run = Run(model, network.config.system, network.dim, weights=source, device=device, precision=precision)
     about = {"model": model, "weights": source, "size": size, "runtime": runtime, "device": device, "precision": precision,
              "queries": len(found.benchmark.queries), "database": len(found.benchmark.database),
@@ -72,7 +77,7 @@ def retrieve(
              "described": dict(zip(("database", "queries"), found.described)),
              "per_image_ms": dict(zip(("database", "queries"), found.per_image_ms)),
              "search_ms_per_query": 1000 * found.search_s / len(found.benchmark.queries),
-             "recall": found.recall}  # fmt: skip
+             "index": index, "found_of_exact": found.found_of_exact, "recall": found.recall}  # fmt: skip
     writing = time.perf_counter()
     files = write_retrieval(found, out, run, strips)
     about |= {
@@ -98,20 +103,9 @@ def _print(about: dict, left_out: dict[str, str]) -> None:
         timed = f"{about['per_image_ms'][side]:.1f} ms per image" if count else "nothing to describe"
         show(f"  {side}: {timed}{f', {kept} descriptors from disk' if kept > 0 else ''}")
     show(f"  search: {about['search_ms_per_query']:.3f} ms per query, {about['device']} {about['precision']}")
+    if about["found_of_exact"]:
+        show(f"  {found_in_words(about['index'], about['found_of_exact'])}")
     if about["recall"]:
         show("  ".join(f"R@{k} {100 * value:.1f} %" for k, value in about["recall"].items()))
     for name, path in about["files"].items():
         show(f"  {name}: {path}")
-
-
-def _load_export(model: str, runtime: str, weights: Path | None, device: str):
-    """An export with where it came from, the device it runs on and the precision it computes in."""
-    from vpr_lib.models.export import ShippedModel, find_export
-
-    if weights is not None:
-        raise ValueError("--weights goes with --runtime torch: an export holds its own. Export those weights first.")
-    folder = find_export(runtime, model)
-    shipped = ShippedModel(folder, "cpu" if device == "auto" else device)
-    if shipped.config.model != model:
-        raise ValueError(f"{folder} is an export of '{shipped.config.model}', not of '{model}'.")
-    return shipped, str(folder), "cpu" if device == "auto" else device, f"{shipped.config.format} {shipped.runs_in}"

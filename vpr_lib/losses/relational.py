@@ -14,12 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vpr_lib.config import Strict
+from vpr_lib.registry import lookup
 
 CURVATURE = 0.1  # c; the ball has curvature -c
 TANH_LIMIT, NORM_FLOOR, BALL_MARGIN, ARTANH_MARGIN, MOBIUS_EPS = 15.0, 1e-5, 1e-3, 1e-5, 1e-5
 
 Geometry = Literal["euclidean", "cosine", "geodesic"]
 GEOMETRIES: tuple[Geometry, ...] = ("euclidean", "cosine", "geodesic")
+MANIFOLDS: dict[str, Geometry] = {"E": "euclidean", "angle": "cosine", "cosine": "cosine", "H": "geodesic"}  # in tables
 
 
 # ---- the Poincaré ball (spec §6.3)
@@ -193,6 +195,25 @@ class RelationalWeights(Strict):
     compare: Literal["mse", "l1"] = "mse"
     detach: bool = True
     curvature: float = CURVATURE
+
+    def restricted_to(self, manifolds: str) -> "RelationalWeights":
+        """The same weights on some manifolds only, for instance 'E+H'; the sphere is 'angle' or 'cosine', see `spherical`.
+
+        Raises:
+            ValueError: for an unknown manifold, or the sphere twice.
+        """
+        names = manifolds.split("+")
+        kept = {lookup(MANIFOLDS, name, "manifold") for name in names}
+        if len(kept) < len(names):
+            raise ValueError(
+                f"'{manifolds}' names a manifold twice; 'angle' and 'cosine' are two relations on one sphere."
+            )
+        changes = {
+            "geometries": tuple(name for name in self.geometries if name in kept),
+            "cross": {name: weight for name, weight in self.cross.items() if name in kept},
+        }
+        spherical = next((name for name in names if name in ("angle", "cosine")), self.spherical)
+        return self.model_validate(self.model_dump() | changes | {"spherical": spherical})
 
 
 def relational_loss(student: Tensor, teacher: Tensor, weights: RelationalWeights) -> dict[str, Tensor]:

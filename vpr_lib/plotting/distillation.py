@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from vpr_lib.plotting.style import BLACK, BLUE, GREEN, GREY, MARKERS, ORANGE, PURPLE, SKY, VERMILION
 
 MODE_COLOURS = {"control": GREY, "repo": BLACK, "direct": BLUE, "proj": SKY, "relational": GREEN, "feature": ORANGE,
-                "teacher": PURPLE}  # fmt: skip
+                "teacher": PURPLE, "none": GREY, "S": GREEN, "C": ORANGE, "SC": BLUE}  # fmt: skip
 
 
 def mode_look(mode: str) -> dict:

@@ -10,8 +10,9 @@ from torch import nn
 from vpr_lib.data.ground_truth import Benchmark, Positives, make_protocol
 from vpr_lib.data.manifest import Manifest
 from vpr_lib.retrieval.describe import Descriptors, describe
+from vpr_lib.retrieval.indexes import rank
 from vpr_lib.retrieval.protocol import score
-from vpr_lib.retrieval.search import Ranking, search
+from vpr_lib.retrieval.search import Ranking
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,17 @@ class FolderRetrieval:
         float("nan"),
         float("nan"),
     )  # of those, decoding included; NaN when there are none
+    found_of_exact: dict[int, float] = field(default_factory=dict)  # k -> share, where the index was not exact
 
 
 def retrieve_folders(
-    model: nn.Module, benchmark: Benchmark, top_k: int, cache: Path | None, device: str = "cpu", precision: str = "fp32"
+    model: nn.Module,
+    benchmark: Benchmark,
+    top_k: int,
+    cache: Path | None,
+    device: str = "cpu",
+    precision: str = "fp32",
+    index: str = "exact",
 ) -> FolderRetrieval:
     """Describe both folders and rank the database for every query.
 
@@ -47,7 +55,7 @@ def retrieve_folders(
             raise ValueError(f"None of the {len(manifest)} {role} images under {manifest.root} can be read.")
     kept = _keep(benchmark, *(found.readable for _, found in sides))
     start = time.perf_counter()
-    ranking = search(*(found.array[found.readable] for _, found in sides), top_k, device=device)
+    ranking, found_of_exact = rank(index, *(found.array[found.readable] for _, found in sides), top_k, device)
     search_s = time.perf_counter() - start
     recall = score(ranking.indices, kept.protocol, (1, 5, 10)).recall if kept.protocols else {}
     found = [found for _, found in sides]
@@ -60,6 +68,7 @@ def retrieve_folders(
         search_s=search_s,
         described=tuple(f.described for f in found),
         per_image_ms=tuple(1000 * f.seconds / f.described if f.described else float("nan") for f in found),
+        found_of_exact=found_of_exact,
     )
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -12,8 +12,9 @@ from torch import nn
 
 from vpr_lib.data.ground_truth import Benchmark, Protocol
 from vpr_lib.retrieval.describe import Descriptors, describe
+from vpr_lib.retrieval.indexes import rank
 from vpr_lib.retrieval.metrics import first_hit_ranks, recall_from_ranks, suppress_panoramas
-from vpr_lib.retrieval.search import Ranking, search
+from vpr_lib.retrieval.search import Ranking
 
 log = logging.getLogger(__name__)
 KS = (1, 5, 10, 15, 20, 25, 50, 100)
@@ -40,6 +41,9 @@ class Evaluation:
     database: Descriptors
     queries: Descriptors
     scores: tuple[Scored, ...]
+    found: dict[int, float] = field(
+        default_factory=dict
+    )  # k -> share of the exact first k, where the index was not exact
 
     @property
     def recall(self) -> dict[int, float]:
@@ -72,10 +76,14 @@ def evaluate(
     precision: Literal["fp32", "bf16", "fp16"] = "fp32",
     batch_size: int = 32,
     quiet: bool = False,
+    index: str = "exact",
 ) -> Evaluation:
     """Describe, search, score.
 
     Cut-offs above the size of the database are left out, and a warning says so.
+
+    Args:
+        index: how the database is ranked, a name of retrieval/indexes.py.
 
     Raises:
         UnreadableImages: after everything readable is described and kept; ValueError without ground truth.
@@ -87,6 +95,6 @@ def evaluate(
     queries = describe(model, benchmark.queries, spec=getattr(model, "query_spec", None), **options)
     if too_large := [k for k in ks if k > len(benchmark.database)]:
         log.warning("recall at %s left out: the database has %d images", too_large, len(benchmark.database))
-    ranking = search(database.array, queries.array, ranking_depth(benchmark, ks), device=device)
+    ranking, found = rank(index, database.array, queries.array, ranking_depth(benchmark, ks), device)
     scores = tuple(score(ranking.indices, protocol, ks) for protocol in benchmark.protocols)
-    return Evaluation(benchmark, ranking, database, queries, scores)
+    return Evaluation(benchmark, ranking, database, queries, scores, found)

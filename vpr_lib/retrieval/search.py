@@ -6,6 +6,7 @@ a ranking, and fp32 decides among the rest; a query they cannot thin out is sear
 """
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -153,7 +154,9 @@ def _full_precision() -> Iterator[None]:
 
 def _rows(rows: np.ndarray | Tensor, start: int, count: int, device: torch.device, metric: str) -> Tensor:
     part = rows[start : start + count]
-    tensor = part if isinstance(part, Tensor) else torch.from_numpy(np.ascontiguousarray(part))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # a memory map; nothing writes to it
+        tensor = part if isinstance(part, Tensor) else torch.from_numpy(np.ascontiguousarray(part))
     tensor = tensor.detach().to(device, torch.float32).contiguous()
     if metric == "euclidean":
         return tensor

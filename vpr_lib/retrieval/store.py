@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,41 @@ class DescriptorStore:
         self.save_progress()
         if self.path is not None and self.done.all():
             os.replace(self.path.with_suffix(".partial.npy"), self.path)
+
+
+class Shards:
+    """Descriptor files (.npy) one after the other as one database (N, D), memory-mapped: `search` streams through them.
+
+    Reads slices and arrays of rows, float32 (n, D).
+
+    Raises:
+        ValueError: for no file, one that holds no table, or tables of different widths.
+    """
+
+    def __init__(self, files: Sequence[Path]):
+        self.arrays = [np.load(file, mmap_mode="r") for file in files]
+        widths = {array.shape[1:] for array in self.arrays}
+        if len(widths) != 1 or len(next(iter(widths))) != 1:
+            shapes = ", ".join(f"{file}: {array.shape}" for file, array in zip(files, self.arrays))
+            raise ValueError(f"Shards are one or more (N, D) arrays of the same width D, got {shapes or 'none'}.")
+        self.starts = np.cumsum([0, *(len(array) for array in self.arrays)])
+        self.shape = (int(self.starts[-1]), self.arrays[0].shape[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        if isinstance(rows, slice):
+            first, last, _ = rows.indices(len(self))
+            inside = [array[max(0, first - s) : max(0, last - s)] for s, array in zip(self.starts, self.arrays)]
+            inside = [part for part in inside if len(part)]
+            return (
+                inside[0] if len(inside) == 1 else np.concatenate([np.zeros((0, self.shape[1]), np.float32), *inside])
+            )
+        found, shard = np.empty((len(rows), self.shape[1]), np.float32), np.searchsorted(self.starts, rows, "right") - 1
+        for number in np.unique(shard):
+            found[shard == number] = self.arrays[number][rows[shard == number] - self.starts[number]]
+        return found
 
 
 def _check(path: Path, about: dict[str, Any], parts: dict[str, Any], shape: tuple[int, int]) -> None:

@@ -3,7 +3,7 @@
 Spec: distilvpr §7. Both are one `fit`; what differs is the loss of a batch. A batch is pairs of submaps of one place.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from vpr_lib.data.clouds import BOREAS_AUGMENTATION, CloudAugmentation, CloudSet
 from vpr_lib.data.run_pairs import RunPairs
 from vpr_lib.data.tuples import TupleSet
 from vpr_lib.losses.kd_baselines import kd_baseline
-from vpr_lib.losses.relational import GEOMETRIES, Geometry, RelationalWeights, relational_loss
+from vpr_lib.losses.relational import RelationalWeights, relational_loss
 from vpr_lib.losses.triplet import batch_hard_triplet
 from vpr_lib.models.checkpoints import load_weights, trained_path
 from vpr_lib.models.minkloc import CLOUD_MODELS, MinkLoc, build_cloud_model, load_official
@@ -79,24 +79,18 @@ class CrossmodalExperiment(Recipe):
     workers: int = 8
     keep_in_memory: bool = False
 
-    def variant(
-        self, seed: int, method: Method | None = None, geometries: Sequence[Geometry] = GEOMETRIES, **relational: Any
-    ) -> "CrossmodalExperiment":
+    def variant(self, seed: int, method: Method | None = None, manifolds: str | None = None) -> "CrossmodalExperiment":
         """The same recipe under another seed, and for a student with another method.
 
         Args:
-            geometries: of the recipe's, those that its relations keep.
-            relational: other fields of RelationalWeights, for instance `spherical`.
+            manifolds: see `RelationalWeights.restricted_to`; default the recipe's.
         """
         changes: dict[str, Any] = {"fit": self.fit.model_copy(update={"seed": seed})}
         if method is not None:
-            weights = self.distillation.relational
-            kept = {
-                "geometries": tuple(name for name in weights.geometries if name in geometries),
-                "cross": {name: weight for name, weight in weights.cross.items() if name in geometries},
-            }
-            weights = RelationalWeights.model_validate(weights.model_dump() | kept | relational)
-            changes["distillation"] = self.distillation.model_copy(update={"method": method, "relational": weights})
+            relational = self.distillation.relational
+            if manifolds is not None:
+                relational = relational.restricted_to(manifolds)
+            changes["distillation"] = self.distillation.model_copy(update={"method": method, "relational": relational})
         return self.model_copy(update=changes)
 
 

@@ -85,7 +85,7 @@ def build_report(run: str | Path = "latest") -> Path:
         for output in chapter.attachments:
             shutil.copyfile(paths.project_root() / output.path, building / output.name)
     index = _template("index.html.j2").render(
-        **shared, **_summary(status, chapters), environment=environment, night=night.is_file()
+        **shared, **_summary(status, chapters), environment=environment, night=night.is_file(), bench=_bench()
     )
     (building / "index.html").write_text(index, encoding="utf-8")
     if night.is_file():
@@ -135,6 +135,14 @@ def _summary(status: RunStatus, chapters: Sequence[Chapter]) -> dict[str, Any]:
     }
 
 
+def _bench() -> dict[str, Any] | None:
+    """What `vpr bench` measured last here; None where it has not been run."""
+    try:
+        return json.loads(paths.bench_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
 @cache
 def _environment() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -146,7 +154,7 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"duration": duration, "gigabytes": _gigabytes, "when": _when}
+    environment.filters |= {"duration": duration, "gigabytes": _gigabytes, "when": _when, "seconds": _seconds}
     environment.globals |= {
         "symbols": SYMBOLS,
         "greens": GREENS,
@@ -168,6 +176,10 @@ def render_page(template: str, **values: Any) -> str:
 
 def _gigabytes(size: int | None) -> str:
     return "" if size is None else f"{size / 2**30:.1f} GB"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.1f} ms"
 
 
 def _when(stamp: str) -> str:
