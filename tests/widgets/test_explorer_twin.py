@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from vpr_lib.widgets.explorer import FILTERS
+from vpr_lib.widgets.explorer import FILTERS, Explorer
 from vpr_lib.widgets.twin import worth_showing, write_twin
 
 CLICK_TO_PICTURES = """() => new Promise(done => {
@@ -85,6 +85,19 @@ def test_the_twin_in_a_browser(explorer, tmp_path, chromium):
         page.select_option("#show", "all")
         page.select_option("#distance", label="50 to 100 m")
         assert told() == "1 of 1" and "query 3" in rows() and page.locator(".near").count() == 0
+
+
+@pytest.mark.browser
+def test_what_is_unknown_is_left_out(benchmark, records, tmp_path, chromium):
+    """Scores are unknown after suppression, distances without positions."""
+    nothing = [np.full(3, np.nan, np.float32)] * len(records)
+    unknown = Explorer(benchmark, records.assign(top_score=nothing, top_distance_m=nothing))
+    assert unknown.view(0, ["a"])["rows"][1]["tiles"][0]["caption"] == "✓ correct\n"
+    assert unknown.select("all", "a", metres=(100, np.inf)).size == 0
+    with opened(chromium, write_twin(unknown, tmp_path / "page.html", ["a"])) as page:
+        assert page.locator("figure.right figcaption").first.inner_text().strip() == "✓ correct"
+        page.select_option("#distance", label="beyond 100 m")
+        assert page.inner_text("#told") == "no query"
 
 
 @pytest.mark.browser

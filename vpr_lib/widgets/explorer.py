@@ -234,9 +234,9 @@ def query_tile(source: str, name: str, caption: str = "", over: str | None = Non
 def match_tile(
     source: str, model: str, rank: int, score: float, metres: float, correct: bool | None, over: str | None = None
 ) -> dict:
-    """The tile of a match; `rank` counts from 0, NaN metres are unknown, and so is a verdict of None."""
+    """The tile of a match; `rank` counts from 0, NaN scores (after suppression) and metres are left out, as is a verdict of None."""
     word, sign = {True: ("right", "✓ correct\n"), False: ("wrong", "✗ wrong\n"), None: ("", "")}[correct]
-    where = "" if np.isnan(metres) else f", {metres:,.0f} m"
+    known = [f"{score:.2f}"] * (not np.isnan(score)) + [f"{metres:,.0f} m"] * (not np.isnan(metres))
     spoken = sign.strip("✓✗ \n")
-    return {"src": source, "kind": word, "caption": f"{sign}{score:.2f}{where}", "over": over,
+    return {"src": source, "kind": word, "caption": f"{sign}{', '.join(known)}", "over": over,
             "alt": f"match {rank + 1} of {model}{', ' + spoken if spoken else ''}"}  # fmt: skip

@@ -56,7 +56,7 @@ def write_twin(
     }  # fmt: skip
     page = (HERE / "explorer.html").read_text(encoding="utf-8")
     parts = {"/*CSS*/": (HERE / "explorer.css").read_text(encoding="utf-8"), "/*JS*/": (HERE / "explorer.js").read_text(encoding="utf-8"),
-             "<!--TITLE-->": html.escape(data["title"]), "/*DATA*/": json.dumps(data).replace("</", "<\\/")}  # fmt: skip
+             "<!--TITLE-->": html.escape(data["title"]), "/*DATA*/": json.dumps(data, allow_nan=False).replace("</", "<\\/")}  # fmt: skip
     for mark, text in parts.items():
         page = page.replace(mark, text)
     write_text(Path(path), page)
@@ -77,7 +77,7 @@ def worth_showing(explorer: Explorer, first: str, second: str | None = None, lim
 def _answer(answer: Answers, misses: np.ndarray, query: int, columns: int) -> dict:
     ranks = [rank for rank in range(min(columns, answer.top.shape[1])) if answer.top[query, rank] >= 0]
     matches = [
-        {"row": int(answer.top[query, rank]), "score": round(float(answer.score[query, rank]), 3),
+        {"row": int(answer.top[query, rank]), "score": _number(answer.score[query, rank], 3),
          "metres": _number(answer.metres[query, rank]), "correct": bool(answer.correct[query, rank])}
         for rank in ranks
     ]  # fmt: skip
@@ -105,5 +105,5 @@ def _map(explorer: Explorer, rows: np.ndarray, chosen: np.ndarray) -> dict | Non
     }  # fmt: skip
 
 
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else round(float(value), 1)
+def _number(value: float, digits: int = 1) -> float | None:
+    return None if np.isnan(value) else round(float(value), digits)
