@@ -62,6 +62,7 @@ def test_the_log_goes_before_the_chart():
         cell(table, "DINO-Mix", "Tokyo 24/7", "R@1") == "**91.75**"
         and cell(table, "CosPlace", "Tokyo 24/7", "R@1") == "63.2 [D]"
     )
+    assert cell(paper_table("distilvpr"), "DistilVPR-SC", "Oxford", "AR@1", "") == "94.7 [?]"
     assert cell(paper_table("lightweight_mixvpr"), "Lightweight-MixVPR", "MSLS-val", "R@1", "128") == "65.00"
 
 

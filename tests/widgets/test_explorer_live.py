@@ -58,6 +58,14 @@ def test_other_weights_than_the_records_are_refused(live, tmp_path):
     assert not list(tmp_path.glob("maps/*"))
 
 
+def test_some_queries_at_once_say_how_far_they_came(live, tmp_path):
+    assert live.keep("gem_toy_160", [0, 2]) == "gem_toy_160: 2 attention maps kept"
+    assert live.kept("gem_toy_160", 2, int(live.explorer.answers["gem_toy_160"].top[2, 0])) is not None
+    live.explorer.answers["gem_toy_160"].score[3] -= 0.5
+    told = live.keep("gem_toy_160", [0, 3, 1])
+    assert told.startswith("gem_toy_160: 1 attention maps kept. The records") and "of another training" in told
+
+
 def test_models_without_a_network_are_named(live):
     with pytest.raises(ValueError, match=r"No network is at hand for 'b', only for: gem_toy_160"):
         live.attention("b", 0, 0)

@@ -2,8 +2,9 @@ import pytest
 
 from vpr_lib.models.checkpoints import save_weights, trained_path, weights_hash
 from vpr_lib.models.zoo import build_model
+from vpr_lib.training.recipes import load_experiment
 from vpr_lib.workbook import trained
-from vpr_lib.workbook.trained import trained_model
+from vpr_lib.workbook.trained import networks_on_disk, trained_model
 
 
 class Desk:
@@ -30,3 +31,16 @@ def test_registered_weights_are_used_when_wanted(tmp_path, monkeypatch):
         assert history == [{"epoch": 1}] and words == "trained here, recipe toy"
     with pytest.raises(ValueError, match="'train' or 'registered', got 'official'"):
         trained_model(Desk(tmp_path), "gem_toy_160", "toy", "official")
+
+
+def test_networks_on_disk_are_found_without_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(trained, "train", lambda *_: pytest.fail("trained"))
+    recipes = {"gem_toy_160": "toy", "mixvpr_toy_256": "toy"}
+    assert networks_on_disk(Desk(tmp_path), recipes) == {}
+    folder = load_experiment("toy").model_copy(update={"model": "gem_toy_160"}).folder_in(tmp_path)
+    own = build_model("gem_toy_160", seed=5)
+    save_weights(own, folder / "best.safetensors", {})
+    found = networks_on_disk(Desk(tmp_path), recipes)
+    assert list(found) == ["gem_toy_160"] and weights_hash(found["gem_toy_160"].build()) == weights_hash(own)
+    save_weights(build_model("mixvpr_toy_256"), trained_path("mixvpr_toy_256"), {})
+    assert set(networks_on_disk(Desk(tmp_path), recipes, "registered")) == set(recipes)

@@ -113,7 +113,7 @@ def _cells(layout: Layout) -> pd.DataFrame:
     cells = cells.reset_index(drop=True)
     cells["k"] = cells["k"].astype(str)
     cells["published"] = pd.to_numeric(cells["value"], errors="coerce")
-    short = (cells["published"] - cells["published"].round(1)).abs() < 1e-6  # printed with one digit
+    short = ~((cells["published"] - cells["published"].round(1)).abs() > 1e-6)  # printed with one digit, or missing
     cells["digits"] = 2 - short.groupby([cells["source"], cells["metric"]]).transform("all").astype(int)
     return cells
 

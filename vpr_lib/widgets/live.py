@@ -1,7 +1,7 @@
 """What the explorer asks a network, on a click and never while browsing: attention of a pair, matches of an own image."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -82,6 +82,17 @@ class Live:
         with atomic_path(self._file(model, query, match)) as temporary, temporary.open("wb") as file:
             np.save(file, maps)
         return maps
+
+    def keep(self, model: str, queries: Iterable[int]) -> str:
+        """Compute and keep `attention` of some queries and their first matches; in words how many, or why none."""
+        done = 0
+        for query in queries:
+            try:
+                self.attention(model, int(query), int(self.explorer.answers[model].top[query, 0]))
+            except ValueError as error:
+                return f"{model}: {done} attention maps kept. {error}"
+            done += 1
+        return f"{model}: {done} attention maps kept"
 
     def kept(self, model: str, query: int, match: int) -> np.ndarray | None:
         """The maps of `attention` if they were computed before; asks no network."""
