@@ -62,18 +62,20 @@ def test_the_ranking_is_that_of_fp32(screened, monkeypatch, kind, width):
 
 
 @pytest.mark.parametrize("kind", SCREENS)
-@pytest.mark.parametrize("tails", ["gauss", "heavy", "one coordinate", "short codes"])
+@pytest.mark.parametrize("tails", ["gauss", "heavy", "one coordinate", "short codes", "common mean"])
 def test_no_score_is_further_off_than_its_bound(kind, tails):
     rng = np.random.default_rng(1)
     make = {"gauss": rng.normal, "heavy": lambda size: rng.standard_t(2, size),
             "one coordinate": lambda size: rng.normal(size=size) * 0.01 + np.eye(size[1])[rng.integers(0, size[1], size[0])],
-            "short codes": lambda size: rng.choice([-1.0, 1.0], size)}[tails]  # fmt: skip
+            "short codes": lambda size: rng.choice([-1.0, 1.0], size),
+            "common mean": lambda size: 3 + rng.normal(size=size)}[tails]  # fmt: skip
     database, queries = unit(make(size=(500, 256))), unit(make(size=(200, 256)))
     ours = kind(torch.from_numpy(queries))
     ours.take(torch.from_numpy(database))
-    y, scale, error = ours.scores(slice(0, 200))
+    y, scale, shift, error = ours.scores(slice(0, 200))
     off = np.abs(
-        (y.float() * scale[:, None]).double().numpy() - queries.astype(np.float64) @ database.T.astype(np.float64)
+        (y.float() * scale[:, None] + shift[:, None]).double().numpy()
+        - queries.astype(np.float64) @ database.T.astype(np.float64)
     )
     assert (off <= error.double().numpy()[:, None]).all()
     assert off.max() > error.max() / 200 or tails == "short codes", "the bound means something"
@@ -138,6 +140,15 @@ def test_a_row_that_is_no_number_is_never_found_and_disturbs_nobody(screened, mo
     clean = (wanted >= 0).all(1)
     assert (found[clean] == wanted[clean]).all() and clean.sum() > 50 and not (found == 800).any()
     assert len(screened) == 1, "the second block went through fp32"
+
+
+@needs_int8
+def test_a_mean_that_all_share_does_not_blur_the_scores(screened, monkeypatch):
+    use(monkeypatch, Int8Screen)
+    database, queries = (unit(rows + 0.15) for rows in places(3001, 100, 256))
+    assert (queries @ database.T).mean() > 0.5
+    assert (search(database, queries, 10).indices == exact(database, queries, 10)).all()
+    assert sum(left for _, left in screened) < 100
 
 
 def test_listing_what_is_above():

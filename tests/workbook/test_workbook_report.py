@@ -9,6 +9,7 @@ import pytest
 from bs4 import BeautifulSoup
 from PIL import Image
 
+from vpr_lib.paths import bench_file, write_text
 from vpr_lib.workbook.formulas import mathml
 from vpr_lib.workbook.pages import render_notebook
 from vpr_lib.workbook.report import build_report, gauge
@@ -267,3 +268,32 @@ def test_a_page_of_its_own_travels_with_the_report(project):
     assert soup.find("a", href="explorer.html").get_text() == "Open explorer.html"
     (project.root / "figures/tiny/explorer.html").write_text("changed since")
     assert not (build_report(folder.name).parent / "explorer.html").exists()
+
+
+def test_the_last_bench_is_shown(project):
+    project.add("01_data", "finish()")
+    result = project.run()
+    page = lambda: BeautifulSoup(build_report(result.run_id).read_text(), "html.parser")
+    speed = lambda: [
+        row.get_text(" ", strip=True)
+        for heading in page().find_all("h2", string="Speed")
+        for row in heading.parent.select("tbody tr")
+    ]
+    assert speed() == []
+    measured = {"what": "exact search", "size": "5 x 8", "peers": "faiss", "ours": "search()", "peers_s": 2.5, "ours_s": 0.5,
+                "ratio": 5.0, "ratio_low": 4.5, "ratio_high": 5.25, "repeats": 3, "target": 2.5, "reached": True,
+                "parity": {"same top-25": 1.0}, "bound": "<memory>"}  # fmt: skip
+    rows = {
+        "a": measured,
+        "b": measured | {"target": None},
+        "c": {"skipped": "not measured: no CUDA device here"},
+        "d": {"ratio": 1},
+    }
+    write_text(bench_file(), json.dumps({"machine": {"cpu": "a CPU", "threads": 2, "gpu": None}, "rows": rows}))
+    assert speed() == [
+        "exact search 5 x 8; faiss | search() 2.50 s 500.0 ms ×5.00 (4.50–5.25, n = 3) ×2.5 ✓ reached same top-25 1 <memory>",
+        "exact search 5 x 8; faiss | search() 2.50 s 500.0 ms ×5.00 (4.50–5.25, n = 3) – same top-25 1 <memory>",
+        "c not measured: no CUDA device here",
+    ]
+    write_text(bench_file(), "{")
+    assert speed() == []

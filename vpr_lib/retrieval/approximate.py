@@ -99,13 +99,13 @@ class IvfPq:
             queries: (Q, D) of unit length.
             database: the descriptors that were indexed; with them the best `rescored` (default 4 top_k, at least 100)
                 are scored exactly and ordered by that. Only those rows are read from a memory map.
-            probes: default a 16th of the cells.
+            probes: default a 16th of the cells, at most 64.
         Returns:
             Ranking; -1 and -inf fill up where the cells held fewer than top_k rows.
         """
         faiss.omp_set_num_threads(torch.get_num_threads())
         top_k = min(top_k, self.index.ntotal)
-        self.index.nprobe = probes or max(1, self.index.nlist // 16)
+        self.index.nprobe = probes or max(1, min(64, self.index.nlist // 16))
         wanted = top_k if database is None else min(self.index.ntotal, rescored or max(100, 4 * top_k))
         queries = np.ascontiguousarray(queries, np.float32)
         scores, rows = self.index.search(queries, max(top_k, wanted))

@@ -11,7 +11,7 @@ import numpy as np
 from vpr_lib.retrieval.search import Ranking
 
 ADDED = 2000  # rows sent at a time: 33 MB of 4096 numbers, below a server's limit of 64 MB for a message
-ASKED = 100  # queries sent at a time
+ASKED = 1000  # queries sent at a time: 16 MB of 4096 numbers
 
 
 class Milvus:
@@ -69,6 +69,9 @@ class Milvus:
             some = np.ascontiguousarray(descriptors[start : start + ADDED], np.float32)
             rows = [{"row": first + start + i, "descriptor": one} for i, one in enumerate(some)]
             self.client.upsert(self.collection, rows)
+        self.client.flush(
+            self.collection
+        )  # seals them: searched thirty times quicker than rows still in the write buffer
 
     def search(self, queries: np.ndarray, top_k: int, options: dict[str, Any] | None = None) -> Ranking:
         """The `top_k` most similar rows of queries (Q, D).

@@ -1,6 +1,6 @@
 """Low-precision scores whose error is bounded, to find the few database rows that need an exact look.
 
-A screen holds the queries and one block of the database, and gives scores `unit * y` that are off by at most `error`.
+A screen holds the queries and one block of the database, and gives scores `unit * y + shift`, off by at most `error`.
 Whatever lies more than that below a query's k-th exact score cannot belong to its ranking; the rest is scored in fp32.
 """
 
@@ -52,40 +52,47 @@ class Int8Screen:
     """Whole numbers times one step per vector. Each coordinate is rounded up or down by chance, on average to itself, so
     a score's error is a sum of independent terms without bias: Hoeffding's inequality bounds it by SPREAD steps.
 
+    Rows are coded without the mean of the first block, which descriptors often share: what is left has smaller steps.
+
     Args:
         queries: float32 (Q, D) of unit length (or zeros).
     """
 
     def __init__(self, queries: Tensor):
-        self.levels = int8_levels()
+        self.levels, self.queries, self.mean = int8_levels(), queries, None
         self.codes, steps = _coded(queries, self.levels, seed=0)
         self.unit = torch.where(steps > 0, steps, torch.ones_like(steps))  # (Q,)
         self.lengths = queries.norm(dim=1)
 
     def take(self, rows: Tensor) -> bool:
         """Hold a block of the database, float32 (N, D) of unit length; False for one with numbers that are none."""
-        codes, self.steps = _coded(rows, 127, seed=1)
+        if self.mean is None:
+            self.mean = rows.mean(0).nan_to_num(0.0)
+            self.shift = self.queries @ self.mean
+        codes, self.steps = _coded(rows, 127, seed=1, mean=self.mean)
         self.packed = torch.ops.onednn.qlinear_prepack(codes, None)
         self.step = float(self.steps.max())
-        return math.isfinite(self.step)
+        # a coded row is within a step of the row in every coordinate
+        self.length = float((rows - self.mean).norm(dim=1).max()) + self.step * math.sqrt(rows.shape[1])
+        return math.isfinite(self.length)
 
-    def scores(self, some: slice) -> tuple[Tensor, Tensor, Tensor]:
-        """y (q, N), unit (q,) and error (q,) of some queries with the block."""
-        y = _product(self.codes[some], self.levels, self.packed, self.steps)
-        unit, lengths = self.unit[some], self.lengths[some]
-        coded_length = 1.001 + self.step * math.sqrt(self.codes.shape[1])  # no coordinate moved by more than a step
-        return y, unit, SPREAD * (self.step * lengths + unit * coded_length) + SLACK
+    def scores(self, some: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """y (q, N) of some queries with the block, and unit, shift, error (q,): a score is unit * y + shift, give or take error."""
+        y, unit = _product(self.codes[some], self.levels, self.packed, self.steps), self.unit[some]
+        error = SPREAD * (self.step * self.lengths[some] + unit * self.length) + SLACK
+        return y, unit, self.shift[some], error
 
 
-def _coded(rows: Tensor, levels: int, seed: int) -> tuple[Tensor, Tensor]:
-    """int8 codes (N, D) and the step of each row (N,). Chance: one number per coordinate."""
+def _coded(rows: Tensor, levels: int, seed: int, mean: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+    """int8 codes (N, D) of rows - mean and the step of each row (N,). Chance: one number per coordinate."""
     chance = torch.rand(rows.shape[1], generator=torch.Generator().manual_seed(seed))
-    steps = torch.maximum(rows.amax(1), -rows.amin(1)) / levels  # much quicker than the norm or aminmax
-    scale = 1 / torch.where(steps > 0, steps, torch.ones_like(steps))
-    codes = torch.empty(rows.shape, dtype=torch.int8)
+    codes, steps = torch.empty(rows.shape, dtype=torch.int8), torch.empty(len(rows))
     for start in range(0, len(rows), 512):  # the floats stay in the cache
         some = slice(start, start + 512)
-        codes[some] = (rows[some] * scale[some, None]).add_(chance).floor_().clamp_(-levels, levels)
+        left = rows[some] - mean
+        step = torch.maximum(left.amax(1), -left.amin(1)) / levels  # much quicker than the norm or aminmax
+        left.mul_((1 / torch.where(step > 0, step, torch.ones_like(step)))[:, None]).add_(chance).floor_()
+        codes[some], steps[some] = left.clamp_(-levels, levels), step
     return codes, steps
 
 
@@ -99,9 +106,9 @@ class HalfScreen:
         self.rows, self.length = rows.half(), float(rows.norm(dim=1).max())
         return math.isfinite(self.length)
 
-    def scores(self, some: slice) -> tuple[Tensor, Tensor, Tensor]:
+    def scores(self, some: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         y, lengths = self.codes[some] @ self.rows.T, self.lengths[some]
-        return y, torch.ones_like(lengths), lengths * self.length * 2**-9 + SLACK
+        return y, torch.ones_like(lengths), torch.zeros_like(lengths), lengths * self.length * 2**-9 + SLACK
 
 
 def highest(y: Tensor, top_k: int) -> Tensor:

@@ -107,11 +107,11 @@ def _screened(
         R is at most top_k; -inf and -1 fill up shorter lists.
     """
     part = queries[some]
-    y, unit, error = screen.scores(some)
+    y, unit, shift, error = screen.scores(some)
     beat = torch.from_numpy(so_far.copy()).to(part.device)
     if bool(torch.isinf(beat).any()) and len(rows) >= top_k:  # the worst of any top_k exact scores is a bound as well
         beat = torch.maximum(beat, _exact(part, rows, highest(y, top_k)).amin(1))
-    ids, unsure = above(y, (beat - error) / unit, len(rows) // CANDIDATES)
+    ids, unsure = above(y, (beat - shift - error) / unit, len(rows) // CANDIDATES)
     scores = _exact(part, rows, ids)
     scores[(ids < 0) | (scores < beat[:, None])] = -torch.inf
     scores, order = scores.sort(dim=1, descending=True, stable=True)  # ids rise, so equal scores stay in their order

@@ -19,6 +19,8 @@ from vpr_lib.workbook.sentinel import Checked, ClaimResult, Output, Sentinel, re
 from vpr_lib.workbook.status import GREENS, SYMBOLS, NotebookStatus, RunStatus, Status, find_run, read_status
 from vpr_lib.workbook.terminal import duration
 
+_BENCH_FIELDS = {"what", "size", "peers", "ours", "peers_s", "ours_s", "ratio", "ratio_low", "ratio_high", "repeats",
+                 "target", "reached", "parity", "bound"}  # fmt: skip
 _THUMBNAIL = 1100  # pixels wide; a column of the report is at most half of that, on a screen of twice the density
 
 
@@ -136,10 +138,12 @@ def _summary(status: RunStatus, chapters: Sequence[Chapter]) -> dict[str, Any]:
 
 
 def _bench() -> dict[str, Any] | None:
-    """What `vpr bench` measured last here; None where it has not been run."""
+    """What `vpr bench` measured last here; None where it has not been run, or by a version that wrote other fields."""
     try:
-        return json.loads(paths.bench_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(paths.bench_file().read_text(encoding="utf-8"))
+        known = {name: row for name, row in found["rows"].items() if "skipped" in row or row.keys() >= _BENCH_FIELDS}
+        return {"machine": {key: found["machine"][key] for key in ("cpu", "threads", "gpu")}, "rows": known}
+    except (OSError, ValueError, KeyError):
         return None
 
 
