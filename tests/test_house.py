@@ -1,6 +1,7 @@
 """The house rules: floors, light imports, and one set of dependencies in three files."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -102,3 +103,10 @@ def test_the_readme_knows_every_notebook_and_its_links_lead_somewhere():
     assert [link for link in links if not (ROOT / link.split("#")[0]).exists()] == []
     held, total = re.search(r"^(\d+) of (\d+) claims of profile `\w+` hold", text, re.MULTILINE).groups()
     assert text.count("✓ reproduced |") == int(held) and text.count("reproduced |") == int(total)
+
+
+def test_notebooks_open_with_their_number_and_carry_no_outputs():
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = json.loads(path.read_text())["cells"]
+        assert "".join(cells[0]["source"]).startswith(f"# {path.name[:2]} · "), path.name
+        assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells), path.name
