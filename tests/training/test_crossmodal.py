@@ -280,6 +280,19 @@ def test_recipes_name_models_that_fit_and_data_sets_that_exist(name):
     assert learns.head_weights == {"final": 0.5}
 
 
+def test_variants_share_no_folder_and_keep_the_rest(tmp_path):
+    learns, _ = open_recipe("distilvpr_toy_student")
+    variants = [
+        learns.variant(11, "none"),
+        learns.variant(12, "none"),
+        learns.variant(11, "SC"),
+        learns.variant(11, "SC", "E+H"),
+    ]
+    assert len({run.folder_in(tmp_path) for run in variants}) == 4 and learns.variant(learns.fit.seed, "none") == learns
+    assert variants[3].distillation.relational == learns.distillation.relational.restricted_to("E+H")
+    assert variants[2].distillation.relational == learns.distillation.relational
+
+
 def test_published_settings():
     oxford, boreas = (
         load_yaml(find_recipe(f"distilvpr_{name}_student"), CrossmodalExperiment) for name in ("oxford", "boreas")

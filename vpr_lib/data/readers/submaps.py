@@ -228,9 +228,9 @@ def build_training_tuples(
     return radius_tuples(manifest, manifest, positive_m, non_negative_m)
 
 
-def read_toy_runs(root: Path) -> RunPairs:
+def read_toy_runs(root: Path, name: str = "toycity_runs") -> RunPairs:
     """The toy city's drives: the same tables, regions from its description."""
-    return build_run_pairs(root, run_folders(root), read_regions(root), name="toycity_runs")
+    return build_run_pairs(root, run_folders(root), read_regions(root), name=name)
 
 
 def read_toy_tuples(root: Path, candidates: int = 1) -> TupleSet:
