@@ -96,7 +96,9 @@ def test_products_are_whole_numbers_exactly():
     levels = int8_levels()
     codes = torch.randint(-levels, levels + 1, (40, 300), dtype=torch.int8)
     rows = torch.randint(-127, 128, (70, 300), dtype=torch.int8)
-    found = screen_module._product(codes, levels, torch.ops.onednn.qlinear_prepack(rows, None), torch.full((70,), 0.5))
+    found = screen_module.whole_products(
+        codes, levels, torch.ops.onednn.qlinear_prepack(rows, None), torch.full((70,), 0.5)
+    )
     assert torch.equal(found, 0.5 * (codes.double() @ rows.T.double()).float())
 
 
@@ -193,5 +195,5 @@ def test_a_cpu_that_computes_whole_numbers_wrongly_is_not_used(monkeypatch, answ
     if answer == "another machine":
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
     else:
-        monkeypatch.setattr(screen_module, "_product", product)
+        monkeypatch.setattr(screen_module, "whole_products", product)
     assert int8_levels.__wrapped__() is None
