@@ -34,7 +34,7 @@ class Size:
 
 SIZES = {
     "normal": Size(),
-    "quick": Size(images=3, gpu_images=64, gpu_places=8, gpu_steps=2, queries=300, database=5000, scored=400, clouds=4,
+    "quick": Size(images=3, gpu_images=64, gpu_places=8, gpu_steps=2, queries=300, database=20_000, scored=400, clouds=4,
                   repeats=1, toy=False),
     "full": Size(images=64, gpu_images=8192, gpu_steps=12, queries=8000),
 }  # fmt: skip
