@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from vpr_lib import cli
 from vpr_lib.bench import gpu, images
-from vpr_lib.bench.measure import SIZES, Comparison, Size, Skipped, Way, compare
+from vpr_lib.bench.measure import SIZES, Comparison, Size, Skipped, Way, compare, matrix_rates
 from vpr_lib.bench.ranking import same_ranking
 from vpr_lib.bench.rows import ROWS
 from vpr_lib.machine import keep_freed_memory, return_freed_memory
@@ -56,6 +56,25 @@ def test_gpu_rows_agree_when_run_on_the_cpu(name, tmp_path, monkeypatch):
     monkeypatch.setattr(gpu, "WORKERS", 0)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     assert compare(ROWS[name](TINY, tmp_path), 1)["same"]
+
+
+def test_the_machine_s_own_rates_are_measured():
+    rates = matrix_rates()
+    assert rates["fp32"] > 1 and all(rate > 1 for rate in rates.values())
+    found = compare(
+        Comparison(
+            "",
+            "",
+            Way("p", lambda: 1),
+            Way("o", lambda: time.sleep(0.01)),
+            lambda a, b: ({}, True),
+            None,
+            "x",
+            gflop=2.0,
+        ),
+        1,
+    )
+    assert found["gflop_per_s"] == pytest.approx(2.0 / found["ours_s"])
 
 
 def test_description_agrees(tmp_path):

@@ -61,6 +61,22 @@ def test_the_ranking_is_that_of_fp32(screened, monkeypatch, kind, width):
     assert len(screened) == 10 and sum(left for _, left in screened) < 50, "most were decided by the screen"
 
 
+@needs_int8
+def test_threads_change_nothing_and_are_given_back(screened):
+    database, queries = places(3001, 100, 96)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = search(database, queries, 5)
+        torch.set_num_threads(3)
+        three = search(database, queries, 5)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert (one.indices == three.indices).all() and (one.scores == three.scores).all()
+    assert sorted(asked for asked, _ in screened) == sorted(5 * ([64, 36] + [34, 34, 32]))
+
+
 @pytest.mark.parametrize("kind", SCREENS)
 @pytest.mark.parametrize("tails", ["gauss", "heavy", "one coordinate", "short codes", "common mean"])
 def test_no_score_is_further_off_than_its_bound(kind, tails):
@@ -96,7 +112,9 @@ def test_products_are_whole_numbers_exactly():
     levels = int8_levels()
     codes = torch.randint(-levels, levels + 1, (40, 300), dtype=torch.int8)
     rows = torch.randint(-127, 128, (70, 300), dtype=torch.int8)
-    found = screen_module._product(codes, levels, torch.ops.onednn.qlinear_prepack(rows, None), torch.full((70,), 0.5))
+    found = screen_module.whole_products(
+        codes, levels, torch.ops.onednn.qlinear_prepack(rows, None), torch.full((70,), 0.5)
+    )
     assert torch.equal(found, 0.5 * (codes.double() @ rows.T.double()).float())
 
 
@@ -183,6 +201,32 @@ def test_int8_is_chosen_where_it_can_help(screened):
     assert not screened
 
 
+def as_with_vnni(codes, levels, packed, steps):
+    """Whole numbers without overflow, computed in float64; `packed` is what was to be packed."""
+    return ((codes.double() @ packed.double().T) * steps).float()
+
+
+def as_without_vnni(codes, levels, packed, steps):
+    """Pairs of products added in 16 bits, which stop at the largest."""
+    shifted = codes.to(torch.int32) + levels + 1
+    pairs = (shifted[:, None] * packed.to(torch.int32)).unflatten(2, (-1, 2)).sum(3).clamp(-32768, 32767)
+    return ((pairs.sum(2) - (levels + 1) * packed.to(torch.int32).sum(1)) * steps).float()
+
+
+@pytest.mark.parametrize(("product", "levels"), [(as_with_vnni, 127), (as_without_vnni, 63)])
+def test_both_kinds_of_processor(screened, monkeypatch, product, levels):
+    """What the other kind would do, whichever this machine is."""
+    monkeypatch.setattr(screen_module, "whole_products", product)
+    monkeypatch.setattr(torch.ops.onednn, "qlinear_prepack", lambda codes, shape: codes)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert int8_levels.__wrapped__() == levels
+    monkeypatch.setattr(screen_module, "int8_levels", lambda: levels)
+    use(monkeypatch, Int8Screen)
+    database, queries = places(1500, 80, 64)
+    assert (search(database, queries, 8).indices == exact(database, queries, 8)).all()
+    assert sum(left for _, left in screened) < 80
+
+
 @pytest.mark.parametrize("answer", ["wrong", "none", "another machine"])
 def test_a_cpu_that_computes_whole_numbers_wrongly_is_not_used(monkeypatch, answer):
     def product(codes, *rest):
@@ -193,5 +237,5 @@ def test_a_cpu_that_computes_whole_numbers_wrongly_is_not_used(monkeypatch, answ
     if answer == "another machine":
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
     else:
-        monkeypatch.setattr(screen_module, "_product", product)
+        monkeypatch.setattr(screen_module, "whole_products", product)
     assert int8_levels.__wrapped__() is None

@@ -20,6 +20,7 @@ from vpr_lib.data.images import INTERPOLATIONS, InputSpec, load_image
 from vpr_lib.data.manifest import Manifest
 from vpr_lib.data.readers.folders import folder_manifest
 from vpr_lib.machine import cpu_flags, cpu_has_bf16, keep_freed_memory, return_freed_memory
+from vpr_lib.models.cost import gflops
 from vpr_lib.models.export import ShippedModel, export
 from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import cache_root
@@ -92,7 +93,13 @@ def describe_cpu(size: Size, folder: Path, name: str, precision: str = "fp32") -
         Way(f"describe(precision='{precision}')", lambda: describe(ours, manifest, precision=precision, quiet=True).array),
         cosine_parity(0.99999 if precision == "fp32" else 0.9995), 3.0 if precision == "fp32" else 6.0,
         f"{precision} arithmetic of the convolutions" + ("" if wide else ", which AVX2 runs near its limit in the plain way too"),
+        gflop=size.images * work_of(theirs),
     )  # fmt: skip
+
+
+def work_of(model: nn.Module) -> float:
+    """GFLOP of one image."""
+    return gflops(copy.deepcopy(model).to("meta"), torch.empty(1, 3, *model.input_spec.size, device="meta"))
 
 
 def describe_export(size: Size, folder: Path, name: str, precision: Literal["fp32", "int8"]) -> Comparison:
@@ -126,7 +133,7 @@ def describe_export(size: Size, folder: Path, name: str, precision: Literal["fp3
         f"shipped {precision} on CPU, {name}, JPEG to descriptor", f"{size.images} images",
         Way(PLAIN, lambda: peers_describe(model, manifest.image_paths()), return_freed_memory),
         Way(f"describe(OpenVINO {precision})", lambda: describe(shipped, manifest, quiet=True).array, keep_freed_memory),
-        parity, {"fp32": 3.0, "int8": 10.0}[precision], bounds[precision],
+        parity, {"fp32": 3.0, "int8": 10.0}[precision], bounds[precision], gflop=size.images * work_of(model),
     )  # fmt: skip
 
 

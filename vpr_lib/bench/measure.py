@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from vpr_lib.machine import cpu_has_bf16
+from vpr_lib.retrieval.screen import int8_levels, whole_products
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Size:
 
 SIZES = {
     "normal": Size(),
-    "quick": Size(images=3, gpu_images=64, gpu_places=8, gpu_steps=2, queries=300, database=5000, scored=400, clouds=4,
+    "quick": Size(images=3, gpu_images=64, gpu_places=8, gpu_steps=2, queries=300, database=20_000, scored=400, clouds=4,
                   repeats=1, toy=False),
     "full": Size(images=64, gpu_images=8192, gpu_steps=12, queries=8000),
 }  # fmt: skip
@@ -64,6 +65,7 @@ class Comparison:
     target: float | None  # the ratio to reach; None where none is set for this machine
     bound: str  # what limits ours
     wait: Callable[[], object] = lambda: None  # for the GPU
+    gflop: float | None = None  # arithmetic of one call, to put ours beside what the machine can do
 
 
 def compare(comparison: Comparison, repeats: int) -> dict[str, Any]:
@@ -107,7 +109,30 @@ def compare(comparison: Comparison, repeats: int) -> dict[str, Any]:
         "peers_extra_mb": extra_mb["peers"], "ours_extra_mb": extra_mb["ours"],
         "peers_gpu_mb": gpu_mb["peers"], "ours_gpu_mb": gpu_mb["ours"], "parity": parity, "same": same,
         "target": comparison.target, "reached": same and ratio >= (comparison.target or 0), "bound": comparison.bound,
+        "gflop_per_s": comparison.gflop and comparison.gflop / medians["ours"],
     }  # fmt: skip
+
+
+def matrix_rates() -> dict[str, float]:
+    """10^9 operations per second of bare matrix products with as many threads, the best of seven: {"fp32": 180.0, ...}.
+
+    fp32 is torch's; int8 (where the CPU has it) what the search uses. The roof over a row's arithmetic.
+    """
+    size, rates = 1536, {}
+    factor = torch.rand(size, size)
+    codes = torch.ones(size, size, dtype=torch.int8)
+    products = {"fp32": lambda: factor @ factor.T}
+    if levels := int8_levels():
+        packed, steps = torch.ops.onednn.qlinear_prepack(codes, None), torch.ones(size)
+        products["int8"] = lambda: whole_products(codes, levels, packed, steps)
+    for name, product in products.items():
+        times = []
+        for _ in range(8):
+            start = time.perf_counter()
+            product()
+            times.append(time.perf_counter() - start)
+        rates[name] = 2 * size**3 / min(times[1:]) / 1e9
+    return rates
 
 
 def machine() -> dict[str, Any]:

@@ -30,7 +30,7 @@ def bench(
 
     import torch
 
-    from vpr_lib.bench.measure import SIZES, Skipped, compare, machine
+    from vpr_lib.bench.measure import SIZES, Skipped, compare, machine, matrix_rates
     from vpr_lib.bench.rows import ROWS
     from vpr_lib.paths import bench_file
     from vpr_lib.registry import lookup
@@ -41,7 +41,7 @@ def bench(
         torch.set_num_threads(threads)
     size = SIZES["quick" if quick else "full" if full else "normal"]
     makers = {name: lookup(ROWS, name, "bench row") for name in only or ROWS}
-    found: dict[str, dict[str, Any]] = {}
+    found, rates = {}, matrix_rates()
     for name, make in makers.items():
         show(f"[dim]{name} ...[/dim]")
         with tempfile.TemporaryDirectory() as folder:
@@ -51,11 +51,11 @@ def bench(
                 found[name] = {"skipped": str(reason)}
         found[name]["when"] = datetime.now(UTC).isoformat(timespec="seconds")
         gc.collect()
-        about = machine()
+        about = machine() | {"matrix_rates": rates}
         write_json(json, {"machine": about, "quick": quick, "rows": found})  # row by row: it takes minutes
         if not quick:
             write_json(bench_file(), {"machine": about, "rows": _kept(bench_file(), about, list(ROWS)) | found})
-    _print(found, machine())
+    _print(found, machine() | {"matrix_rates": rates})
     if different := [name for name, row in found.items() if not row.get("same", True)]:
         raise ValueError(
             f"Results differ in {', '.join(different)}: the ratios there mean nothing until that is mended."
@@ -92,6 +92,12 @@ def _print(found: dict[str, dict[str, Any]], about: dict[str, Any]) -> None:
         f"{about['cpu']}, {about['cores']} cores, {about['threads']} threads, load {about['load_1min']}, "
         f"GPU {about['gpu'] or 'none'}, torch {about['torch']}; ratio = median of peers / median of ours"
     )
+    rates = ", ".join(f"{name} {rate:.0f}" for name, rate in about["matrix_rates"].items())
+    show(f"bare matrix products here, in 10^9 operations per second: {rates}")
+    for name, row in found.items():
+        if "bound" in row:
+            rate = f" ({row['gflop_per_s']:.0f} GFLOP/s)" if row["gflop_per_s"] else ""
+            show(f"  {name} is bounded by {row['bound']}{rate}")
 
 
 def _seconds(value: float) -> str:

@@ -31,7 +31,7 @@ def int8_levels() -> int | None:
         sign[::2] = -1
         try:
             packed = torch.ops.onednn.qlinear_prepack(127 * sign, None)
-            found = _product(levels * sign[:32], levels, packed, torch.ones(64))
+            found = whole_products(levels * sign[:32], levels, packed, torch.ones(64))
         except (AttributeError, RuntimeError):  # another torch may have renamed the operation
             return None
         if torch.equal(found, levels * 127.0 * (sign[:32].float() @ sign.float().T)):
@@ -39,7 +39,8 @@ def int8_levels() -> int | None:
     return None
 
 
-def _product(codes: Tensor, levels: int, packed: Tensor, steps: Tensor) -> Tensor:
+def whole_products(codes: Tensor, levels: int, packed: Tensor, steps: Tensor) -> Tensor:
+    """Sums of whole numbers times `steps` (N,): int8 codes (q, D) up to `levels` with packed int8 (N, D), float32 (q, N)."""
     zero = levels + 1
     shifted = (codes.to(torch.int16) + zero).to(torch.uint8)
     return torch.ops.onednn.qlinear_pointwise(
@@ -78,7 +79,7 @@ class Int8Screen:
 
     def scores(self, some: slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """y (q, N) of some queries with the block, and unit, shift, error (q,): a score is unit * y + shift, give or take error."""
-        y, unit = _product(self.codes[some], self.levels, self.packed, self.steps), self.unit[some]
+        y, unit = whole_products(self.codes[some], self.levels, self.packed, self.steps), self.unit[some]
         error = SPREAD * (self.step * self.lengths[some] + unit * self.length) + SLACK
         return y, unit, self.shift[some], error
 

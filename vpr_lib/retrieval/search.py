@@ -7,9 +7,11 @@ a ranking, and fp32 decides among the rest; a query they cannot thin out is sear
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import faiss
@@ -67,19 +69,25 @@ def search(
     indices = np.full((len(queries), top_k), -1, np.int64)
     screen = _screen(queries, database, top_k, metric)
     query_chunk, database_chunk = CHUNKS[device.type]
-    with _full_precision():
+    if device.type == "cpu" and screen is not None:
+        query_chunk = max(1, min(query_chunk, -(-len(queries) // torch.get_num_threads())))
+    parts = [slice(first, first + query_chunk) for first in range(0, len(queries), query_chunk)]
+
+    def look(rows: Tensor, start: int, screened: bool, some: slice) -> int:
+        """Bring the rankings of some queries up to date with a block; how many of them were searched in fp32."""
+        if screened:
+            more, found, left = _screened(screen, queries, some, rows, scores[some, -1], top_k)
+        else:
+            (more, found), left = _nearest(queries[some], rows, min(top_k, len(rows)), metric), 0
+        found = np.where(found < 0, -1, found + start)
+        indices[some], scores[some] = _best(indices[some], scores[some], found, more, top_k)
+        return left
+
+    with _full_precision(), _each_on_one_thread(device) as spread:
         for start in range(0, len(database), database_chunk):  # outermost: a memory-mapped database is read once
-            rows, unsure = _rows(database, start, database_chunk, device, metric), 0
+            rows = _rows(database, start, database_chunk, device, metric)
             screened = screen is not None and screen.take(rows)
-            for first in range(0, len(queries), query_chunk):
-                some = slice(first, first + query_chunk)
-                if not screened:
-                    more, found = _nearest(queries[some], rows, min(top_k, len(rows)), metric)
-                else:
-                    more, found, left = _screened(screen, queries, some, rows, scores[some, -1], top_k)
-                    unsure += left
-                found = np.where(found < 0, -1, found + start)
-                indices[some], scores[some] = _best(indices[some], scores[some], found, more, top_k)
+            unsure = sum((spread if screened else map)(partial(look, rows, start, screened), parts))
             if 2 * unsure > len(queries):
                 log.info("low precision cannot tell most of these descriptors apart: fp32 from here on")
                 screen = None
@@ -138,6 +146,29 @@ def _exact(queries: Tensor, rows: Tensor, ids: Tensor) -> Tensor:
         some = slice(first, first + step)
         scores[some] = (rows[ids[some].clamp(min=0)] * queries[some, None]).sum(2)
     return scores
+
+
+@contextmanager
+def _each_on_one_thread(device: torch.device) -> Iterator[Callable[..., Iterable[int]]]:
+    """`map` over as many threads as torch has, each computing alone.
+
+    The many small steps of a screened block would otherwise wait for each other: torch and faiss bring an OpenMP of their
+    own each, whose idle threads spin while the other's work.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        yield map
+        return
+
+    def alone() -> None:
+        torch.set_num_threads(1)
+        faiss.omp_set_num_threads(1)
+
+    with ThreadPoolExecutor(threads, initializer=alone) as pool:
+        try:
+            yield pool.map
+        finally:
+            torch.set_num_threads(threads)  # a part of that setting is shared by all threads
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from vpr_lib.workbook.status import GREENS, SYMBOLS, NotebookStatus, RunStatus, 
 from vpr_lib.workbook.terminal import duration
 
 _BENCH_FIELDS = {"what", "size", "peers", "ours", "peers_s", "ours_s", "ratio", "ratio_low", "ratio_high", "repeats",
-                 "target", "reached", "parity", "bound"}  # fmt: skip
+                 "target", "reached", "parity", "bound", "gflop_per_s"}  # fmt: skip
 _THUMBNAIL = 1100  # pixels wide; a column of the report is at most half of that, on a screen of twice the density
 
 
@@ -142,7 +142,10 @@ def _bench() -> dict[str, Any] | None:
     try:
         found = json.loads(paths.bench_file().read_text(encoding="utf-8"))
         known = {name: row for name, row in found["rows"].items() if "skipped" in row or row.keys() >= _BENCH_FIELDS}
-        return {"machine": {key: found["machine"][key] for key in ("cpu", "threads", "gpu")}, "rows": known}
+        return {
+            "machine": {key: found["machine"][key] for key in ("cpu", "threads", "gpu", "matrix_rates")},
+            "rows": known,
+        }
     except (OSError, ValueError, KeyError):
         return None
 
