@@ -74,7 +74,7 @@ def test_threads_change_nothing_and_are_given_back(screened):
     finally:
         torch.set_num_threads(before)
     assert (one.indices == three.indices).all() and (one.scores == three.scores).all()
-    assert sorted(asked for asked, _ in screened) == sorted(5 * ([64, 36] + [34, 34, 32]))
+    assert sorted(asked for asked, _ in screened) == sorted(5 * [64, 36, 34, 34, 32])
 
 
 @pytest.mark.parametrize("kind", SCREENS)
@@ -239,3 +239,16 @@ def test_a_cpu_that_computes_whole_numbers_wrongly_is_not_used(monkeypatch, answ
     else:
         monkeypatch.setattr(screen_module, "whole_products", product)
     assert int8_levels.__wrapped__() is None
+
+
+def test_full_precision_is_set_on_gpus_and_given_back():
+    matmul, before = torch.backends.cuda.matmul, torch.backends.cuda.matmul.allow_tf32
+    try:
+        matmul.allow_tf32 = True
+        with search_module._full_precision(torch.device("cuda")):
+            assert not matmul.allow_tf32 and not matmul.allow_fp16_reduced_precision_reduction
+        assert matmul.allow_tf32 and matmul.allow_fp16_reduced_precision_reduction
+        with search_module._full_precision(torch.device("cpu")):
+            assert matmul.allow_tf32
+    finally:
+        matmul.allow_tf32 = before

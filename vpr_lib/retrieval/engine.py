@@ -1,4 +1,7 @@
-"""Descriptors in Milvus: embedded in one file for a laptop and for tests, or a server or cluster by its address. Extra `engine`."""
+"""Descriptors in Milvus: embedded in one file for a laptop and for tests, or a server or cluster by its address. Extra `engine`.
+
+Beside Qdrant's embedded mode, on 100,000 x 512 (README): batches of queries four times quicker, a third of the memory.
+"""
 
 import logging
 from importlib import import_module

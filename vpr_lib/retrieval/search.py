@@ -83,7 +83,7 @@ def search(
         indices[some], scores[some] = _best(indices[some], scores[some], found, more, top_k)
         return left
 
-    with _full_precision(), _each_on_one_thread(device) as spread:
+    with _full_precision(device), _each_on_one_thread(device) as spread:
         for start in range(0, len(database), database_chunk):  # outermost: a memory-mapped database is read once
             rows = _rows(database, start, database_chunk, device, metric)
             screened = screen is not None and screen.take(rows)
@@ -172,8 +172,11 @@ def _each_on_one_thread(device: torch.device) -> Iterator[Callable[..., Iterable
 
 
 @contextmanager
-def _full_precision() -> Iterator[None]:
+def _full_precision(device: torch.device) -> Iterator[None]:
     """fp32 means fp32: on GPUs neither TF32 products nor fp16 sums inside fp16 products, whatever the caller had set."""
+    if device.type != "cuda":
+        yield
+        return
     matmul = torch.backends.cuda.matmul
     before = matmul.allow_tf32, matmul.allow_fp16_reduced_precision_reduction
     matmul.allow_tf32 = matmul.allow_fp16_reduced_precision_reduction = False
