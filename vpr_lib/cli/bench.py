@@ -15,7 +15,9 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes, one repeat: checks parity, not speed.")] = False,
-    full: Annotated[bool, typer.Option("--full", help="8,000 queries and 64 images: about 20 minutes on two cores.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="8,000 queries and 64 images: about 20 minutes on two cores.")
+    ] = False,
     only: Annotated[list[str] | None, typer.Option(help="Rows to run, by name; repeat the option for several.")] = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="Timed runs of each way.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch and faiss; default torch's own.")] = None,
