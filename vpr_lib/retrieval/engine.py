@@ -38,7 +38,8 @@ class Milvus:
         options: dict[str, Any] | None = None,
     ):
         pymilvus = _pymilvus()
-        Path(where).parent.mkdir(parents=True, exist_ok=True) if "://" not in str(where) else None
+        if "://" not in str(where):
+            Path(where).parent.mkdir(parents=True, exist_ok=True)
         self.client, self.collection, self.dim = pymilvus.MilvusClient(str(where)), collection, dim
         if self.client.has_collection(collection):
             fields = {field["name"]: field for field in self.client.describe_collection(collection)["fields"]}
@@ -72,9 +73,8 @@ class Milvus:
             some = np.ascontiguousarray(descriptors[start : start + ADDED], np.float32)
             rows = [{"row": first + start + i, "descriptor": one} for i, one in enumerate(some)]
             self.client.upsert(self.collection, rows)
-        self.client.flush(
-            self.collection
-        )  # seals them: searched thirty times quicker than rows still in the write buffer
+        # seals them: searched thirty times quicker than rows still in the write buffer
+        self.client.flush(self.collection)
 
     def search(self, queries: np.ndarray, top_k: int, options: dict[str, Any] | None = None) -> Ranking:
         """The `top_k` most similar rows of queries (Q, D).
