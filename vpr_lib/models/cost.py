@@ -90,7 +90,7 @@ class LiveTensors(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.peak, self._made = 0, {}
+        self.peak, self._made, self._held = 0, {}, 0  # _held counts what is gone too, until that could matter
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
@@ -99,9 +99,13 @@ class LiveTensors(TorchDispatchMode):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
                 if storage._cdata not in given:  # a view or an in-place result is nothing new
+                    _, before = self._made.get(storage._cdata, (None, 0))
                     self._made[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-        self._made = {key: entry for key, entry in self._made.items() if not entry[0].expired()}
-        self.peak = max(self.peak, sum(size for _, size in self._made.values()))
+                    self._held += storage.nbytes() - before
+        if self._held > self.peak:
+            self._made = {key: entry for key, entry in self._made.items() if not entry[0].expired()}
+            self._held = sum(size for _, size in self._made.values())
+            self.peak = max(self.peak, self._held)
         return result
 
 
