@@ -42,11 +42,16 @@ def test_normalise_leaves_floating_images_alone():
     assert torch.equal(image, before)
 
 
-def test_every_transform_has_a_card_of_its_own(two_folders, tmp_path):
+@pytest.fixture
+def plain(two_folders):
+    """Six queries among twelve views, each with its own, under one card."""
     plain = read_folders(*two_folders)
     same = Positives.from_lists([[2 * index] for index in range(6)], 12)
     rule = dict(name="p", dataset="d", rule="list")
-    plain = replace(plain, protocols=(make_protocol(plain.database, plain.queries, same, **rule),))
+    return replace(plain, protocols=(make_protocol(plain.database, plain.queries, same, **rule),))
+
+
+def test_every_transform_has_a_card_of_its_own(plain, tmp_path):
     model = build_model("avg_toy_160")
     recalls, hashes = {}, {plain.protocol.card.hash}
     for name in ("validation", "evaluator", "evaluator_2022"):
@@ -64,11 +69,7 @@ def test_every_transform_has_a_card_of_its_own(two_folders, tmp_path):
         under("evaluators", model, plain)
 
 
-def test_queries_in_their_own_shape(two_folders, tmp_path):
-    plain = read_folders(*two_folders)
-    same = Positives.from_lists([[2 * index] for index in range(6)], 12)
-    rule = dict(name="p", dataset="d", rule="list")
-    plain = replace(plain, protocols=(make_protocol(plain.database, plain.queries, same, **rule),))
+def test_queries_in_their_own_shape(plain, tmp_path):
     model = build_model("clusvpr_toy_640")
     shapes = []
     model.backbone.register_forward_hook(lambda _, images, __: shapes.append(tuple(images[0].shape)))

@@ -31,7 +31,7 @@ from vpr_lib.training.crossmodal import (
     train_crossmodal,
     training_submaps,
 )
-from vpr_lib.training.fit import FitSettings, make_optimizer
+from vpr_lib.training.optimisation import FitSettings, make_optimizer
 from vpr_lib.training.pairs import PairBatches, PairSampler
 from vpr_lib.training.recipes import open_recipe
 

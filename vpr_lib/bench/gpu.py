@@ -22,8 +22,9 @@ from vpr_lib.losses.metric import MetricLoss
 from vpr_lib.models.zoo import build_model
 from vpr_lib.retrieval.describe import describe
 from vpr_lib.retrieval.search import search
-from vpr_lib.training.fit import FitSettings, make_fabric, make_optimizer
+from vpr_lib.training.fit import make_fabric
 from vpr_lib.training.metric_learning import AUGMENTATIONS
+from vpr_lib.training.optimisation import FitSettings, make_optimizer
 
 IMAGES_PER_PLACE = 4
 SETTINGS = dict(epochs=1, optimizer="sgd", learning_rate=0.005)

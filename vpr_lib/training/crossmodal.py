@@ -28,8 +28,9 @@ from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import cache_root
 from vpr_lib.retrieval.run_pairs import describe_submaps, evaluate_run_pairs
 from vpr_lib.seeds import derive_seed
-from vpr_lib.training.fit import FitResult, FitSettings, Recipe, fit, make_fabric
+from vpr_lib.training.fit import FitResult, Recipe, fit, make_fabric
 from vpr_lib.training.metric_learning import gather
+from vpr_lib.training.optimisation import FitSettings
 from vpr_lib.training.pairs import PairBatches, PairSampler
 
 Method = Literal["none", "KD", "AFD", "EPC-Net", "RKD", "CSD", "LSD-Net", "MKD", "S", "C", "SC"]
