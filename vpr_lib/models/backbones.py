@@ -271,6 +271,8 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "tinyresnet": TinyResNet,
     "pixels": PixelGrid,
     **{name: _later("dinov2", "DINOv2", name) for name in DINOV2},
+    "dinov2_vitb14_crica": _later("adapters", "CricaDINOv2", "dinov2_vitb14"),
+    "dinov2_vitb14_side": _later("adapters", "SidePathDINOv2", "dinov2_vitb14"),
 }
 
 

@@ -10,6 +10,7 @@ from vpr_lib.config import Strict
 from vpr_lib.data.images import CAFFE_MEAN, CAFFE_STD, IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from vpr_lib.models.aggregators import build_aggregator
 from vpr_lib.models.backbones import build_backbone
+from vpr_lib.models.modern import MODERN
 from vpr_lib.registry import lookup
 
 
@@ -78,8 +79,14 @@ class VPRModel(nn.Module):
         """(B, 3, H, W) -> (B, C, h, w)."""
         return self.backbone(images)
 
+    def features(self, images: Tensor) -> tuple[Tensor, ...]:
+        """What the aggregator takes: the map and, where it reads a class token and the backbone has one, that (B, C)."""
+        if getattr(self.aggregator, "uses_token", False) and hasattr(self.backbone, "map_and_token"):
+            return self.backbone.map_and_token(images)
+        return (self.backbone(images),)
+
     def forward(self, images: Tensor) -> Tensor:
-        return self.aggregator(self.backbone(images))
+        return self.aggregator(*self.features(images))
 
 
 def _mixvpr(backbone: str, out_channels: int, out_rows: int, **changes: Any) -> ModelConfig:
@@ -251,6 +258,7 @@ ZOO: dict[str, ModelConfig] = {
     "distilvpr_boreas_resnet18_384": _distilvpr("resnet18", [4], image_size=(256, 306)),
     "distilvpr_toy_96": _distilvpr("tinyresnet", [], dim=96, image_size=(90, 120)),
 }
+ZOO |= {name: ModelConfig(**values) for name, values in MODERN.items()}
 TRAINING_FREE = frozenset({"pixels"})
 
 
