@@ -158,8 +158,8 @@ def find_root(name: str, root: Path | None = None) -> Path:
     """
     dataset = find(name)
     if root is None and dataset.generated:
-        from vpr_lib.data.toycity.city import CITY, TOY
-        from vpr_lib.data.toycity.export import ensure
+        from vpr_lib.toycity.city import CITY, TOY
+        from vpr_lib.toycity.export import ensure
 
         return ensure({"toy": TOY, "city": CITY}[dataset.preset], dataset.generated)
     place = Path(root).expanduser().absolute() if root is not None else default_root(name)

@@ -145,8 +145,8 @@ def _place_manifest(experiment: Experiment) -> Manifest:
 
 
 def _start_streets() -> Path:
-    from vpr_lib.data.toycity.city import TOY
-    from vpr_lib.data.toycity.export import ensure
+    from vpr_lib.toycity.city import TOY
+    from vpr_lib.toycity.export import ensure
 
     return ensure(replace(TOY, start_streets=START_STREETS), "start")
 
