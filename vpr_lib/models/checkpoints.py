@@ -18,7 +18,7 @@ from vpr_lib.paths import atomic_path, cache_root, write_text
 from vpr_lib.registry import lookup
 
 OFFICIAL_PREFIXES = {"base_model.base.": "backbone.model.features.", "net_vlad.": "aggregator."}  # OpenIBL, ClusVPR
-TOY_START = Path(__file__).resolve().parent.parent / "data" / "toycity" / "start"
+TOY_START = Path(__file__).resolve().parent.parent / "toycity" / "start"
 
 
 class CheckpointError(ValueError):
