@@ -24,9 +24,9 @@ def digest(*parts: Any) -> str:
 
 def _library_files(library: Path) -> Iterator[Path]:
     for path in sorted(library.rglob("*")):
-        inside = path.relative_to(library)
-        aside = inside.parts[0] == "cli" or inside.parts[:2] == ("configs", "profiles")
-        aside |= inside.parts[0] == "workbook" and inside.parts[1] != "book"  # runner and report change no number
+        inside = path.relative_to(library).parts
+        aside = inside[0] == "cli" or inside[:2] == ("configs", "profiles")
+        aside |= inside[0] == "workbook" and inside[1:2] != ("book",)  # the runner and its report change no number
         if path.suffix in _SOURCES and not aside and path.is_file():
             yield path
 
