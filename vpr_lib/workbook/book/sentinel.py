@@ -4,7 +4,6 @@ The notebook writes `runs/<run_id>/<notebook>.done.json` as its last act. The ru
 metadata, and not a sentinel of another run.
 """
 
-import hashlib
 import math
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from vpr_lib import paths
 from vpr_lib.config import Check, Finding, Strict, Verdict
+from vpr_lib.digests import digest_file
 
 if TYPE_CHECKING:
     from vpr_lib.results.findings import Evidence
@@ -47,7 +47,7 @@ class Output(Strict):
             return f"{self.name} has {found.st_size} bytes, {self.bytes} were written"
         if found.st_mtime_ns == self.modified_ns and found.st_size > _HASHED_ANEW:
             return ""
-        return "" if sha256_of(self.file) == self.sha256 else f"{self.name} has changed since it was written"
+        return "" if digest_file(self.file) == self.sha256 else f"{self.name} has changed since it was written"
 
 
 class CheckResult(Strict, ser_json_inf_nan="strings"):
@@ -204,16 +204,11 @@ def describe_output(path: Path, name: str | None = None, caption: str = "", alt:
         name=name or inside,
         path=inside,
         bytes=found.st_size,
-        sha256=sha256_of(path),
+        sha256=digest_file(path),
         modified_ns=found.st_mtime_ns,
         caption=caption,
         alt=alt,
     )
-
-
-def sha256_of(path: Path) -> str:
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def first_fault(outputs: Iterable[Output]) -> str:
