@@ -109,7 +109,7 @@ def test_every_way_to_fail_has_its_status_and_message(project, never):
         assert not alive(kernel_of(result.folder, name))
     log = (result.folder / "02_raises.log").read_text()
     assert "── cell 4 of 6: print('before')\nbefore\n" in log and "KeyError" in log and "\x1b" not in log
-    assert "does not hold" in (result.report.parent / "06_checks.html").read_text()
+    assert "do not hold" in (result.report.parent / "06_checks.html").read_text()
     assert project.statuses(command=never, only=["01"])["01_good"] == "resumed"
 
 
