@@ -103,7 +103,9 @@ def test_a_whole_file(shop, tmp_path):
 def test_a_broken_transfer_goes_on_where_it_was(shop, tmp_path):
     shop.break_after = KEPT + 1
     assert get(shop, tmp_path).read_bytes() == DATA
-    assert shop.requests == ["", *(f"bytes={n * KEPT}-" for n in (1, 2, 3))] and os.listdir(tmp_path / "d") == ["set.zip"]
+    assert shop.requests == ["", *(f"bytes={n * KEPT}-" for n in (1, 2, 3))] and os.listdir(tmp_path / "d") == [
+        "set.zip"
+    ]
 
 
 def test_a_broken_off_download_goes_on_in_the_next_call(shop, tmp_path):

@@ -208,14 +208,19 @@ def test_a_member_of_a_folder(net, monkeypatch):
     import gdown
     from gdown.download import GoogleDriveFileToDownload as Entry
 
-    held = [Entry("boreas_1", "weights/Boreas_teacher.pth", ""), Entry(DRIVE["drive"], "weights/Oxford_teacher.pth", "")]
+    held = [
+        Entry("boreas_1", "weights/Boreas_teacher.pth", ""),
+        Entry(DRIVE["drive"], "weights/Oxford_teacher.pth", ""),
+    ]
     monkeypatch.setattr(gdown, "download_folder", lambda **_: held)
     publish(monkeypatch, drive_folder="f", member="*oxford*.pth")
     net.files = {DRIVE["drive"]: checkpoint()}
     assert fetch_weights(MODEL, quiet=True).path.is_file()
     trained_path(MODEL).unlink()
     publish(monkeypatch, drive_folder="f", member="*.pth")
-    with pytest.raises(DownloadError, match=r"2 files .* fit '\*.pth', expected one; it holds weights/Boreas_teacher.pth"):
+    with pytest.raises(
+        DownloadError, match=r"2 files .* fit '\*.pth', expected one; it holds weights/Boreas_teacher.pth"
+    ):
         fetch_weights(MODEL, quiet=True)
 
     def unlisted(**_):
@@ -228,7 +233,9 @@ def test_a_member_of_a_folder(net, monkeypatch):
 
 def test_what_no_program_can_fetch(monkeypatch, tmp_path):
     monkeypatch.setenv("VPR_CACHE", str(tmp_path))
-    with pytest.raises(DownloadError, match=r"dinov2_vits14_mix.ckpt is not for programs: the net-disk.*--as dinomix_vits14_4096"):
+    with pytest.raises(
+        DownloadError, match=r"dinov2_vits14_mix.ckpt is not for programs: the net-disk.*--as dinomix_vits14_4096"
+    ):
         fetch_weights("dinomix_vits14_4096")
     with pytest.raises(ValueError, match="published weights"):
         fetch_weights("nothing")

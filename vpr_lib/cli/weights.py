@@ -28,7 +28,8 @@ def get(
     """
     from vpr_lib.data.download import DownloadError
     from vpr_lib.models.checkpoints import CheckpointError
-    from vpr_lib.models.published import find_published, load_published
+    from vpr_lib.models.pretraining import fetch_pretraining, is_fetched
+    from vpr_lib.models.published import load_published
     from vpr_lib.models.registration import fetch_weights
 
     if sum((bool(name), everything, bool(profile))) != 1:
@@ -37,17 +38,23 @@ def get(
     if profile:
         from vpr_lib.workbook.run.needs import needs_of
 
-        names = [needed for needed in needs_of(profile).weights if needed in load_published()]
+        needs = needs_of(profile)
+        names = [*(needed for needed in needs.weights if needed in load_published()), *needs.trunks]
     told, failed = {}, 0
     for wanted in names:
-        known = find_published(wanted)
+        known = load_published().get(wanted)
         if everything and known.by_hand:
             continue
         try:
-            kept = fetch_weights(wanted)
-            told[wanted] = "here already" if kept is None else f"fits, kept as {kept.path}"
-            show(f"[green]✓[/green] {wanted}: {told[wanted]} [dim]({known.licence})[/dim]")
-        except (DownloadError, CheckpointError) as error:
+            if known is None and is_fetched(wanted):
+                told[wanted] = "fetched" if fetch_pretraining(wanted) else "here already"
+            else:
+                kept = fetch_weights(wanted)
+                told[wanted] = "here already" if kept is None else f"fits, kept as {kept.path}"
+            show(
+                f"[green]✓[/green] {wanted}: {told[wanted]} [dim]({known.licence if known else 'ImageNet pre-training'})[/dim]"
+            )
+        except (DownloadError, CheckpointError, OSError) as error:
             told[wanted], failed = str(error), failed + 1
             show(f"[red]✗[/red] {wanted}: {_plain(str(error))}")
     write_json(json, told)
@@ -95,7 +102,14 @@ def list_weights(json: JsonFile = None) -> None:
     for name, about in found.items():
         if name not in load_published():
             trained = f"trained here to '{about['recipe']}'" if "recipe" in about else "-"
-            table.add_row(name, "yes", _plain(about.get("file", "-")), "", about.get("source") or trained, about.get("licence", "-"))
+            table.add_row(
+                name,
+                "yes",
+                _plain(about.get("file", "-")),
+                "",
+                about.get("source") or trained,
+                about.get("licence", "-"),
+            )
     Console().print(table)
     write_json(json, found)
 

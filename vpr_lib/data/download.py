@@ -4,7 +4,6 @@ gdown moves the bytes, from direct addresses as well as from Google Drive, huggi
 added here is what a workbook owes its reader: a look at the disk before, a sum after, and one message for each way to fail.
 """
 
-import hashlib
 import json
 import shutil
 import time
@@ -14,6 +13,7 @@ from datetime import UTC, datetime
 from fnmatch import fnmatch
 from pathlib import Path
 
+from vpr_lib.digests import digest_file
 from vpr_lib.paths import data_root, write_text
 from vpr_lib.progress import ProgressLine
 
@@ -56,7 +56,7 @@ def fetch(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_file():
-        if hash_file(path) == (sha256 or recorded_sum(url)):
+        if digest_file(path) == (sha256 or recorded_sum(url)):
             return path
         path.unlink()
     _transfer(url, path, size, attempts, wait_s, quiet)
@@ -102,7 +102,9 @@ def fetch_from_hub(repository: str, file: str, path: Path, sha256: str | None = 
     try:
         found = hf_hub_download(repository, file)
     except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError) as error:
-        raise DownloadError(f"{repository}, {file}: the Hugging Face Hub does not give it ({_short(error)}).") from error
+        raise DownloadError(
+            f"{repository}, {file}: the Hugging Face Hub does not give it ({_short(error)})."
+        ) from error
     path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(found, path)
     _verify(path, f"hub:{repository}/{file}", None, sha256)
@@ -193,13 +195,15 @@ def _verify(path: Path, url: str, size: int | None, sha256: str | None) -> None:
         page = file.read(20).lstrip().lower().startswith(PAGES)
     if page:
         path.unlink()
-        raise DownloadError(f"{url}: a web page came instead of {path.name}. Open the address in a browser: it says why.")
+        raise DownloadError(
+            f"{url}: a web page came instead of {path.name}. Open the address in a browser: it says why."
+        )
     if size is not None and (found := path.stat().st_size) != size:
         path.unlink()
         raise DownloadError(
             f"{url}: {found:,} bytes, expected {size:,}. The file was deleted; the address may serve another one."
         )
-    found, expected = hash_file(path), sha256 or recorded_sum(url)
+    found, expected = digest_file(path), sha256 or recorded_sum(url)
     if expected is not None and found != expected:
         path.unlink()
         origin = "the catalogue" if sha256 else f"its first download (in {_records_file()})"
@@ -207,12 +211,6 @@ def _verify(path: Path, url: str, size: int | None, sha256: str | None) -> None:
             f"{url}: SHA-256 {found[:16]}…, expected {expected[:16]}… from {origin}. The file was deleted: either it was damaged on "
             "the way, or the source has changed it."
         )
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def recorded_sum(url: str) -> str | None:
@@ -225,7 +223,7 @@ def remember(url: str, path: Path) -> str:
     if (known := recorded_sum(url)) is not None:
         return known
     entry = {
-        "sha256": hash_file(path),
+        "sha256": digest_file(path),
         "bytes": Path(path).stat().st_size,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -20,7 +20,6 @@ from vpr_lib.paths import cache_root
 from vpr_lib.registry import lookup
 
 
-
 @dataclass(frozen=True)
 class Size:
     """Width, depth and heads of a transformer; `table` is the side of the grid its positions were learned on."""

@@ -33,7 +33,9 @@ def _timm_here(name: str) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
     repository = timm.models.get_pretrained_cfg(name).hf_hub_id
-    return any(isinstance(try_to_load_from_cache(repository, file), str) for file in ("model.safetensors", "pytorch_model.bin"))
+    return any(
+        isinstance(try_to_load_from_cache(repository, file), str) for file in ("model.safetensors", "pytorch_model.bin")
+    )
 
 
 def is_here(name: str) -> bool:
@@ -61,13 +63,14 @@ def fetch_pretraining(name: str) -> bool:
     Raises:
         ValueError: for an unknown trunk. OSError: when the download fails.
     """
-    lookup(dict.fromkeys((*TORCHVISION, *TIMM)), name, "pre-trained trunk")
+    import timm
+
+    if name not in TORCHVISION and not timm.is_model(name):
+        lookup(dict.fromkeys((*TORCHVISION, *TIMM)), name, "pre-trained trunk")
     if is_here(name):
         return False
     if name in TORCHVISION:
         torchvision.models.get_model_weights(name)["IMAGENET1K_V1"].get_state_dict(progress=True, check_hash=True)
     else:
-        import timm
-
         timm.create_model(name, pretrained=True)
     return True

@@ -38,7 +38,9 @@ class Published(Strict):
     @model_validator(mode="after")
     def _has_one_way(self) -> "Published":
         if len(ways := [way for way in WAYS if getattr(self, way) is not None]) != 1:
-            raise ValueError(f"'{self.file}' needs exactly one of {', '.join(WAYS)}; it has {', '.join(ways) or 'none'}")
+            raise ValueError(
+                f"'{self.file}' needs exactly one of {', '.join(WAYS)}; it has {', '.join(ways) or 'none'}"
+            )
         if (self.drive_folder is None) != (self.member is None):
             raise ValueError(f"'{self.file}': drive_folder and member come together")
         return self

@@ -8,11 +8,12 @@ from pathlib import Path
 from torch import nn
 
 from vpr_lib.data.download import DownloadError, check_disk, fetch, fetch_from_hub, fetch_member, remember
+from vpr_lib.digests import digest_file
 from vpr_lib.models.backbones import build_backbone
-from vpr_lib.models.checkpoints import CheckpointError, file_hash, load_weights, save_weights, trained_path
+from vpr_lib.models.checkpoints import CheckpointError, load_weights, save_weights, trained_path
 from vpr_lib.models.minkloc import CLOUD_MODELS, build_cloud_model, load_official
 from vpr_lib.models.published import Published, find_published, load_published
-from vpr_lib.models.zoo import ZOO, build_model
+from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import cache_root
 
 UNKNOWN = Published(file="", source="", licence="not stated", by_hand="")
@@ -50,7 +51,7 @@ def register_weights(file: Path, name: str, source: str = "", licence: str = "")
         load_official(network, file)
     else:
         load_weights(network, file)
-    about = {"model": name, "file": Path(file).name, "sha256": file_hash(file), "source": source or known.source,
+    about = {"model": name, "file": Path(file).name, "sha256": digest_file(file), "source": source or known.source,
              "licence": licence or known.licence, "added": datetime.now(UTC).isoformat(timespec="seconds")}  # fmt: skip
     if known.kind == "dinov2":
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +82,9 @@ def fetch_weights(name: str, quiet: bool = False, **options: object) -> Register
     if kept_at(name).is_file():
         return None
     if known.by_hand is not None:
-        raise DownloadError(f"{known.file} is not for programs: {known.by_hand}. Then: vpr weights add FILE --as {name}")
+        raise DownloadError(
+            f"{known.file} is not for programs: {known.by_hand}. Then: vpr weights add FILE --as {name}"
+        )
     folder = cache_root() / "downloads" / name
     folder.mkdir(parents=True, exist_ok=True)
     check_disk(folder, 2 * (known.bytes or int(1e6 * (known.about_mb or 0))), known.file)  # the file, and what is kept
@@ -90,7 +93,9 @@ def fetch_weights(name: str, quiet: bool = False, **options: object) -> Register
         registered = register_weights(file, name)
     except CheckpointError as error:
         file.unlink()
-        raise CheckpointError(f"{known.address} gave another file than {known.file}; it was deleted. {error}") from error
+        raise CheckpointError(
+            f"{known.address} gave another file than {known.file}; it was deleted. {error}"
+        ) from error
     remember(known.address, file)
     shutil.rmtree(folder)
     return registered
@@ -102,8 +107,3 @@ def _fetch(known: Published, file: Path, quiet: bool, options: dict) -> Path:
     if known.drive_folder:
         return fetch_member(known.drive_folder, known.member, file, quiet=quiet, **options)
     return fetch(known.address, file, known.bytes, known.sha256, quiet=quiet, **options)
-
-
-def weighable(name: str) -> bool:
-    """Whether weights can be kept under that name: a model, a cloud model or a published trunk."""
-    return name in ZOO or name in CLOUD_MODELS or name in load_published()

@@ -35,7 +35,9 @@ def needs_of(profile: str | Path | Profile) -> Needs:
     found: dict[str, dict[str, list[str]]] = {kind: {} for kind in ("data", "weights", "trunks", "recipes")}
     entries = {entry.name: entry for entry in load_workbook().notebooks}
     for name, settings in profile.notebooks.items():
-        values = {key: literal_eval(known.default) for key, known in read_parameters(entries[name].path).items()} | settings.parameters
+        values = {
+            key: literal_eval(known.default) for key, known in read_parameters(entries[name].path).items()
+        } | settings.parameters
         for kind, word in _named(values):
             notebooks = found[kind].setdefault(word, [])
             if name not in notebooks:
