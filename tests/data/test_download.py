@@ -189,7 +189,7 @@ def test_a_part_that_is_longer_than_the_file(shop, tmp_path):
 
 def test_a_page_instead_of_the_file(shop, tmp_path):
     shop.data = b"<!DOCTYPE html><html>Sign in</html>"
-    with pytest.raises(DownloadError, match="a web page came instead of set.zip"):
+    with pytest.raises(DownloadError, match=r"a web page came instead of set.zip"):
         get(shop, tmp_path)
     assert os.listdir(tmp_path / "d") == []
 

@@ -144,7 +144,7 @@ def test_a_transfer_that_breaks_off_goes_on(net, monkeypatch, way):
     publish(monkeypatch, **way)
     net.files = dict.fromkeys(("a.ckpt", DRIVE["drive"]), checkpoint())
     net.cut = (1 << 19) + 9
-    with pytest.raises(DownloadError, match="524,288 bytes arrived.*They are kept"):
+    with pytest.raises(DownloadError, match=r"524,288 bytes arrived.*They are kept"):
         fetch_weights(MODEL, quiet=True, attempts=1)
     net.cut = None
     fetch_weights(MODEL, quiet=True)
@@ -177,7 +177,7 @@ def test_another_file_is_refused_and_deleted(net, monkeypatch):
 def test_a_sum_or_size_that_differs(net, monkeypatch):
     net.files = {"a.ckpt": checkpoint()}
     publish(monkeypatch, **GITHUB, sha256="0" * 64)
-    with pytest.raises(DownloadError, match="SHA-256 .*from the catalogue"):
+    with pytest.raises(DownloadError, match=r"SHA-256 .*from the catalogue"):
         fetch_weights(MODEL, quiet=True)
     publish(monkeypatch, **GITHUB, bytes=7)
     with pytest.raises(DownloadError, match="bytes, expected 7"):
@@ -227,7 +227,7 @@ def test_a_member_of_a_folder(net, monkeypatch):
         raise gdown.exceptions.DownloadError("Failed to retrieve folder contents")
 
     monkeypatch.setattr(gdown, "download_folder", unlisted)
-    with pytest.raises(DownloadError, match="cannot be listed .Failed to retrieve"):
+    with pytest.raises(DownloadError, match=r"cannot be listed .Failed to retrieve"):
         fetch_weights(MODEL, quiet=True)
 
 
