@@ -6,10 +6,10 @@ from vpr_lib.config import load_profile
 from vpr_lib.workbook.run.needs import needs_of
 
 
-def test_generated_profiles_need_nothing():
-    for name in ("toy", "city"):
+def test_generated_profiles_need_no_data():
+    for name, trunks in (("toy", {}), ("city", {"resnet18": ("07_distilvpr",)})):
         needs = needs_of(name)
-        assert not needs.data and not needs.weights and not needs.trunks and needs.recipes
+        assert not needs.data and not needs.weights and needs.trunks == trunks and needs.recipes
 
 
 def test_light_needs_its_three_sets_and_one_trunk():
@@ -28,5 +28,5 @@ def test_registered_weights_take_the_place_of_trainings():
 
 
 def test_an_unknown_profile_lists_the_known_ones():
-    with pytest.raises(ValueError, match="Known: .*light"):
+    with pytest.raises(ValueError, match=r"Known: .*light"):
         needs_of("nowhere")

@@ -65,8 +65,9 @@ def _of_recipe(word: str) -> Iterator[tuple[str, str]]:
     for name in _words([recipe.train_set, recipe.validation]):
         if name in load_table().datasets and not load_table().datasets[name].generated:
             yield "data", name
-    if recipe.pretrained and recipe.model in ZOO and is_fetched(trunk := ZOO[recipe.model].backbone):
-        yield "trunks", trunk
+    config = ZOO.get(recipe.model) or CLOUD_MODELS[recipe.model]
+    if recipe.pretrained and is_fetched(config.backbone):
+        yield "trunks", config.backbone
 
 
 def _is_recipe(word: str) -> bool:
