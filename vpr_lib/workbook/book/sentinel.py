@@ -4,7 +4,6 @@ The notebook writes `runs/<run_id>/<notebook>.done.json` as its last act. The ru
 metadata, and not a sentinel of another run.
 """
 
-import hashlib
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from vpr_lib import paths
 from vpr_lib.config import Claim, Strict
+from vpr_lib.digests import digest_file
 
 Model = TypeVar("Model", bound=BaseModel)
 _HASHED_ANEW = 64 * 2**20  # bytes; a larger file with the recorded size and time is taken as unchanged
@@ -43,7 +43,7 @@ class Output(Strict):
             return f"{self.name} has {found.st_size} bytes, {self.bytes} were written"
         if found.st_mtime_ns == self.modified_ns and found.st_size > _HASHED_ANEW:
             return ""
-        return "" if sha256_of(self.file) == self.sha256 else f"{self.name} has changed since it was written"
+        return "" if digest_file(self.file) == self.sha256 else f"{self.name} has changed since it was written"
 
 
 class ClaimResult(Strict, ser_json_inf_nan="strings"):
@@ -142,16 +142,11 @@ def describe_output(path: Path, name: str | None = None, caption: str = "", alt:
         name=name or inside,
         path=inside,
         bytes=found.st_size,
-        sha256=sha256_of(path),
+        sha256=digest_file(path),
         modified_ns=found.st_mtime_ns,
         caption=caption,
         alt=alt,
     )
-
-
-def sha256_of(path: Path) -> str:
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def first_fault(outputs: Iterable[Output]) -> str:

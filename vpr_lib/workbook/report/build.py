@@ -3,14 +3,13 @@
 import base64
 import csv
 import html
-import io
 import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vpr_lib import paths
 from vpr_lib.workbook.book.sentinel import Checked, ClaimResult, Output, Sentinel, read_claims, read_sentinel
@@ -18,6 +17,9 @@ from vpr_lib.workbook.report.pages import TEMPLATES, Body, render_notebook
 from vpr_lib.workbook.run.plan import Entry, UsageError, load_workbook
 from vpr_lib.workbook.run.status import GREENS, SYMBOLS, NotebookStatus, RunStatus, Status, find_run, read_status
 from vpr_lib.workbook.run.terminal import duration
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _BENCH_FIELDS = {"what", "size", "peers", "ours", "peers_s", "ours_s", "ratio", "ratio_low", "ratio_high", "repeats",
                  "target", "reached", "parity", "bound", "gflop_per_s"}  # fmt: skip
@@ -205,29 +207,23 @@ def _css() -> str:
 
 
 def thumbnail(output: Output) -> str:
-    """A picture as a data address, at most 1100 pixels wide; empty if the file is not a picture."""
+    """A picture as a data URI, at most 1100 pixels wide; empty if the file is not a picture."""
     if output.file.suffix == ".svg":
         return "data:image/svg+xml;base64," + base64.b64encode(output.file.read_bytes()).decode()
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(output.file) as picture:
-            picture = picture.convert("RGBA")
+            return picture_address(picture, _THUMBNAIL)
     except (UnidentifiedImageError, OSError):
         return ""
-    return picture_address(picture, _THUMBNAIL)
 
 
-def picture_address(picture: Any, width: int) -> str:
-    """A pillow image as a data address, at most `width` pixels wide, on white."""
-    from PIL import Image
+def picture_address(picture: "Image.Image", width: int) -> str:
+    """A pillow image as a data URI of the report, at most `width` pixels wide, on white."""
+    from vpr_lib.widgets.thumbnails import data_uri
 
-    picture = picture.convert("RGBA")
-    picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    picture.thumbnail((width, 2 * width), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, format="WEBP", quality=90)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri(picture, (width, 2 * width), "WEBP", quality=90)
 
 
 def table_rows(output: Output) -> list[list[tuple[str, bool]]]:

@@ -10,6 +10,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from vpr_lib import paths
 from vpr_lib.config import Strict
 from vpr_lib.workbook.book.sentinel import (
@@ -104,17 +106,7 @@ class RunStatus(Strict):
         """'running', 'finished', or 'interrupted' when the runner is gone without having said goodbye."""
         if self.finished:
             return "finished"
-        return "running" if self.host != os.uname().nodename or _alive(self.runner_pid) else "interrupted"
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        return "running" if self.host != os.uname().nodename or psutil.pid_exists(self.runner_pid) else "interrupted"
 
 
 def now() -> str:
