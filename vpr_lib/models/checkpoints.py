@@ -34,12 +34,6 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Tensors of a checkpoint file: a raw state dict, a Lightning or a training container, safetensors, or MatConvNet's .mat.
 
