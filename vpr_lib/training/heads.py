@@ -1,7 +1,7 @@
 """Training by places on cached maps: the frozen layers ran once, so an epoch of a head takes seconds."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,13 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
+from vpr_lib.data.ground_truth import Benchmark
 from vpr_lib.data.places import Places, PlaceSampler
 from vpr_lib.losses.metric import MetricLoss
+from vpr_lib.retrieval.describe import AUTOCAST
 from vpr_lib.retrieval.feature_maps import FeatureMaps, feature_maps
+from vpr_lib.retrieval.indexes import rank
+from vpr_lib.retrieval.protocol import ranking_depth, score
 from vpr_lib.seeds import derive_seed
 from vpr_lib.training.fit import FitResult, fit, make_fabric
 from vpr_lib.training.metric_learning import AUGMENTATIONS, PlaceRecipe, metric_step, place_sampler, scaled_rate
@@ -69,6 +73,40 @@ def _to_device(array: np.ndarray, device: torch.device, rows: int = 1024) -> Ten
         block = np.array(array[first : first + rows])
         whole[first : first + len(block)] = torch.from_numpy(block).to(device)
     return whole
+
+
+def evaluate_heads(
+    model: nn.Module,
+    benchmark: Benchmark,
+    cache: Path | None,
+    ks: Sequence[int],
+    device: str | torch.device = "cpu",
+    precision: str = "fp32",
+    workers: int = 0,
+) -> dict[int, float]:
+    """Recall (k -> share) under the benchmark's first card, as `evaluate` gives it, from cached maps of its pictures.
+
+    The frozen layers run once for all epochs of all trainings with this trunk; maps are rounded to half precision.
+    """
+    sides = []
+    for manifest in (benchmark.database, benchmark.queries):
+        maps = feature_maps(
+            model, manifest, cache, device=device, precision=precision, workers=workers, quiet=True
+        )  # fmt: skip
+        sides.append(_describe_maps(HeadLearner(model), maps, device, precision))
+    ranking, _ = rank("exact", *sides, ranking_depth(benchmark, ks), device)
+    return score(ranking.indices, benchmark.protocols[0], ks).recall
+
+
+@torch.inference_mode()
+def _describe_maps(head: HeadLearner, maps: FeatureMaps, device: str | torch.device, precision: str) -> np.ndarray:
+    """Descriptors of the pictures themselves (view 0), float32 (N, D)."""
+    parts = []
+    for first in range(0, maps.images, 256):
+        block = torch.from_numpy(np.array(maps.array[first : min(first + 256, maps.images)])).to(device)
+        with torch.autocast(torch.device(device).type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
+            parts.append(head(block.unflatten(1, maps.shape).float()).float().cpu().numpy())
+    return np.concatenate(parts)
 
 
 def train_heads(

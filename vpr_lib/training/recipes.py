@@ -12,6 +12,7 @@ from torch import nn
 
 from vpr_lib.config import find_recipe, load_yaml
 from vpr_lib.data.catalogue import find_root, open_benchmark
+from vpr_lib.data.ground_truth import Benchmark
 from vpr_lib.data.manifest import Manifest
 from vpr_lib.data.places import Places
 from vpr_lib.data.readers.gsv_cities import read_gsv_cities
@@ -25,7 +26,7 @@ from vpr_lib.retrieval.protocol import evaluate
 from vpr_lib.training.centres import start_head
 from vpr_lib.training.distillation import Distillation, train_distilled
 from vpr_lib.training.fit import FitResult, Recipe
-from vpr_lib.training.heads import train_heads
+from vpr_lib.training.heads import evaluate_heads, train_heads
 from vpr_lib.training.metric_learning import PlaceRecipe, train_places
 from vpr_lib.training.optimisation import FitSettings
 from vpr_lib.training.token_start import train_tokens
@@ -173,12 +174,16 @@ def validator(experiment: Experiment, device: str) -> Callable[[nn.Module], dict
     if experiment.select not in keys.values():
         raise ValueError(f"select: '{experiment.select}' is none of {', '.join(keys.values())}.")
 
+    def recall(model: nn.Module, benchmark: Benchmark) -> dict[int, float]:
+        precision = experiment.fit.precision
+        if experiment.cached_views:
+            maps = cache_root() / "maps"
+            return evaluate_heads(model, benchmark, maps, KS, device, precision, experiment.workers)
+        return evaluate(model, benchmark, None, KS, device, precision, quiet=True).recall
+
     def validate(model: nn.Module) -> dict[str, float]:
-        scores = {
-            name: evaluate(model, benchmark, None, KS, device, experiment.fit.precision, quiet=True)
-            for name, benchmark in benchmarks.items()
-        }
-        return {keys[name, k]: value for name, found in scores.items() for k, value in found.recall.items()}
+        scores = {name: recall(model, benchmark) for name, benchmark in benchmarks.items()}
+        return {keys[name, k]: value for name, found in scores.items() for k, value in found.items()}
 
     return validate
 
