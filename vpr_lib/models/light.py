@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from vpr_lib.models.backbones import Backbone
+from vpr_lib.models.backbone import Backbone
 
 
 class TimmTrunk(Backbone):
