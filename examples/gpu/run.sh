@@ -43,7 +43,7 @@ trap finish EXIT
 step() {
   local name=$1 limit=$2 ended=0 now rest code; shift 2
   rest=$(left 8); [ "$limit" -gt "$rest" ] && limit=$rest
-  [ "$limit" -lt 15 ] && { say "$name left out: $limit s left"; last=124; return; }
+  [ "$limit" -lt 6 ] && { say "$name left out: $limit s left"; last=124; return; }
   say "$name, at most $limit s"
   timeout --signal=TERM --kill-after=8 "$limit" "$@" > "$scratch/$name.log" 2>&1 &
   child=$!
