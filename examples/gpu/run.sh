@@ -9,7 +9,7 @@ for step in $steps; do case $step in checks | bench | profile) ;; *) echo "unkno
 python=${PYTHON:-python3}
 out=${OUT:-$root/runs/gpu-out}; scratch=${VPR_SCRATCH:-${TMPDIR:-/tmp}/vpr-gpu}
 mkdir -p "$out" "$scratch/site" || exit 2
-out=$(cd "$out" && pwd); run_id=gpu-$(date +%Y%m%d-%H%M%S); began=$(date +%s); last=0; child=
+out=$(cd "$out" && pwd); scratch=$(cd "$scratch" && pwd); run_id=gpu-$(date +%Y%m%d-%H%M%S); began=$(date +%s); last=0; child=
 dry=${VPR_GPU_DRY:+1}; device=cuda; profile=${PROFILE:-gpu}; [ -n "$dry" ] && { device=cpu; profile=${PROFILE:-toy}; }
 export VPR_DATA=${VPR_DATA:-$scratch/data} VPR_CACHE=${VPR_CACHE:-$scratch/cache} PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 export JUPYTER_PATH="$scratch/site/share/jupyter" PYTHONPATH="$root:$scratch/site${PYTHONPATH:+:$PYTHONPATH}" MPLBACKEND=agg
