@@ -65,7 +65,7 @@ for name in $steps; do
   case $name in
     checks) step checks "${CHECKS_SECONDS:-100}" "$python" "$here/checks.py" --device "$device" --out "$out/checks.json" \
       --seconds "${CHECKS_SECONDS:-90}" ${dry:+--few} ;;
-    bench) step bench "${BENCH_SECONDS:-90}" "$python" -m vpr_lib.cli bench --gpu --repeats 2 --json "$out/bench.json" ;;
+    bench) step bench "${BENCH_SECONDS:-90}" "$python" -m vpr_lib.cli bench --gpu --json "$out/bench.json" ;;
     profile) step profile "$(left 25)" "$python" -m vpr_lib.cli run --profile "$profile" --run-id "$run_id" ${RUN_OPTIONS:-${dry:+--only 00}}
       [ -e "runs/$run_id/report/index.html" ] || [ "$(left)" -lt 12 ] || step report 20 "$python" -m vpr_lib.cli report "$run_id" ;;
   esac
