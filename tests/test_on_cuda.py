@@ -146,7 +146,7 @@ def test_a_training_goes_on_on_another_device(path, optimizer, tmp_path):
         for epochs, device in enumerate(devices, 1):  # a new model each time: all there is comes from the folder
             model = build_model("gem_toy_160")
             settings = FitSettings(epochs=epochs, optimizer=optimizer, learning_rate=1e-3, warmup_steps=2)
-            step = metric_step(MetricLoss(), model.input_spec)
+            step = metric_step(MetricLoss(), model.input_spec.normalise)
             found = fit(
                 model, Noise(), step, settings, tmp_path / folder, fabric=make_fabric(settings, device), quiet=True
             )
@@ -161,7 +161,7 @@ def test_a_training_in_low_precision_resumes(precision, tmp_path):
     for epochs in (1, 2):
         model = build_model("mixvpr_toy_64")
         settings = FitSettings(epochs=epochs, optimizer="adamw", learning_rate=1e-3, precision=precision, clip_norm=1.0)
-        found = fit(model, Noise(), metric_step(MetricLoss(), model.input_spec), settings, tmp_path,
+        found = fit(model, Noise(), metric_step(MetricLoss(), model.input_spec.normalise), settings, tmp_path,
                     fabric=make_fabric(settings, WHERE), quiet=True)  # fmt: skip
     assert len(found.history) == 2 and all(np.isfinite(row["loss"]) for row in found.history)
 
