@@ -13,7 +13,8 @@ from vpr_lib.models.checkpoints import load_tensors
 from vpr_lib.models.layouts import translate
 from vpr_lib.models.zoo import ModelConfig, build_model
 
-ARGUMENTS = {"num_channels": "in_channels", "mlp_dim": "hidden", "feat_dim": "out_dim"}  # authors' name -> ours
+ARGUMENTS = {"mlp_dim": "hidden", "feat_dim": "out_dim"}  # authors' name -> ours
+DERIVED = {"in_channels", "num_channels"}  # follow from the map
 TRUNKS = {"CricaVPR": "_crica", "EDTformer": "_side"}  # what they add to DINOv2
 NORMED = {"SALAD", "MegaLoc", "SuperVLAD"}  # apply the final norm
 
@@ -45,7 +46,7 @@ def cosface(fixture):
 def arguments(config):
     """The aggregator of the fixture by our name, and its arguments."""
     kind, given = config.get("aggregator"), dict(config.get("aggregator_args", {}))
-    given = {ARGUMENTS.get(name, name): value for name, value in given.items()}
+    given = {ARGUMENTS.get(name, name): value for name, value in given.items() if name not in DERIVED}
     if config["layout"] == "gmberton":
         kind, given = "CosPlace", {"out_dim": config["fc_output_dim"]}
     if config["layout"] == "Nanne/pytorch-NetVlad":

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from vpr_lib.models.dinov2 import DINOv2
+from vpr_lib.models.dinov2 import DINOv2, build_block
 
 ADAPTER_WEIGHT, SIDE_WEIGHT = 0.2, 0.5  # the papers' factors
 
@@ -63,11 +63,12 @@ class AdaptedBlock(Block):
 class CricaDINOv2(DINOv2):
     """DINOv2 with an adapter in every block, which alone learn. Square images only."""
 
-    block = AdaptedBlock
-
     def __init__(self, name: str, pretrained: bool = False):
         super().__init__(name, final_norm=True, pretrained=pretrained)
         _train_only_adapters(self)
+
+    def _block(self) -> nn.Module:
+        return build_block(self.size, AdaptedBlock)
 
     def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
         height, width = super().grid(image_size)

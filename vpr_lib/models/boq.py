@@ -50,7 +50,13 @@ class BoQ(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, proj_channels: int = 512, num_queries: int = 64, num_layers: int = 2, row_dim: int = 32
+        self,
+        in_channels: int,
+        grid: tuple[int, int] | None = None,
+        proj_channels: int = 512,
+        num_queries: int = 64,
+        num_layers: int = 2,
+        row_dim: int = 32,
     ):
         super().__init__()
         if proj_channels < HEAD_WIDTH or proj_channels % HEAD_WIDTH:

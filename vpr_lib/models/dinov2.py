@@ -10,11 +10,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from timm.layers import SwiGLUPacked
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from vpr_lib.models.backbones import Backbone
+from vpr_lib.models.backbone import Backbone
 from vpr_lib.models.checkpoints import load_toy_start, load_weights
 from vpr_lib.models.published import find_published
 from vpr_lib.paths import cache_root
@@ -64,8 +62,6 @@ class DINOv2(Backbone):
         FileNotFoundError: when pre-trained weights are absent, saying where their authors publish them.
     """
 
-    block = Block
-
     def __init__(
         self,
         name: str,
@@ -88,7 +84,7 @@ class DINOv2(Backbone):
         net.mask_token = nn.Parameter(torch.zeros(1, size.dim))  # never used here, but part of every official file
         net.patch_embed = nn.Module()
         net.patch_embed.proj = nn.Conv2d(3, size.dim, size.patch, size.patch)
-        net.blocks = nn.ModuleList(build_block(size, self.block) for _ in range(size.depth))
+        net.blocks = nn.ModuleList(self._block() for _ in range(size.depth))
         net.norm = nn.LayerNorm(size.dim, eps=1e-6) if final_norm else None
         self._extend(net)
         self._initialise()
@@ -103,6 +99,9 @@ class DINOv2(Backbone):
             self.detached_blocks = freeze_to + 1
             for token in (net.cls_token, net.pos_embed, net.mask_token):
                 token.requires_grad_(False)
+
+    def _block(self) -> nn.Module:
+        return build_block(self.size)
 
     def _extend(self, net: nn.Module) -> None:
         """Room for what a method adds to the transformer, before it is initialised and loaded."""
@@ -210,14 +209,17 @@ class DINOv2(Backbone):
         return added | {f"{prefix}dino_model.mask_token": self.dino_model.mask_token.detach()} | named
 
 
-def build_block(size: Size, kind: type[Block] = Block) -> Block:
+def build_block(size: Size, kind: type[nn.Module] | None = None) -> nn.Module:
     """One transformer block of that size, of timm's class or one derived from it."""
+    from timm.layers import SwiGLUPacked  # importing timm costs a second, which models without it do not pay
+    from timm.models.vision_transformer import Block
+
     hidden = 8 * math.ceil(int(size.dim * 4 * 2 / 3) / 8)  # SwiGLU: two halves of 4096 for the giant (spec §1.2)
     norm = partial(nn.LayerNorm, eps=1e-6)
     feed_forward = dict(mlp_ratio=4)
     if size.swiglu:
         feed_forward = dict(mlp_ratio=2 * hidden / size.dim, mlp_layer=SwiGLUPacked, act_layer=nn.SiLU)
-    return kind(size.dim, size.heads, qkv_bias=True, init_values=1.0, norm_layer=norm, **feed_forward)
+    return (kind or Block)(size.dim, size.heads, qkv_bias=True, init_values=1.0, norm_layer=norm, **feed_forward)
 
 
 @lru_cache(maxsize=64)

@@ -21,7 +21,7 @@ class NetVLAD(nn.Module):
         bias: of the assignment; pytorch-NetVlad's "vladv1", its default, has none and assigns by the angle to a centre.
     """
 
-    def __init__(self, in_channels: int, clusters: int = 64, bias: bool = True):
+    def __init__(self, in_channels: int, grid: tuple[int, int] | None = None, clusters: int = 64, bias: bool = True):
         super().__init__()
         self.dim = clusters * in_channels
         self.assign = nn.Conv2d(

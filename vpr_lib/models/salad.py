@@ -29,6 +29,7 @@ class SALAD(nn.Module):
     def __init__(
         self,
         in_channels: int,
+        grid: tuple[int, int] | None = None,
         num_clusters: int = 64,
         cluster_dim: int = 128,
         token_dim: int = 256,
@@ -106,6 +107,7 @@ class MegaLoc(nn.Module):
     def __init__(
         self,
         in_channels: int,
+        grid: tuple[int, int] | None = None,
         out_dim: int = 8448,
         num_clusters: int = 64,
         cluster_dim: int = 256,
@@ -113,7 +115,7 @@ class MegaLoc(nn.Module):
         hidden: int = 512,
     ):
         super().__init__()
-        self.agg = SALAD(in_channels, num_clusters, cluster_dim, token_dim, hidden)
+        self.agg = SALAD(in_channels, grid, num_clusters, cluster_dim, token_dim, hidden)
         self.linear = nn.Linear(self.agg.dim, out_dim)
         self.dim = out_dim
 

@@ -19,7 +19,14 @@ class SuperVLAD(nn.Module):
     Paper: Lu et al., SuperVLAD: Compact and Robust Image Descriptors for Visual Place Recognition, NeurIPS 2024.
     """
 
-    def __init__(self, in_channels: int, clusters: int = 4, ghost_clusters: int = 1, cross_image_encoder: bool = False):
+    def __init__(
+        self,
+        in_channels: int,
+        grid: tuple[int, int] | None = None,
+        clusters: int = 4,
+        ghost_clusters: int = 1,
+        cross_image_encoder: bool = False,
+    ):
         super().__init__()
         self.clusters, self.dim = clusters, clusters * in_channels
         self.conv = nn.Conv2d(in_channels, clusters + ghost_clusters, 1, bias=False)
@@ -49,7 +56,7 @@ class CricaVPR(nn.Module):
     uses_token = True
     CUTS = ((0, 8, 16), (0, 5, 11, 16))
 
-    def __init__(self, in_channels: int, eps: float = 1e-6):
+    def __init__(self, in_channels: int, grid: tuple[int, int] | None = None, eps: float = 1e-6):
         super().__init__()
         self.gem = nn.Module()
         self.gem.p = nn.Parameter(torch.full((1,), 3.0))
@@ -102,6 +109,7 @@ class EDTformer(nn.Module):
     def __init__(
         self,
         in_channels: int,
+        grid: tuple[int, int] | None = None,
         num_queries: int = 64,
         layers: int = 2,
         heads: int = 16,
