@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from vpr_lib.digests import digest_file
-from vpr_lib.models.backbones import Backbone
+from vpr_lib.models.backbone import Backbone
 from vpr_lib.models.checkpoints import CheckpointError, read_state_dict
 from vpr_lib.models.pretraining import ask_before_fetching
 
