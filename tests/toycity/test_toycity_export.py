@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from vpr_lib.toycity import ensure, spec_hash
 from vpr_lib.toycity import export as export_module
 from vpr_lib.toycity.plan import plan
-from vpr_lib.toycity.workers import render_in_workers
+from vpr_lib.toycity.workers import in_workers
 
 SCRIPT = """
 import json, sys
@@ -99,8 +100,9 @@ def test_a_foreign_folder_is_refused(tiny, tmp_path):
 
 
 def test_a_failing_worker_tells_why(tiny, tmp_path):
-    with pytest.raises(RuntimeError, match=r"(?s)A worker of the toy city failed.*No such file or directory"):
-        list(render_in_workers(tiny, "traverse", tmp_path / "absent", 12, 2))
+    write = partial(export_module.write_frame, tiny, tmp_path / "absent")
+    with pytest.raises(RuntimeError, match=r"A worker of the toy city failed: FileNotFoundError: .*No such file"):
+        list(in_workers(write, plan(tiny, "traverse")[:12], 2))
 
 
 def test_a_failed_run_cleans_up(tiny, tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from vpr_lib.data.clouds import CloudSet, SubmapSet, collate_submaps
 from vpr_lib.data.ground_truth import Positives
 from vpr_lib.data.manifest import Manifest
 from vpr_lib.data.run_pairs import RunPairs
+from vpr_lib.models.heatmaps import channel_norm, unit_range, upsample
 from vpr_lib.models.minkloc import MinkLoc
 from vpr_lib.progress import track
 from vpr_lib.retrieval.describe import Descriptors, cache_key, describe
@@ -198,17 +199,17 @@ def describe_places(
     return np.stack(described, 1).reshape(rows.size, -1)
 
 
-@torch.inference_mode()
 def energy_maps(model: nn.Module, images: torch.Tensor, device: str | torch.device = "cpu") -> np.ndarray:
     """Where an image model's features are strong: norms of its feature map, scaled to 0..1 per image, (B, H, W).
 
     Args:
         images: uint8 (B, 3, H, W) of the model's input size; the maps are brought to that size.
+        device: the model is moved there.
     """
-    features = model.eval().feature_map(model.input_spec.normalise(images.to(device))).float().norm(dim=1, keepdim=True)
-    maps = nn.functional.interpolate(features, images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
-    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-    return ((maps - low) / (high - low).clamp_min(1e-12)).clamp(0, 1).cpu().numpy()
+    model.eval().to(device)  # outside inference mode, where moved weights could not be trained any more
+    with torch.inference_mode():
+        features = model.feature_map(model.input_spec.normalise(images.to(device))).float()
+        return unit_range(upsample(channel_norm(features), images.shape[2:])).cpu().numpy()
 
 
 @torch.inference_mode()

@@ -9,14 +9,16 @@ import socket
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import PIL
+import psutil
 from PIL import Image
 
+from vpr_lib.digests import digest_code
 from vpr_lib.paths import data_root, write_text
 from vpr_lib.progress import track
 from vpr_lib.seeds import derive_seed
@@ -27,7 +29,7 @@ from vpr_lib.toycity.lidar import submap
 from vpr_lib.toycity.plan import Frame, check_subset, plan
 from vpr_lib.toycity.render import render
 from vpr_lib.toycity.view import Pose
-from vpr_lib.toycity.workers import render_in_workers
+from vpr_lib.toycity.workers import in_workers
 
 DESCRIPTION = "toycity.json"
 _IN_PROCESS = 64  # fewer frames than this per worker do not pay for its start
@@ -36,10 +38,7 @@ _IN_PROCESS = 64  # fewer frames than this per worker do not pay for its start
 @lru_cache(maxsize=1)
 def code_version() -> str:
     """16 hex digits over the generator's own source: other code, other pictures, other folder."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"\0".join(path.name.encode() + b"\0" + path.read_bytes() for path in sources)).hexdigest()[
-        :16
-    ]
+    return digest_code(sorted(Path(__file__).parent.glob("*.py")))
 
 
 def spec_hash(spec: ToyCitySpec) -> str:
@@ -85,12 +84,9 @@ def _fill(spec: ToyCitySpec, subset: str, folder: Path, workers: int | None) -> 
         (folder / parent).mkdir(parents=True, exist_ok=True)
     workers = min(workers or _available_cores(), math.ceil(len(frames) / _IN_PROCESS))
     description = f"toy city, {subset}"
-    if workers > 1:
-        for _ in track(render_in_workers(spec, subset, folder, len(frames), workers), description, len(frames)):
-            pass
-    else:
-        for frame in track(frames, description):
-            write_frame(spec, frame, folder)
+    write = partial(write_frame, spec, folder)
+    for _ in track(in_workers(write, frames, workers) if workers > 1 else map(write, frames), description, len(frames)):
+        pass
     write_tables(spec, subset, frames, folder)
     _frame_table(frames).to_csv(folder / "frames.csv", index=False)
     write_text(folder / DESCRIPTION, json.dumps(_describe(spec, subset, frames), indent=1) + "\n")
@@ -111,25 +107,15 @@ def _publish(temporary: Path, folder: Path) -> None:
 def _remove_abandoned(folder: Path) -> None:
     """Delete what killed runs of this machine left beside `folder`."""
     for path in folder.parent.glob(f".{folder.name}.{socket.gethostname()}.*"):
-        if not _alive(int(path.name.split(".")[-2])):
+        if not psutil.pid_exists(int(path.name.split(".")[-2])):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True  # somebody else's
-    return True
 
 
 def _available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def write_frame(spec: ToyCitySpec, frame: Frame, folder: Path) -> None:
+def write_frame(spec: ToyCitySpec, folder: Path, frame: Frame) -> None:
     """Render one frame into its file. All its randomness follows from the spec's seed and the frame's name."""
     path, visit_seed = folder / frame.path, derive_seed(spec.seed, "visit", frame.visit)
     if path.suffix == ".bin":

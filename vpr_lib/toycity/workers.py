@@ -1,75 +1,34 @@
-"""Rendering in several processes.
-
-Workers are plain child processes that read "first last" lines and answer one line each: they do not import the caller's
-main module (so notebooks and scripts without a guard work), never fork a process that holds threads, and end when their
-caller dies, because their standard input closes.
+"""Rendering in several processes, by joblib's loky: its workers do not import the caller's main module, so notebooks and
+scripts without a guard work, and never are forks of a process that holds threads.
 """
 
-import json
-import os
-import queue
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-from vpr_lib.toycity.city import ToyCitySpec
+from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
 
 _CHUNK = 16  # frames per request; neighbours share a street
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
-def render_in_workers(spec: ToyCitySpec, subset: str, folder: Path, count: int, workers: int) -> Iterator[None]:
-    """Render the `count` frames of a subset into `folder`; yields once per frame.
+def in_workers(task: Callable[[Any], None], items: Sequence[Any], workers: int) -> Iterator[None]:
+    """Do `task` on every item in so many processes; yields once per item. The processes end with the work.
 
     Raises:
-        RuntimeError: with the worker's traceback, if one fails.
+        RuntimeError: if one fails, with its reason; the traceback is its cause.
     """
-    chunks: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
-    for first in range(0, count, _CHUNK):
-        chunks.put((first, min(first + _CHUNK, count)))
-    answers: queue.SimpleQueue[int | str] = queue.SimpleQueue()
-    processes = [_start(spec, subset, folder) for _ in range(workers)]
+    chunks = [items[first : first + _CHUNK] for first in range(0, len(items), _CHUNK)]
+    parallel = Parallel(workers, return_as="generator_unordered", batch_size=1)
     try:
-        for process in processes:
-            threading.Thread(target=_feed, args=(process, chunks, answers), daemon=True).start()
-        done = 0
-        while done < count:
-            answer = answers.get()
-            if isinstance(answer, str):
-                raise RuntimeError(f"A worker of the toy city failed.\n{answer}")
-            done += answer
-            yield from [None] * answer
+        for done in parallel(delayed(_each)(task, chunk) for chunk in chunks):
+            yield from [None] * done
+    except Exception as error:
+        raise RuntimeError(f"A worker of the toy city failed: {type(error).__name__}: {error}") from error
     finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+        get_reusable_executor().shutdown(kill_workers=True)
 
 
-def _start(spec: ToyCitySpec, subset: str, folder: Path) -> subprocess.Popen:
-    package_root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", f"{__package__}.worker", json.dumps(asdict(spec)), subset, str(folder)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                            env={**os.environ, **_ONE_THREAD, "PYTHONPATH": path})  # fmt: skip
-
-
-def _feed(process: subprocess.Popen, chunks: queue.SimpleQueue, answers: queue.SimpleQueue) -> None:
-    """Hand chunks to one worker until none is left; report frames done, or what went wrong."""
-    while True:
-        try:
-            first, last = chunks.get_nowait()
-        except queue.Empty:
-            return
-        try:
-            process.stdin.write(f"{first} {last}\n")
-            process.stdin.flush()
-            answer = process.stdout.readline()
-        except (OSError, ValueError) as error:
-            answer = json.dumps(repr(error))
-        result = json.loads(answer) if answer else f"It ended while rendering frames {first} to {last - 1}."
-        answers.put(result)
-        if isinstance(result, str):
-            return
+def _each(task: Callable[[Any], None], items: Sequence[Any]) -> int:
+    for item in items:
+        task(item)
+    return len(items)

@@ -9,6 +9,7 @@ from typing import Any
 
 from vpr_lib import paths
 from vpr_lib.config import Profile
+from vpr_lib.digests import digest_file
 from vpr_lib.workbook.run.environment import device_kind, numeric_versions
 from vpr_lib.workbook.run.parameters import read_cells
 from vpr_lib.workbook.run.plan import Entry
@@ -24,9 +25,9 @@ def digest(*parts: Any) -> str:
 
 def _library_files(library: Path) -> Iterator[Path]:
     for path in sorted(library.rglob("*")):
-        inside = path.relative_to(library)
-        aside = inside.parts[0] == "cli" or inside.parts[:2] == ("configs", "profiles")
-        aside |= inside.parts[0] == "workbook" and inside.parts[1] != "book"  # runner and report change no number
+        inside = path.relative_to(library).parts
+        aside = inside[0] == "cli" or inside[:2] == ("configs", "profiles")
+        aside |= inside[0] == "workbook" and inside[1:2] != ("book",)  # the runner and its report change no number
         if path.suffix in _SOURCES and not aside and path.is_file():
             yield path
 
@@ -37,12 +38,7 @@ def library_digest(library: Path = LIBRARY) -> str:
     Left out: the command line, the runner, its report, and the profiles (the part of a profile that concerns a notebook
     is hashed with that notebook).
     """
-    return digest([[str(path.relative_to(library)), _file_digest(path)] for path in _library_files(library)])
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return digest([[str(path.relative_to(library)), digest_file(path)] for path in _library_files(library)])
 
 
 def notebook_digest(path: Path) -> str:
@@ -61,14 +57,14 @@ def notebook_key(entry: Entry, profile: Profile, parameters: Mapping[str, Any], 
     """
     settings = profile.notebooks[entry.name]
     reads = {
-        str(p): _file_digest(p) for text in entry.reads for p in sorted(paths.project_root().glob(text)) if p.is_file()
+        str(p): digest_file(p) for text in entry.reads for p in sorted(paths.project_root().glob(text)) if p.is_file()
     }
     return digest(
         entry.name,
         notebook_digest(entry.path),
         library_digest(),
         {"name": profile.name, "device": profile.device, "precision": profile.precision, "seed": profile.seed},
-        {name: claim.model_dump() for name, claim in settings.claims.items()},
+        {name: told.model_dump() for part in (settings.checks, settings.findings) for name, told in part.items()},
         {name: value for name, value in parameters.items() if name not in {"run_id", "profile"}},
         dict(needs),
         [entry.makes, reads, os.environ.get("VPR_DATA", "")],
