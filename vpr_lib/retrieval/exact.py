@@ -19,9 +19,8 @@ DOUBTED = 64  # queries looked at together when the end of their rankings is in 
 def decide(queries: Tensor, rows: Tensor, ids: Tensor, top_k: int, metric: str) -> tuple[Tensor, Tensor]:
     """The best `top_k` of each query's candidates `ids` (q, M): scores and ids (q, min(M, top_k)), equal scores by index.
 
-    -1 is no candidate; it and rows that are no numbers come out last, as -inf and -1.
+    Candidates come in rising order, -1 anywhere is none; it and rows that are no numbers come out last, as -inf and -1.
     """
-    ids = ids.sort(dim=1).values.contiguous()
     scores = scores_of(queries, rows, ids, metric)
     scores.masked_fill_((ids < 0) | scores.isnan(), -torch.inf)
     scores, order = scores.sort(dim=1, descending=True, stable=True)
@@ -72,7 +71,7 @@ def nearest(queries: Tensor, rows: Tensor, so_far: Tensor, top_k: int, metric: s
     width = min(top_k + SPARE, len(rows))
     rough, ids = (_propose_on_cpu if rows.device.type == "cpu" else _propose_on_gpu)(queries, rows, width, metric)
     ids = ids.masked_fill(rough < (so_far - _slack(queries, so_far, metric))[:, None], -1)  # most of later blocks
-    scores, found = decide(queries, rows, ids, top_k, metric)
+    scores, found = decide(queries, rows, ids.sort(dim=1).values, top_k, metric)
     if width == len(rows):
         return scores, found
     beat = torch.maximum(so_far, scores[:, -1])
