@@ -21,8 +21,13 @@ def list_models(json: JsonFile = None) -> None:
     for name, config in ZOO.items():
         state = "needs none" if name in TRAINING_FREE else "yes" if trained_path(name).is_file() else "-"
         table.add_row(
-            name, config.system, " ".join(config.reads), config.backbone if "image" in config.reads else "-",
-            config.aggregator, "{} x {}".format(*config.image_size) if "image" in config.reads else "-", state,
+            name,
+            config.system,
+            " ".join(config.reads),
+            config.backbone if "image" in config.reads else "-",
+            config.aggregator,
+            "{} x {}".format(*config.image_size) if "image" in config.reads else "-",
+            state,
         )
     Console().print(table)
     write_json(json, {name: config.model_dump() for name, config in ZOO.items()})

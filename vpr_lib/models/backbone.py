@@ -1,6 +1,6 @@
 """What every backbone is: image (B, 3, H, W) -> feature map (B, C, h, w). The networks themselves: backbones.py."""
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class Backbone(nn.Module):
@@ -28,6 +28,20 @@ class Backbone(nn.Module):
             module.requires_grad_(False)
         self._held = modules if fixed_statistics else []
         self.train(self.training)
+
+    def fixed_map(self, images: Tensor) -> Tensor:
+        """What the frozen layers make of images (B, 3, H, W): it can be computed once for a whole training.
+
+        Raises:
+            ValueError: when some layers learn and this backbone does not know where to cut.
+        """
+        if any(p.requires_grad for p in self.parameters()):
+            raise ValueError(f"{type(self).__name__} has no layer from which on it learns; freeze all of it.")
+        return self(images)
+
+    def from_fixed(self, maps: Tensor) -> Tensor:
+        """The feature map that follows from `fixed_map`, by the layers that learn."""
+        return maps
 
     def train(self, mode: bool = True) -> "Backbone":
         super().train(mode)

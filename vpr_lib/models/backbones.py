@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vpr_lib.models.backbone import Backbone
 from vpr_lib.models.dinov2 import DINOv2
-from vpr_lib.models.light import TimmTrunk
+from vpr_lib.models.light import EfficientNetLite0, TimmTrunk
 from vpr_lib.models.pretraining import ask_before_fetching
 from vpr_lib.models.trunks import EfficientNet, MobileNetV2, SwinV2
 from vpr_lib.registry import lookup
@@ -238,6 +238,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "mobilenet_v2": MobileNetV2,
     **{name: partial(SwinV2, name) for name in SWINS},
     "timm": TimmTrunk,  # any timm network: backbone_args network, stride
+    "efficientnet_lite0": EfficientNetLite0,
     **{name: partial(VGG, name) for name in ("vgg16", "vgg19_bn")},
     "mobilenet_v3_large": MobileNetV3,
     "tinyresnet": TinyResNet,

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 from torch import nn
 
 from vpr_lib.config import Compute
-from vpr_lib.data.ground_truth import Benchmark
+from vpr_lib.data.ground_truth import Benchmark, ProtocolCard
 from vpr_lib.data.manifest import Manifest
 from vpr_lib.data.run_pairs import RunPairs
 from vpr_lib.paths import cache_root
@@ -21,6 +21,8 @@ from vpr_lib.retrieval.rerank import reranked
 from vpr_lib.retrieval.run_pairs import PairScores, evaluate_run_pairs
 from vpr_lib.retrieval.transforms import under
 from vpr_lib.retrieval.whitening import whiten
+
+PAIR_KS = (1, 5, 10, 20, 25)  # of run pairs, which are ranked to 25
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,10 @@ class Variant:
 
     def name(self, model: str) -> str:
         """What tables call the model under this variant."""
-        whitened, approximate = f" PCA {self.whiten_to}" * bool(self.whiten_on), f" {self.index}" * (self.index != "exact")
+        whitened, approximate = (
+            f" PCA {self.whiten_to}" * bool(self.whiten_on),
+            f" {self.index}" * (self.index != "exact"),
+        )
         return f"{model}{whitened}{approximate}{' reranked' * self.rerank}"
 
 
@@ -45,14 +50,20 @@ class Measured:
     """An evaluation with its records, one table and file per protocol card."""
 
     evaluation: Evaluation | PairScores
+    cards: tuple[ProtocolCard, ...]
     run: Run
     records: tuple[pd.DataFrame, ...]
     files: tuple[Path, ...]
 
-    def tables(self, ks: Sequence[int] = KS) -> list[pd.DataFrame]:
-        """A recall table per protocol, with intervals; of run pairs the mean over the pairs."""
+    @property
+    def ks(self) -> tuple[int, ...]:
+        """The cut-offs that the ranking holds."""
+        return PAIR_KS if isinstance(self.evaluation, PairScores) else tuple(self.evaluation.recall)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The row of the recall table for every card, with intervals; of run pairs the mean over the pairs."""
         table = run_pair_table if isinstance(self.evaluation, PairScores) else recall_table
-        return [table(records, tuple(ks)) for records in self.records]
+        return [table(records, self.ks).to_dict("records")[0] for records in self.records]
 
 
 def measure(
@@ -60,8 +71,8 @@ def measure(
     benchmark: Benchmark | RunPairs,
     run: Run,
     folder: Path,
-    compute: Compute = Compute(),  # noqa: B008, it is frozen
-    variant: Variant = Variant(),  # noqa: B008
+    compute: Compute = Compute(),
+    variant: Variant = Variant(),
 ) -> Measured:
     """Describe, search, score, and write one record per query.
 
@@ -84,17 +95,15 @@ def measure(
         if variant.index != "exact" or variant.rerank:
             raise ValueError("Run pairs are ranked exactly and as they are: leave index and rerank away.")
         scores = evaluate_run_pairs(model, benchmark, cache, variant.metric, precision=precision, **options)
-        return _written(scores, run, [pair_records(benchmark, scores, run)], folder)
+        return _written(scores, (benchmark.card,), run, [pair_records(benchmark, scores, run)], folder)
     result = evaluate(model, benchmark, cache, KS, precision=precision, index=variant.index, **options)
     if variant.rerank:
         result = reranked(result, device=compute.device)
-    return _written(result, run, evaluation_records(result, run), folder)
+    tables = [query_records(result.benchmark, scored, result.ranking.scores, run) for scored in result.scores]
+    return _written(result, tuple(scored.protocol.card for scored in result.scores), run, tables, folder)
 
 
-def evaluation_records(result: Evaluation, run: Run) -> list[pd.DataFrame]:
-    """The records of an evaluation, one table per protocol card."""
-    return [query_records(result.benchmark, scored, result.ranking.scores, run) for scored in result.scores]
-
-
-def _written(result: Evaluation | PairScores, run: Run, tables: list[pd.DataFrame], folder: Path) -> Measured:
-    return Measured(result, run, tuple(tables), tuple(write_records(folder, table) for table in tables))
+def _written(
+    result: Evaluation | PairScores, cards: tuple[ProtocolCard, ...], run: Run, tables: list[pd.DataFrame], folder: Path
+) -> Measured:
+    return Measured(result, cards, run, tuple(tables), tuple(write_records(folder, table) for table in tables))

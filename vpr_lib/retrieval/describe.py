@@ -1,4 +1,4 @@
-"""Images, clouds or both to descriptors: one pass, straight into a memory-mapped file that is reused, resumed or refused. DESIGN §4."""
+"""Images to descriptors: one pass, straight into a memory-mapped file that is reused, resumed or refused. DESIGN §4."""
 
 import hashlib
 import inspect
@@ -15,14 +15,11 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from vpr_lib.data import clouds as clouds_module
 from vpr_lib.data import images as images_module
-from vpr_lib.data.clouds import CloudError, CloudSet, collate_voxels
 from vpr_lib.data.images import ImageError, ImageSet, InputSpec, stack_images
 from vpr_lib.data.manifest import Manifest
-from vpr_lib.digests import digest_code
 from vpr_lib.machine import keep_freed_memory
 from vpr_lib.models.checkpoints import weights_hash
 from vpr_lib.progress import track
@@ -76,11 +73,11 @@ def describe(
     together: bool = False,
     spec: InputSpec | None = None,
 ) -> Descriptors:
-    """Describe every sample of a manifest: its image, its cloud, or both, as the model `reads`.
+    """Describe every image of a manifest.
 
     Args:
-        model: maps normalised images (and voxels) to (B, D) and carries `input_spec` and `dim`; put into evaluation mode
-            and moved to `device`. Clouds are computed in fp32 whatever the precision.
+        model: maps normalised images to (B, D) and carries `input_spec` and `dim`; put into evaluation mode and moved
+            to `device`.
         cache: folder for the descriptor file. A complete file with the same key is returned at once, a partial one is
             continued; None keeps everything in memory.
         workers: loader processes; default none on the CPU, up to eight beside a GPU.
@@ -89,26 +86,26 @@ def describe(
             the images, the first one writes the file (`cache` is on a disk that all see), and all return everything.
         spec: how images reach the model; default its `input_spec`.
     Raises:
-        UnreadableImages, also for clouds; StaleDescriptors if a file under this key says it was made from something else; ValueError
-        for `together` without a process group, or when the rows lack what the model reads.
+        UnreadableImages; StaleDescriptors if a file under this key says it was made from something else; ValueError
+        for `together` without a process group.
     """
     if together and not dist.is_initialized():
         raise ValueError("describe(together=True) needs torch.distributed.init_process_group() in every process.")
     rank, world = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
     spec = spec or model.input_spec
     parts = cache_key(model, manifest, precision, spec)
-    samples = Samples(model, manifest, spec)
-    prints = samples.fingerprints()
+    paths = manifest.image_paths()
+    prints = file_fingerprints(paths)
     store = DescriptorStore.open(cache if rank == 0 else None, parts, prints, model.dim)
     start_time = time.perf_counter()
     todo = _from_first(store.missing_rows()) if together else store.missing_rows()
     if len(todo):
         log.info("describing %d of %d images", len(todo[rank::world]), len(manifest))
         keep_freed_memory()
-        model.eval().to(device, memory_format=samples.memory_format)
+        model.eval().to(device, memory_format=torch.channels_last)
         errors: dict[int, str] = {}
         batches = _batches(
-            model, samples, todo[rank::world], device, precision, batch_size, workers, quiet or rank > 0, errors
+            model, spec, paths, todo[rank::world], device, precision, batch_size, workers, quiet or rank > 0, errors
         )
         for rows, descriptors in _from_all(batches, world) if together else batches:
             store.write(rows, descriptors)
@@ -128,83 +125,34 @@ def describe(
 @torch.inference_mode()
 def describe_batch(
     model: nn.Module,
-    images: Tensor | None,
+    images: Tensor,
     device: str | torch.device,
     precision: str = "fp32",
     spec: InputSpec | None = None,
-    voxels: Tensor | None = None,
 ) -> Tensor:
-    """uint8 images (B, 3, H, W) of the model's input size and voxels (N, 4) -> descriptors (B, D), float32 on the CPU.
-
-    What the model does not read is None.
-    """
-    if images is not None:
-        images = (spec or model.input_spec).normalise(images.to(device, non_blocking=True))
-    if voxels is not None:
-        return model(images, voxels.to(device)).float().cpu()
+    """uint8 images (B, 3, H, W) of the model's input size -> descriptors (B, D), float32 on the CPU."""
+    images = (spec or model.input_spec).normalise(images.to(device, non_blocking=True))
     with torch.autocast(torch.device(device).type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
         return model(images).float().cpu()
 
 
-class Samples(Dataset):
-    """Rows of a manifest as a model reads them: row -> (row, image or None, voxels or None), an error in their place.
-
-    Raises:
-        ValueError: when the manifest lacks what the model reads.
-    """
-
-    def __init__(self, model: nn.Module, manifest: Manifest, spec: InputSpec):
-        reads = getattr(model, "reads", ("image",))  # as does any network with an input_spec
-        if "image" in reads and "image_path" not in manifest.table:
-            raise ValueError(
-                f"The {len(manifest)} samples under {manifest.root} have no images, which this model reads; use a model "
-                "that reads clouds alone, or say which image belongs to which cloud (lidar2image)."
-            )
-        self.spec = spec
-        self.images = ImageSet(manifest.image_paths(), spec) if "image" in reads else None
-        self.clouds = CloudSet(manifest, size=model.config.voxel_size) if "cloud" in reads else None
-
-    @property
-    def memory_format(self) -> torch.memory_format:
-        """What suits the model's convolutions."""
-        return torch.channels_last if self.clouds is None else torch.preserve_format
-
-    def fingerprints(self) -> np.ndarray:
-        """One number per row that changes with its files, int64 (N,)."""
-        files = [part.paths for part in (self.clouds, self.images) if part is not None]
-        return np.bitwise_xor.reduce([file_fingerprints(paths) for paths in files])
-
-    def __len__(self) -> int:
-        return len(self.images if self.images is not None else self.clouds)
-
-    def __getitem__(self, row: int) -> tuple[int, Tensor | ImageError | None, np.ndarray | CloudError | None]:
-        image = self.images[row][0] if self.images is not None else None
-        try:
-            return row, image, self.clouds[row] if self.clouds is not None else None
-        except CloudError as error:
-            return row, image, error
-
-
-def _batches(model, samples, todo, device, precision, batch_size, workers, quiet, errors) -> Iterator:
-    on_gpu = torch.device(device).type == "cuda"
+def _batches(model, spec, paths, todo, device, precision, batch_size, workers, quiet, errors) -> Iterator:
     if workers is None:
-        workers = min(8, (os.cpu_count() or 1) - 1) if on_gpu else 0
+        workers = min(8, (os.cpu_count() or 1) - 1) if torch.device(device).type == "cuda" else 0
     loader = DataLoader(
-        samples,
-        batch_size=1 if samples.spec.resize != "exact" else batch_size,
+        ImageSet(paths, spec),
+        batch_size=1 if spec.resize != "exact" else batch_size,
         sampler=todo,
         num_workers=workers,
         collate_fn=list,
-        pin_memory=on_gpu,
+        pin_memory=torch.device(device).type == "cuda",
     )
-    for batch in track(loader, "describing", quiet=quiet):
-        errors.update({row: str(part) for row, *parts in batch for part in parts if isinstance(part, Exception)})
-        good = [sample for sample in batch if sample[0] not in errors]
+    for samples in track(loader, "describing", quiet=quiet):
+        errors.update({row: str(image) for image, row in samples if isinstance(image, ImageError)})
+        good = [(image, row) for image, row in samples if not isinstance(image, ImageError)]
         if good:
-            rows, images, clouds = zip(*good)
-            images = stack_images(images) if samples.images is not None else None
-            voxels = collate_voxels(clouds) if samples.clouds is not None else None
-            yield np.array(rows), describe_batch(model, images, device, precision, samples.spec, voxels).numpy()
+            batch = stack_images([image for image, _ in good])
+            yield np.array([row for _, row in good]), describe_batch(model, batch, device, precision, spec).numpy()
 
 
 def _from_first(value: list[int]) -> list[int]:
@@ -237,8 +185,8 @@ def cache_key(model: nn.Module, manifest: Manifest, precision: str, spec: InputS
         "input": f"{spec or model.input_spec}",
         "images": manifest.list_hash,
         "precision": precision,
-        "code": _code_hash(type(model)),
-    } | ({"clouds": digest_code([Path(clouds_module.__file__)])} if "cloud" in getattr(model, "reads", ()) else {})
+        "code": code_hash(type(model)),
+    }
 
 
 def _model_text(model: nn.Module) -> str:
@@ -247,7 +195,8 @@ def _model_text(model: nn.Module) -> str:
 
 
 @cache
-def _code_hash(model_class: type) -> str:
+def code_hash(model_class: type) -> str:
+    """SHA-256 over the sources that a model's output depends on."""
     folder = Path(inspect.getfile(model_class)).parent
     files = [*sorted(folder.glob("*.py")), Path(images_module.__file__), Path(__file__)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

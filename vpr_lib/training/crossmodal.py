@@ -26,8 +26,7 @@ from vpr_lib.models.checkpoints import load_weights, trained_path
 from vpr_lib.models.minkloc import load_official
 from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import cache_root
-from vpr_lib.retrieval.describe import describe, describe_batch
-from vpr_lib.retrieval.run_pairs import evaluate_run_pairs
+from vpr_lib.retrieval.run_pairs import describe_submap_batch, describe_submaps, evaluate_run_pairs
 from vpr_lib.seeds import derive_seed
 from vpr_lib.training.fit import FitResult, Recipe, fit, make_fabric
 from vpr_lib.training.metric_learning import gather
@@ -219,11 +218,11 @@ def teacher_descriptors(
         augmented: describe one augmented view of every submap instead of the clean one, as the released code does.
     """
     if augmented is None:
-        return torch.from_numpy(np.array(describe(teacher, tuples.database, cache, device, quiet=quiet).array))
+        return torch.from_numpy(np.array(describe_submaps(teacher, tuples.database, cache, device, quiet=quiet).array))
     teacher.eval().to(device)
     keys = [(row, derive_seed("teacher view", seed, row)) for row in range(len(tuples.database))]
     loader = DataLoader(augmented, batch_size=32, sampler=keys, collate_fn=collate_submaps)
-    return torch.cat([describe_batch(teacher, images, device, voxels=voxels) for images, voxels in loader]).clone()
+    return torch.cat([torch.from_numpy(describe_submap_batch(teacher, *batch, device)) for batch in loader])
 
 
 def run_pair_validator(
