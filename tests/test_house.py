@@ -14,7 +14,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     "cli": 8, "workbook": 7, "widgets": 6, "plotting": 5, "bench": 5, "training": 4, "results": 4, "retrieval": 3, "models": 2,
-    "losses": 2, "data": 1, "config": 0, "paths": 0, "progress": 0, "seeds": 0, "registry": 0, "machine": 0,
+    "losses": 2, "data": 1, "config": 0, "paths": 0, "progress": 0, "seeds": 0, "registry": 0, "machine": 0, "files": -1,
 }  # fmt: skip
 
 
