@@ -9,7 +9,7 @@ from torch import nn
 
 from vpr_lib.data.ground_truth import Benchmark, Positives, make_protocol
 from vpr_lib.data.manifest import Manifest
-from vpr_lib.retrieval.describe import Descriptors, describe
+from vpr_lib.retrieval.describe import Descriptors, advice, describe
 from vpr_lib.retrieval.indexes import rank
 from vpr_lib.retrieval.protocol import score
 from vpr_lib.retrieval.search import Ranking
@@ -52,7 +52,10 @@ def retrieve_folders(
     left_out = {path: reason for manifest, found in sides for path, reason in _unreadable(manifest, found).items()}
     for role, (manifest, found) in zip(("database", "query"), sides):
         if not found.readable.any():
-            raise ValueError(f"None of the {len(manifest)} {role} images under {manifest.root} can be read.")
+            first = next(iter(found.errors.values()), "")
+            raise ValueError(
+                f"None of the {len(manifest)} {role} images under {manifest.root} can be read; the first: {first}.{advice(found.errors)}"
+            )
     kept = _keep(benchmark, *(found.readable for _, found in sides))
     start = time.perf_counter()
     ranking, found_of_exact = rank(index, *(found.array[found.readable] for _, found in sides), top_k, device)
