@@ -13,6 +13,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 SHARED = Path(os.environ.get("VPR_SHARED", Path(__file__).resolve().parent.parent.parent / "shared"))
 
 
+def pytest_collection_modifyitems(items):
+    """Tests marked `gpu` are skipped where torch sees no CUDA device."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked:
+        import torch
+
+        for item in marked if not torch.cuda.is_available() else []:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("VPR_CACHE", str(tmp_path / "vpr-cache"))

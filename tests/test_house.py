@@ -13,8 +13,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
-    "cli": 8, "workbook": 7, "widgets": 6, "plotting": 5, "bench": 5, "training": 4, "results": 4, "retrieval": 3, "models": 2,
-    "losses": 2, "data": 1, "config": 0, "paths": 0, "progress": 0, "seeds": 0, "registry": 0, "machine": 0, "files": -1,
+    "cli": 9, "workbook": 8, "widgets": 7, "plotting": 6, "bench": 6, "training": 5, "results": 5, "retrieval": 4, "models": 3,
+    "losses": 3, "data": 2, "toycity": 1, "config": 0, "paths": 0, "progress": 0, "seeds": 0, "registry": 0, "machine": 0, "digests": 0,
+    "files": -1,
 }  # fmt: skip
 
 

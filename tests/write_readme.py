@@ -9,8 +9,8 @@ from pathlib import Path
 
 from vpr_lib import paths
 from vpr_lib.config import load_profile
-from vpr_lib.workbook.sentinel import read_sentinel
-from vpr_lib.workbook.status import claims_of, find_run, read_status
+from vpr_lib.workbook.book.sentinel import read_sentinel
+from vpr_lib.workbook.run.status import claims_of, find_run, read_status
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 ROW = re.compile(r"^(?P<start>\| \[\d\d [^]]+\]\(notebooks/(?P<name>\w+)\.ipynb\) \| [^|]+) \|.*$", re.MULTILINE)

@@ -5,7 +5,7 @@ import pytest
 
 from vpr_lib.data.ground_truth import Positives
 from vpr_lib.data.manifest import build_manifest
-from vpr_lib.data.tuples import TupleSampler, TupleSet, condition_weights, radius_rings, radius_tuples
+from vpr_lib.data.tuples import TupleSet, radius_rings, radius_tuples
 
 
 def line(tmp_path, east, role="db", kind="gps", **columns):
@@ -26,7 +26,6 @@ def test_the_ring_is_neither(tmp_path):
     found = pair(tmp_path)
     assert found.positives[0].tolist() == [0, 1] and found.non_negatives[0].tolist() == [0, 1, 2, 3]
     assert found.usable.tolist() == [0, 1]  # nothing is near the third query
-    assert found.are_negatives(0, np.arange(6)).tolist() == [False] * 4 + [True] * 2
     with pytest.raises(ValueError, match="0 < positive_m <= non_negative_m, got 30 and 25"):
         pair(tmp_path, positive_m=30.0)
 
@@ -49,7 +48,7 @@ def test_nobody_is_its_own_positive(tmp_path):
 def test_groups_never_meet(tmp_path):
     database = line(tmp_path, [0.0, 0.0], city=["cph", "sf"])
     found = radius_tuples(database, line(tmp_path, [1.0], "query", city=["sf"]), group="city")
-    assert found.positives[0].tolist() == [1] and found.are_negatives(0, np.array([0])).tolist() == [True]
+    assert found.positives[0].tolist() == [1]
 
 
 def test_a_positive_must_not_be_drawable_as_a_negative(tmp_path):
@@ -65,41 +64,10 @@ def test_negatives_are_uniform_distinct_and_far(tmp_path):
     database = line(tmp_path, rng.uniform(0, 400, 60))
     found = radius_tuples(database, line(tmp_path, rng.uniform(0, 400, 20), "query"))
     for query in range(20):
-        far = np.flatnonzero(found.are_negatives(query, np.arange(60)))
+        far = np.setdiff1d(np.arange(60), found.non_negatives[query])
         assert sorted(found.draw_negatives(query, 1000, rng)) == far.tolist()  # all of them when more are asked for
         drawn = np.concatenate([found.draw_negatives(query, 3, rng) for _ in range(200)])
         assert set(drawn) <= set(far) and len(set(drawn)) > 0.9 * len(far)
-
-
-def test_sampler_is_deterministic_and_ranks_share_an_epoch(tmp_path):
-    rng = np.random.default_rng(1)
-    found = radius_tuples(line(tmp_path, rng.uniform(0, 900, 200)), line(tmp_path, rng.uniform(0, 900, 41), "query"))
-    tell = lambda tuples: [(q, p, n.tolist()) for q, p, n in tuples]
-    sampler = TupleSampler(found, negatives=4, seed=3)
-    whole = tell(sampler.epoch(2))
-    assert whole == tell(TupleSampler(found, negatives=4, seed=3).epoch(2)) != tell(sampler.epoch(3))
-    assert sorted(q for q, _, _ in whole) == found.usable.tolist()
-    assert all(
-        p in found.positives[q] and found.are_negatives(q, np.array(n)).all() and len(set(n)) == 4 for q, p, n in whole
-    )
-    ranks = [tell(TupleSampler(found, 4, 3, rank=r, world_size=2).epoch(2)) for r in (0, 1)]
-    assert len(ranks[0]) == len(ranks[1]) == len(found.usable) // 2
-    assert [t for both in zip(*ranks) for t in both] == whole[: 2 * len(ranks[0])]
-
-
-def test_weights_prefer_night_as_the_official_loader(tmp_path):
-    words = [["night"], ["day", "sideways"], ["day"], ["day"], ["night", "sideways"]]
-    queries = line(tmp_path, [0.0] * 5, "query", conditions=words)
-    assert condition_weights(queries).tolist() == [3.5, 3.5, 1, 1, 6]  # 1 + 5/2 for each of the two
-    found = radius_tuples(line(tmp_path, [0.0, 100.0]), queries)
-    drawn = [q for e in range(300) for q, _, _ in TupleSampler(found, 1, weights=condition_weights(queries)).epoch(e)]
-    assert np.bincount(drawn)[4] > 4 * np.bincount(drawn)[2]
-
-
-def test_nothing_to_train_on(tmp_path):
-    found = radius_tuples(line(tmp_path, [0.0]), line(tmp_path, [0.0], "query"))
-    with pytest.raises(ValueError, match="None of the 1 queries has both"):
-        TupleSampler(found)
 
 
 def test_tuple_sets_round_trip(tmp_path):

@@ -6,7 +6,6 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -17,7 +16,6 @@ from vpr_lib.plotting.mixing import (
     plot_mixer,
     plot_mixer_inset,
     plot_mixing_weights,
-    plot_recall_vs_dim,
     reach_over_distance,
 )
 
@@ -81,13 +79,3 @@ def test_pictures_name_the_sizes_of_the_modules(aggregator):
     np.testing.assert_allclose(shown, mixing_maps(aggregator.mix[0], (3, 4), 3)[0])
     with pytest.raises(ValueError, match="no mixers"):
         plot_mixing_weights(MixVPR(8, 3, 4, mix_depth=0))
-
-
-def test_recall_over_length():
-    rows = [("trained", 128, 70.0), ("trained", 32, 60.0), ("PCA", 128, 70.0), ("PCA", 16, 40.0)]
-    table = pd.DataFrame(rows, columns=["series", "dim", "R@1"]).assign(**{"R@1 low": 30.0, "R@1 high": 80.0})
-    ax = plot_recall_vs_dim(table)
-    lines = {bar.get_label(): bar.lines[0].get_xydata().tolist() for bar in ax.containers}
-    assert lines == {"trained": [[32, 60], [128, 70]], "PCA": [[16, 40], [128, 70]]}
-    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["16", "32", "128"]
-    plt.close("all")

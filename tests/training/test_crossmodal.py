@@ -14,11 +14,11 @@ from vpr_lib.cli import main
 from vpr_lib.config import find_recipe, load_yaml
 from vpr_lib.data.catalogue import DATASETS
 from vpr_lib.data.readers.submaps import read_toy_runs, read_toy_tuples
-from vpr_lib.data.toycity.city import TOY
-from vpr_lib.data.toycity.export import ensure
 from vpr_lib.models.checkpoints import save_weights, trained_path, weights_hash
 from vpr_lib.models.minkloc import CLOUD_MODELS, MinkLoc, build_cloud_model
 from vpr_lib.models.zoo import build_model
+from vpr_lib.toycity.city import TOY
+from vpr_lib.toycity.export import ensure
 from vpr_lib.training.crossmodal import (
     METHODS,
     CrossModalDistillation,

@@ -9,7 +9,7 @@ from vpr_lib.losses.metric import MetricLoss
 from vpr_lib.models.checkpoints import weights_hash
 from vpr_lib.models.zoo import build_model
 from vpr_lib.training.optimisation import FitSettings
-from vpr_lib.training.throughput import PHASES, measure_training
+from vpr_lib.training.throughput import PHASES, measure_training, step_row
 
 SETTINGS = FitSettings(epochs=1, learning_rate=0.01)
 
@@ -35,3 +35,9 @@ def test_phases_add_up_and_the_model_is_left_alone(miner):
 def test_too_few_batches():
     with pytest.raises(ValueError, match=r"1 \+ 3 batches are needed to measure, there are 2"):
         measure_training(build_model("gem_toy_160"), batches(2), MetricLoss(), SETTINGS, steps=3, warmup=1)
+
+
+def test_a_row_of_full_size_steps():
+    row = step_row("toy", "toycity", steps=2, warmup=0)
+    assert row["model"] == "mixvpr_toy_256" and row["images per step"] > 1 and row["precision"] == "fp32"
+    assert row["img/s, no loading"] > row["img/s"] > 0 and row["GB"] > 0

@@ -56,7 +56,7 @@ class Project:
         return self.root / "tiny.yaml"
 
     def run(self, command=FAKE, report=False, **options):
-        from vpr_lib.workbook.runner import run_workbook
+        from vpr_lib.workbook.run.runner import run_workbook
 
         return run_workbook(self.profile, command=command, report=report, grace_s=0.5, **options)
 
@@ -68,7 +68,7 @@ class Project:
 def project(tmp_path, monkeypatch):
     """An empty project; the library counts as unchanged, since others may be editing it while the tests run."""
     monkeypatch.setenv("VPR_HOME", str(tmp_path))
-    monkeypatch.setattr("vpr_lib.workbook.keys.library_digest", lambda: "library")
+    monkeypatch.setattr("vpr_lib.workbook.run.keys.library_digest", lambda: "library")
     return Project(tmp_path)
 
 

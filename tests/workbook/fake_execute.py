@@ -1,4 +1,4 @@
-"""A stand-in for `python -m vpr_lib.workbook.execute` that speaks its protocol without a kernel, in 40 ms.
+"""A stand-in for `python -m vpr_lib.workbook.run.execute` that speaks its protocol without a kernel, in 40 ms.
 
 The code cells run by `exec` in this process. They may call `make(name)` and `finish(**wrong)`, or end the process.
 """

@@ -43,8 +43,9 @@ def add(
     json: JsonFile = None,
 ) -> None:
     """Check a checkpoint against a model (strictly) and keep it for all commands; record name, sha256, source, licence."""
+    from vpr_lib.digests import digest_file
     from vpr_lib.models.backbones import build_backbone
-    from vpr_lib.models.checkpoints import file_hash, load_weights, save_weights, trained_path
+    from vpr_lib.models.checkpoints import load_weights, save_weights, trained_path
     from vpr_lib.models.published import PUBLISHED, TRUNKS, Published, published_at
     from vpr_lib.models.zoo import build_model
 
@@ -57,7 +58,7 @@ def add(
         raise FileNotFoundError(f"No checkpoint {file}.{published_at(model)}")
     network = build_backbone(TRUNKS[model].backbone) if model in TRUNKS else build_model(model)
     load_weights(network, file)
-    about = {"model": model, "file": file.name, "sha256": file_hash(file), "source": source or known.source,
+    about = {"model": model, "file": file.name, "sha256": digest_file(file), "source": source or known.source,
              "licence": licence or known.licence, "added": datetime.now(UTC).isoformat(timespec="seconds")}  # fmt: skip
     path = save_weights(network, trained_path(model), about)
     typer.echo(f"{file.name} fits {model}; kept as {path} (sha256 {about['sha256'][:16]}…)")

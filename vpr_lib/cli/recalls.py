@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from vpr_lib.cli.common import show
 
 if TYPE_CHECKING:
-    from vpr_lib.workbook.runner import RunResult
+    from vpr_lib.workbook.run.runner import RunResult
 
 
 def print_recalls(result: "RunResult") -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from vpr_lib.workbook.runner import RunResult
+    from vpr_lib.workbook.run.runner import RunResult
 
 After = Callable[["RunResult"], None]
 
@@ -47,9 +47,9 @@ def register(app: typer.Typer, after: After | None = None) -> None:
         143 SIGTERM. Nightly only: 4 recall fell significantly, 5 the disk is full, 6 a result of the last green night is
         gone or no longer comparable.
         """
-        from vpr_lib.workbook.plan import UsageError
-        from vpr_lib.workbook.runner import run_workbook
-        from vpr_lib.workbook.terminal import choose_display
+        from vpr_lib.workbook.run.plan import UsageError
+        from vpr_lib.workbook.run.runner import run_workbook
+        from vpr_lib.workbook.run.terminal import choose_display
 
         try:
             if nightly:
@@ -75,8 +75,8 @@ def register(app: typer.Typer, after: After | None = None) -> None:
     ) -> None:
         """Show how a run stands."""
         from vpr_lib import paths
-        from vpr_lib.workbook.status import read_status
-        from vpr_lib.workbook.terminal import print_status
+        from vpr_lib.workbook.run.status import read_status
+        from vpr_lib.workbook.run.terminal import print_status
 
         found = _or_exit(lambda: read_status(run))
         print_status(found)
@@ -86,7 +86,7 @@ def register(app: typer.Typer, after: After | None = None) -> None:
     @app.command()
     def report(run: Annotated[str, typer.Argument(help="Run id; default: the latest run.")] = "latest") -> None:
         """Build the HTML report of a run again."""
-        from vpr_lib.workbook.report import build_report
+        from vpr_lib.workbook.report.build import build_report
 
         typer.echo(_or_exit(lambda: build_report(run)))
 
@@ -94,9 +94,9 @@ def register(app: typer.Typer, after: After | None = None) -> None:
 def _night(profile, only, start_from, overrides, force, keep_going, run_id, report, keep, accept) -> "RunResult":
     import errno
 
-    from vpr_lib.workbook.nightly import run_nightly
-    from vpr_lib.workbook.plan import UsageError
-    from vpr_lib.workbook.terminal import choose_display
+    from vpr_lib.workbook.night.nightly import run_nightly
+    from vpr_lib.workbook.run.plan import UsageError
+    from vpr_lib.workbook.run.terminal import choose_display
 
     if only or start_from:
         raise UsageError("--nightly runs the whole workbook: a part of it cannot be the next night's reference.")
@@ -130,7 +130,7 @@ def _write_json(path: Path, result: "RunResult") -> None:
 
 def _print_result(result: "RunResult") -> None:
     """Why a notebook is not green, then where everything is."""
-    from vpr_lib.workbook.status import BROKEN, EXIT_CODES, Status
+    from vpr_lib.workbook.run.status import BROKEN, EXIT_CODES, Status
 
     for line in result.notebooks:
         if line.status in BROKEN | {Status.BLOCKED}:

@@ -71,7 +71,7 @@ class Dataset(Strict):
     marks: list[str] = []  # patterns; one match says that the data set is there
     metadata: list[str] = []  # patterns of the files that the reader looks at; default: the marks
     generated: str | None = None  # subset of the generated city
-    preset: Literal["toy", "city"] = "toy"  # which city is generated
+    preset: Literal["toy", "city", "gpu"] = "toy"  # which city is generated
     users: list[str] = []  # systems of the workbook that train or evaluate on it
     size_gb: tuple[float, Tag] | None = None
     expected: dict[str, tuple[int, Tag]] = {}
@@ -158,10 +158,10 @@ def find_root(name: str, root: Path | None = None) -> Path:
     """
     dataset = find(name)
     if root is None and dataset.generated:
-        from vpr_lib.data.toycity.city import CITY, TOY
-        from vpr_lib.data.toycity.export import ensure
+        from vpr_lib.toycity.city import PRESETS
+        from vpr_lib.toycity.export import ensure
 
-        return ensure({"toy": TOY, "city": CITY}[dataset.preset], dataset.generated)
+        return ensure(PRESETS[dataset.preset], dataset.generated)
     place = Path(root).expanduser().absolute() if root is not None else default_root(name)
     if place is None:
         raise ValueError(f"'{name}' has no place of its own: say where it is with --root.")

@@ -1,6 +1,5 @@
 """Data sets read once and kept as Parquet: where they lie, and when what is kept still fits the folder it came from."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -14,6 +13,7 @@ from vpr_lib.data.ground_truth import BUILDER_VERSION, Benchmark
 from vpr_lib.data.manifest import Manifest
 from vpr_lib.data.run_pairs import RunPairs
 from vpr_lib.data.tuples import TupleSet
+from vpr_lib.digests import digest_code
 from vpr_lib.paths import cache_root, write_text
 
 Content = Benchmark | Manifest | RunPairs | TupleSet
@@ -80,7 +80,7 @@ def code_version() -> str:
     """16 hex digits over the code that reads data sets: other code, read again."""
     here = Path(__file__).parent
     sources = [*sorted((here / "readers").glob("*.py")), *(here / f"{name}.py" for name in _PARTS)]
-    return hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()[:16] + f"-{BUILDER_VERSION}"
+    return f"{digest_code(sources)}-{BUILDER_VERSION}"
 
 
 _PARTS = ("manifest", "ground_truth", "run_pairs", "tuples", "pickles")

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -13,7 +12,6 @@ from vpr_lib.data.ground_truth import Positives
 from vpr_lib.data.manifest import Manifest
 from vpr_lib.data.readers.geo import utm_columns
 from vpr_lib.paths import atomic_path, write_text
-from vpr_lib.seeds import derive_seed
 
 
 @dataclass(frozen=True)
@@ -79,10 +77,6 @@ class TupleSet:
         """Queries with at least one positive and one negative, int64, rising; training takes only these."""
         counts = self.non_negatives.counts
         return np.flatnonzero((self.positives.counts > 0) & (counts < self.non_negatives.n_database))
-
-    def are_negatives(self, query: int, database: np.ndarray) -> np.ndarray:
-        """Which of some database images may be negatives of a query, bool, as long as `database`."""
-        return ~np.isin(database, self.non_negatives[query])
 
     def draw_negatives(self, query: int, count: int, rng: np.random.Generator) -> np.ndarray:
         """`count` different negatives at random, int64; all there are when that is fewer.
@@ -161,65 +155,3 @@ def radius_rings(
     return {
         radius: Positives.from_radius(database.positions(), queries.positions(), radius, *groups) for radius in radii_m
     }
-
-
-@dataclass(frozen=True)
-class TupleSampler:
-    """Random tuples, different in every epoch and the same for a seed; mining by descriptors starts from the same sets.
-
-    Args:
-        negatives: how many per tuple.
-        weights: probability of a query relative to others, (Q,), as MSLS gives to night and sideways ones; default equal,
-            and then every usable query comes once per epoch.
-        rank, world_size: every process takes every world_size-th tuple.
-    """
-
-    tuples: TupleSet
-    negatives: int = 5
-    seed: int = 1
-    weights: np.ndarray | None = None
-    rank: int = 0
-    world_size: int = 1
-
-    def __post_init__(self) -> None:
-        if not len(self.tuples.usable):
-            raise ValueError(
-                f"None of the {len(self.tuples.queries)} queries has both a positive and a negative; widen the inner radius."
-            )
-
-    def __len__(self) -> int:
-        """Tuples per epoch and process; the last ones that do not fill all processes are dropped."""
-        return len(self.tuples.usable) // self.world_size
-
-    def epoch(self, epoch: int) -> list[tuple[int, int, np.ndarray]]:
-        """(query, positive, negatives int64) for every tuple of the epoch."""
-        rng = np.random.default_rng(derive_seed("tuples", self.seed, epoch))
-        order = self._order(rng)[: len(self) * self.world_size][self.rank :: self.world_size]
-        return [self._draw(int(query), epoch) for query in order]
-
-    def _order(self, rng: np.random.Generator) -> np.ndarray:
-        usable = self.tuples.usable
-        if self.weights is None:
-            return rng.permutation(usable)
-        chances = np.asarray(self.weights, np.float64)[usable]
-        return rng.choice(usable, len(usable), p=chances / chances.sum())
-
-    def _draw(self, query: int, epoch: int) -> tuple[int, int, np.ndarray]:
-        rng = np.random.default_rng(derive_seed("tuple", self.seed, epoch, query))
-        positive = int(rng.choice(self.tuples.positives[query]))
-        return query, positive, self.tuples.draw_negatives(query, self.negatives, rng)
-
-
-Condition = Literal["night", "sideways"]
-
-
-def condition_weights(queries: Manifest, conditions: Sequence[Condition] = ("night", "sideways")) -> np.ndarray:
-    """The official MSLS weights, float64 (Q,): 1, plus Q / n for each condition that a query has and n queries have.
-
-    Spec: datasets §4.
-    """
-    weights = np.ones(len(queries))
-    for condition in conditions:
-        has = np.array([condition in words for words in queries.table["conditions"]])
-        weights[has] += len(queries) / max(1, has.sum())
-    return weights

@@ -18,7 +18,7 @@ from vpr_lib.paths import atomic_path, cache_root, write_text
 from vpr_lib.registry import lookup
 
 OFFICIAL_PREFIXES = {"base_model.base.": "backbone.model.features.", "net_vlad.": "aggregator."}  # OpenIBL, ClusVPR
-TOY_START = Path(__file__).resolve().parent.parent / "data" / "toycity" / "start"
+TOY_START = Path(__file__).resolve().parent.parent / "toycity" / "start"
 
 
 class CheckpointError(ValueError):
@@ -32,12 +32,6 @@ def weights_hash(model: nn.Module) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

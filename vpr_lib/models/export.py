@@ -4,7 +4,6 @@ The graph takes uint8 RGB images (B, 3, height, width) of the model's input size
 normalisation is inside. `export.json` beside it says what it was made from and, once measured, how close it is.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 
 from vpr_lib.config import Strict
 from vpr_lib.data.images import InputSpec
+from vpr_lib.digests import digest_file
 from vpr_lib.models.checkpoints import weights_hash
 from vpr_lib.models.zoo import ModelConfig
 from vpr_lib.paths import atomic_path, cache_root, write_text
@@ -132,7 +132,7 @@ def export(
         packages = _WRITERS[format](graph, path, precision, calibration)
     info = ExportInfo(
         model=name, system=model.config.system, format=format, precision=precision, dim=model.dim, image_size=spec.size,
-        interpolation=spec.interpolation, weights=weights_hash(model), sha256=_file_hash(path), bytes=_size(path),
+        interpolation=spec.interpolation, weights=weights_hash(model), sha256=digest_file(*_parts(path)), bytes=_size(path),
         calibration_images=len(calibration) if precision == "int8" else 0,
         made_with={"torch": torch.__version__} | {package.__name__: package.__version__ for package in packages},
     )  # fmt: skip
@@ -229,13 +229,6 @@ def _parts(path: Path) -> list[Path]:
     return [part for part in (path, path.with_suffix(".bin")) if part.is_file()]
 
 
-def _file_hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    for part in _parts(path):
-        digest.update(part.read_bytes())
-    return digest.hexdigest()
-
-
 def _size(path: Path) -> int:
     return sum(part.stat().st_size for part in _parts(path))
 
@@ -261,7 +254,7 @@ class ShippedModel(nn.Module):
         content = json.loads(about.read_text())
         self.config = ExportInfo.model_validate({k: v for k, v in content.items() if k in ExportInfo.model_fields})
         file = folder / FILES[self.config.format]
-        if not file.is_file() or _file_hash(file) != self.config.sha256:
+        if not file.is_file() or digest_file(*_parts(file)) != self.config.sha256:
             raise ValueError(f"{file} is not the file that {about} describes: export it again.")
         self.dim = self.config.dim
         self.input_spec = InputSpec(self.config.image_size, self.config.interpolation, (0.0,) * 3, (1 / 255,) * 3)

@@ -254,11 +254,6 @@ ZOO: dict[str, ModelConfig] = {
 TRAINING_FREE = frozenset({"pixels"})
 
 
-def model_names() -> list[str]:
-    """All names `build_model` knows."""
-    return sorted(ZOO)
-
-
 def vary(model: str, part: Literal["aggregator", "backbone"] = "aggregator", **arguments: Any) -> dict[str, Any]:
     """Changes for `build_model` and recipes that alter some arguments of one part and keep the others.
 

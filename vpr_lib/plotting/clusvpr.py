@@ -6,10 +6,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from vpr_lib.plotting.attention import overlay
-from vpr_lib.plotting.style import BLUE, GREY, RIGHT, RIGHT_SIGN, WRONG, WRONG_SIGN
+from vpr_lib.plotting.retrievals import show_match
+from vpr_lib.plotting.style import BLUE, GREY
 
 
 def plot_looks_and_finds(
@@ -42,22 +42,13 @@ def plot_looks_and_finds(
         drawn = overlay(maps[method], queries)
         for line in range(len(queries)):
             axes[line][1 + column].imshow(drawn[line])
-            _match(axes[line][1 + len(methods) + column], found[method][line], bool(correct[method][line]))
+            show_match(axes[line][1 + len(methods) + column], found[method][line], bool(correct[method][line]))
         axes[0][1 + column].set_title(f"{method}: map", fontsize=9, loc="left", pad=3)
     for column, method in enumerate(methods):
         ax = axes[0][1 + len(methods) + column]
         sign = ax.get_title(loc="left")
         ax.set_title(f"{sign} {method}: first", fontsize=9, loc="left", pad=4)
     return figure
-
-
-def _match(ax: Axes, image: np.ndarray, correct: bool) -> None:
-    ax.imshow(image)
-    colour = RIGHT if correct else WRONG
-    height, width = image.shape[:2]
-    ax.add_patch(Rectangle((-0.5, -0.5), width, height, fill=False, edgecolor=colour, linewidth=4, clip_on=False,
-                           linestyle="-" if correct else (0, (2, 1.2))))  # fmt: skip
-    ax.set_title(RIGHT_SIGN if correct else WRONG_SIGN, fontsize=9, color=colour, loc="left", pad=4)
 
 
 def plot_group_attention(values: np.ndarray, before: np.ndarray | None = None, ax: Axes | None = None) -> Axes:

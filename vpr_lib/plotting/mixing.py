@@ -2,14 +2,13 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from vpr_lib.models.aggregators import FeatureMixer, MixVPR
-from vpr_lib.plotting.style import BLUE, GREEN, GREY, MARKERS, ORANGE, PURPLE, SKY, VERMILION
+from vpr_lib.plotting.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
 
 DIVERGING = "PuOr_r"  # orange above zero, purple below; told apart with every common colour vision
 
@@ -129,24 +128,3 @@ def reach_over_distance(mixer: FeatureMixer, grid: tuple[int, int]) -> tuple[np.
     pairs = np.bincount(apart)
     kept = np.flatnonzero(pairs >= len(rows))
     return kept, total[kept] / pairs[kept]
-
-
-def plot_recall_vs_dim(table: pd.DataFrame, k: int = 1, ax: Axes | None = None) -> Axes:
-    """Recall@k over descriptor length, one line per `series` of a recall table (results.tables), with 95 % intervals.
-
-    Args:
-        table: columns series, dim, `R@k`, `R@k low`, `R@k high`.
-    """
-    ax = ax or plt.subplots(figsize=(6.4, 4.2))[1]
-    for number, (name, group) in enumerate(table.sort_values("dim").groupby("series", sort=False)):
-        value, style = group[f"R@{k}"].to_numpy(), ("-", "--", ":", "-.")[number % 4]
-        colour = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)[number % 6]
-        error = np.abs(np.stack([value - group[f"R@{k} low"], group[f"R@{k} high"] - value]))
-        ax.errorbar(group["dim"], value, error, label=name, linestyle=style, capsize=3,
-                    marker=MARKERS[number % len(MARKERS)], color=colour)  # fmt: skip
-    ax.set_xscale("log", base=2)
-    dims = sorted(set(table["dim"]))
-    ax.set_xticks(dims, [str(dim) for dim in dims])
-    ax.set(xlabel="descriptor length D (numbers per image)", ylabel=f"recall@{k} (%)")
-    ax.legend(fontsize=9)
-    return ax

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from vpr_lib.data.images import read_image
-from vpr_lib.plotting.style import RIGHT, RIGHT_SIGN, WRONG, WRONG_SIGN
+from vpr_lib.plotting.strips import verdict
 from vpr_lib.retrieval.metrics import distances_m
 from vpr_lib.retrieval.protocol import Evaluation
 
@@ -52,12 +52,16 @@ def _conditions(benchmark, query: int) -> str:
 
 
 def _show(ax: Axes, path: str, caption: str, correct: bool | None) -> None:
-    image = read_image(path).permute(1, 2, 0).numpy()
-    ax.imshow(image)
+    show_match(ax, read_image(path).permute(1, 2, 0).numpy(), correct, caption)
     ax.set_axis_off()
+
+
+def show_match(ax: Axes, image: np.ndarray, correct: bool | None, caption: str = "") -> None:
+    """Draw an image (H, W, 3) with the frame and sign of its verdict: solid and ✓, dashed and ✗, neither where None."""
+    sign, colour = verdict(correct) if correct is not None else ("", "#333333")
     height, width = image.shape[:2]
-    colour = {True: RIGHT, False: WRONG, None: "#333333"}[correct]
+    ax.imshow(image)
     ax.add_patch(Rectangle((-0.5, -0.5), width, height, fill=False, edgecolor=colour, linewidth=4, clip_on=False,
                            linestyle=(0, (2, 1.2)) if correct is False else "-"))  # fmt: skip
-    sign = {True: f"{RIGHT_SIGN} ", False: f"{WRONG_SIGN} ", None: ""}[correct]
-    ax.set_title(sign + caption, fontsize=9, color=colour, loc="left", fontweight="normal", pad=5)
+    caption = f"{sign} {caption}".strip()
+    ax.set_title(caption, fontsize=9, color=colour, loc="left", fontweight="normal", pad=5)

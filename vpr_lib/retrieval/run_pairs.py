@@ -19,6 +19,7 @@ from vpr_lib.data.clouds import CloudSet, SubmapSet, collate_submaps
 from vpr_lib.data.ground_truth import Positives
 from vpr_lib.data.manifest import Manifest
 from vpr_lib.data.run_pairs import RunPairs
+from vpr_lib.models.heatmaps import channel_norm, unit_range, upsample
 from vpr_lib.models.minkloc import MinkLoc
 from vpr_lib.progress import track
 from vpr_lib.retrieval.describe import NOT_FINITE, Descriptors, advice, cache_key, describe
@@ -206,10 +207,8 @@ def energy_maps(model: nn.Module, images: torch.Tensor, device: str | torch.devi
     Args:
         images: uint8 (B, 3, H, W) of the model's input size; the maps are brought to that size.
     """
-    features = model.eval().feature_map(model.input_spec.normalise(images.to(device))).float().norm(dim=1, keepdim=True)
-    maps = nn.functional.interpolate(features, images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
-    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-    return ((maps - low) / (high - low).clamp_min(1e-12)).clamp(0, 1).cpu().numpy()
+    features = model.eval().feature_map(model.input_spec.normalise(images.to(device))).float()
+    return unit_range(upsample(channel_norm(features), images.shape[2:])).cpu().numpy()
 
 
 @torch.inference_mode()

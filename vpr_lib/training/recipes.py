@@ -34,7 +34,8 @@ from vpr_lib.training.tuples import train_tuples
 
 KS = (1, 5, 10)  # validation cut-offs
 PLACE_SETS = {  # name in a recipe: name in the catalogue, '' for the streets of the toy starting point
-    "gsv_cities": "gsv_cities", "gsv_cities_light": "gsv_cities_light", "city": "city_places", "toycity": "toycity_places",
+    "gsv_cities": "gsv_cities", "gsv_cities_light": "gsv_cities_light", "city": "city_places", "gpu": "gpu_places",
+    "toycity": "toycity_places",
     "toycity_start": "",
 }  # fmt: skip
 START_STREETS = 160  # streets of the toy starting point: the more, the better it carries over to others
@@ -147,8 +148,8 @@ def _place_manifest(experiment: Experiment) -> Manifest:
 
 
 def _start_streets() -> Path:
-    from vpr_lib.data.toycity.city import TOY
-    from vpr_lib.data.toycity.export import ensure
+    from vpr_lib.toycity.city import TOY
+    from vpr_lib.toycity.export import ensure
 
     return ensure(replace(TOY, start_streets=START_STREETS), "start")
 

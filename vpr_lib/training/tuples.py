@@ -6,6 +6,7 @@ teacher of every generation, lie in the run folder: a killed run goes on with ex
 
 import copy
 import hashlib
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from vpr_lib.models.cost import LiveTensors
 from vpr_lib.registry import lookup
 from vpr_lib.training.centres import start_head
 from vpr_lib.training.fit import FitResult, fit, make_fabric
-from vpr_lib.training.optimisation import FitSettings
+from vpr_lib.training.optimisation import FitSettings, make_optimizer
 from vpr_lib.training.tuple_mining import TupleBatch, TupleRecipe, TupleSource
 
 
@@ -102,18 +103,58 @@ def step_gigabytes(model: nn.Module, recipe: TupleRecipe) -> float:
     Counted on shapes (torch's meta device) for one process, so nothing is computed; an allocator keeps more.
     """
     student = copy.deepcopy(model).to("meta").train()
-    negatives, difficult = recipe.negatives, recipe.difficult if recipe.soft_weight else 0
-    width = 2 + negatives + difficult  # query, easy positive, and so on
-    first = torch.arange(recipe.tuples_per_batch) * width
-    images = torch.empty(len(first) * width, 3, *model.input_spec.size, dtype=torch.uint8, device="meta")
-    parts = [place + 2 + negatives + torch.arange(difficult) for place in first]
-    batch = TupleBatch(images, first, first + 1, first[:, None] + 2 + torch.arange(negatives), parts, generation=1)
-    step = TupleStep(None, recipe, model.input_spec)
-    step._teacher = (1, copy.deepcopy(student).requires_grad_(False).train(recipe.teacher_mode == "train"))
+    step, batch = _step_with_teacher(student, recipe)
     with LiveTensors() as live:
         step(TupleNet(student), batch)["loss"].backward()
     kept = sum(p.numel() * (3 if p.requires_grad else 2) for p in student.parameters())  # student, teacher, momentum
     return (live.peak + 4 * kept) / 1e9
+
+
+def measured_step(
+    model: nn.Module, recipe: TupleRecipe, settings: FitSettings, device: str = "cuda", steps: int = 3
+) -> dict[str, float]:
+    """Seconds of a whole step on random images and, on a GPU, the gigabytes that `step_gigabytes` counts, as measured.
+
+    "GB measured" is what the step's own tensors take at the peak, "GB reserved" what the allocator asked of the GPU.
+    """
+    fabric = make_fabric(settings, device)
+    on_gpu = fabric.device.type == "cuda"
+    wait, held = torch.cuda.synchronize if on_gpu else lambda: None, 0
+    if on_gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+    student = copy.deepcopy(model).to(fabric.device).train()
+    step, batch = _step_with_teacher(student, recipe)
+    network, optimizer = fabric.setup(TupleNet(student), make_optimizer(student, settings))
+    for number in range(steps + 1):
+        if number == 1:  # the first one warms up
+            wait()
+            start = time.perf_counter()
+        fabric.backward(step(network, batch)["loss"])
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    wait()
+    row = {"seconds a step": (time.perf_counter() - start) / steps}
+    if on_gpu:
+        row["GB measured"] = (torch.cuda.max_memory_allocated() - held) / 1e9
+        row["GB reserved"] = torch.cuda.max_memory_reserved() / 1e9
+    return row
+
+
+def _step_with_teacher(student: nn.Module, recipe: TupleRecipe) -> tuple["TupleStep", TupleBatch]:
+    """A step of generation 1, whose teacher is a copy of `student`, and one batch of tuples of noise on its device."""
+    device = next(student.parameters()).device
+    negatives, difficult = recipe.negatives, recipe.difficult if recipe.soft_weight else 0
+    width = 2 + negatives + difficult  # query, easy positive, and so on
+    first = torch.arange(recipe.tuples_per_batch) * width
+    shape = (len(first) * width, 3, *student.input_spec.size)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+    parts = [place + 2 + negatives + torch.arange(difficult) for place in first]
+    batch = TupleBatch(images, first, first + 1, first[:, None] + 2 + torch.arange(negatives), parts, generation=1)
+    step = TupleStep(None, recipe, student.input_spec)
+    step._teacher = (1, copy.deepcopy(student).requires_grad_(False).train(recipe.teacher_mode == "train"))
+    return step, batch
 
 
 def _anchor_rows(found: Tensor, counts: list[int]) -> list[Tensor]:

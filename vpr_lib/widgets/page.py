@@ -1,15 +1,14 @@
 """A self-contained HTML page of retrievals: pictures, verdicts, distances, no kernel, no network."""
 
-import base64
 import html
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from vpr_lib.paths import write_text
 from vpr_lib.plotting.strips import Tile, verdict
+from vpr_lib.widgets.thumbnails import data_uri
+
+PICTURE = (420, 140)  # pixels, width and height at most
 
 STYLE = """
 :root{color-scheme:light dark;--ink:#1d2329;--soft:#5b6670;--paper:#fff;--line:#d8dee4;--right:#00775a;--wrong:#b94700}
@@ -56,14 +55,6 @@ def _figure(tile: Tile, alternative: str, kind: str = "") -> str:
     word = {"right": "correct", "wrong": "wrong"}.get(kind, "")
     sign = f"<b>{verdict(tile.correct)[0]} {word}</b>\n" if word else ""
     return (
-        f'<figure class="{kind}"><img src="{_data_uri(tile.image)}" alt="{html.escape(f"{alternative} {word}".strip())}" '
+        f'<figure class="{kind}"><img src="{data_uri(tile.image, PICTURE, quality=82)}" alt="{html.escape(f"{alternative} {word}".strip())}" '
         f'loading="lazy"><figcaption>{sign}{html.escape(tile.caption)}</figcaption></figure>'
     )
-
-
-def _data_uri(image: Image.Image, height: int = 140) -> str:
-    image = image.convert("RGB")
-    image.thumbnail((3 * height, height), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=82)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

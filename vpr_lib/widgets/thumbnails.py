@@ -26,9 +26,17 @@ def thumbnail(path: str, height: int = HEIGHT) -> str:
 
 def picture_uri(image: Image.Image, height: int = HEIGHT) -> str:
     """A JPEG data URI of an open image, at most `height` pixels high and three times as wide."""
+    return data_uri(image, (3 * height, height))
+
+
+def data_uri(image: Image.Image, size: tuple[int, int], kind: str = "JPEG", quality: int = 78) -> str:
+    """A data URI of an open image, at most `size` (width, height) pixels large, on white where it is transparent."""
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image.convert("RGB")
-    image.thumbnail((3 * height, height))
-    return _uri(image, "JPEG", quality=78)
+    image.thumbnail(size, Image.Resampling.LANCZOS)
+    return _uri(image, kind, quality=quality)
 
 
 def thumbnails(paths: Sequence[str]) -> list[str]:

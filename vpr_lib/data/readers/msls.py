@@ -82,12 +82,6 @@ def read_msls(
     return Benchmark(name, searched, queries.manifest, cards)
 
 
-def read_msls_per_city(root: Path, split: str = "val", subtask: str = "all") -> dict[str, Benchmark]:
-    """Every city of a split as a search of its own, as Patch-NetVLAD does; names are `msls_val_cph` and so on."""
-    suffix = "" if subtask == "all" else f"_{subtask}"
-    return {city: read_msls(root, split, [city], subtask, f"msls_{split}_{city}{suffix}") for city in CITIES[split]}
-
-
 def write_msls_submission(path: Path, benchmark: Benchmark, ranking: np.ndarray, top_k: int = 20) -> Path:
     """The file that the MSLS challenge takes: a query key and its best database keys per line, without suffix.
 

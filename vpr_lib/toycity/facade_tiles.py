@@ -1,0 +1,175 @@
+"""Tiles of buildings: one cell of a facade, a bay wide and a storey high."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from vpr_lib.toycity.canvas import ACCENT, FRAME, GLASS, Canvas
+
+
+def window(
+    c: Canvas,
+    width: float = 0.46,
+    bottom: float = 0.2,
+    top: float = 0.84,
+    panes: tuple[int, int] = (2, 2),
+    arch: float = 0.0,
+    surround: float = 0.035,
+    lintel: float = 0.0,
+    sill: bool = True,
+    shutters: float = 0.0,
+    railing: float = 0.0,
+    course: float = 0.0,
+    centre: float = 0.5,
+) -> None:
+    """One window. `panes` are columns and rows; `course` is a moulding along the floor line; all sizes are shares."""
+    left, right = centre - width / 2, centre + width / 2
+    if course:
+        c.paint(c.box(0, 1, 0, course), FRAME, 0.95)
+        c.darken(c.box(0, 1, 0, 0.012), 0.7)
+        c.snow(c.box(0, 1, 0.7 * course, course))
+    if shutters:
+        for u0 in (left - surround - shutters, right + surround):
+            c.paint(c.box(u0, u0 + shutters, bottom, top), ACCENT)
+            c.darken(c.box(u0, u0 + shutters, bottom, top) & (np.mod(c.v * 22, 1) < 0.3), 0.75)
+    if lintel:
+        c.paint(c.box(left - 0.05, right + 0.05, top, top + lintel), FRAME, 1.05)
+        c.paint(c.box(left - 0.08, right + 0.08, top + 0.7 * lintel, top + lintel), FRAME, 1.2)
+        c.snow(c.box(left - 0.08, right + 0.08, top + 0.75 * lintel, top + lintel + 0.02))
+    around = 0.8 * surround  # a storey is a little higher than a bay is wide
+    c.paint(c.arch(left - surround, right + surround, bottom - around, top + around, arch), FRAME)
+    glass = c.arch(left, right, bottom, top, arch)
+    c.paint(glass, GLASS)
+    c.darken(glass & (c.v > top - 0.09 - arch / 2), 0.6)  # the reveal throws a shadow
+    c.darken(glass & (c.u < left + 0.05), 0.75)
+    for column in range(1, panes[0]):
+        u = left + width * column / panes[0]
+        c.paint(glass & c.box(u - 0.018, u + 0.018, 0, 1), FRAME)
+    for row in range(1, panes[1]):
+        v = bottom + (top - bottom) * row / panes[1]
+        c.paint(glass & c.box(0, 1, v - 0.013, v + 0.013), FRAME)
+    if sill:
+        c.paint(c.box(left - 0.07, right + 0.07, bottom - 0.055, bottom - 0.01), FRAME, 1.1)
+        c.darken(c.box(left - 0.06, right + 0.06, bottom - 0.1, bottom - 0.055), 0.7)
+        c.snow(c.box(left - 0.07, right + 0.07, bottom - 0.04, bottom + 0.03))
+    if railing:
+        rail = c.box(left - 0.12, right + 0.12, 0.02, railing)
+        c.paint(rail & (np.mod((c.u - left) * 26, 1) < 0.4), ACCENT, 0.8)
+        c.paint(c.box(left - 0.13, right + 0.13, railing - 0.03, railing), ACCENT)
+        c.paint(c.box(left - 0.14, right + 0.14, 0, 0.035), FRAME, 0.9)
+        c.snow(c.box(left - 0.14, right + 0.14, railing - 0.03, railing + 0.015))
+
+
+def two_windows(c: Canvas, **each: object) -> None:
+    window(c, width=0.27, centre=0.27, **each)
+    window(c, width=0.27, centre=0.73, **{**each, "course": 0.0})
+
+
+def oculus(c: Canvas) -> None:
+    c.paint(c.disc(0.5, 0.5, 0.23, 0.19), FRAME)
+    c.paint(c.disc(0.5, 0.5, 0.17, 0.14), GLASS)
+    c.paint(c.disc(0.5, 0.5, 0.17, 0.14) & (c.box(0.48, 0.52, 0, 1) | c.box(0, 1, 0.485, 0.515)), FRAME)
+
+
+def blind_panel(c: Canvas) -> None:
+    c.darken(c.box(0.2, 0.8, 0.2, 0.8), 0.88)
+    c.darken(c.box(0.2, 0.8, 0.77, 0.8), 0.8)
+
+
+def curtain_wall(c: Canvas) -> None:
+    c.paint(c.box(0, 1, 0, 1), GLASS)
+    c.paint(c.box(0, 1, 0, 0.24), ACCENT)
+    c.paint(c.box(0, 0.06, 0, 1) | c.box(0, 1, 0.24, 0.28) | c.box(0.5, 0.53, 0.24, 1), FRAME)
+
+
+def ribbon(c: Canvas) -> None:
+    """A continuous band of windows."""
+    c.paint(c.box(0, 1, 0.36, 0.82), GLASS)
+    c.darken(c.box(0, 1, 0.74, 0.82), 0.6)
+    c.paint(c.box(0, 0.04, 0.36, 0.82) | c.box(0.5, 0.54, 0.36, 0.82) | c.box(0, 1, 0.33, 0.36), FRAME)
+    c.snow(c.box(0, 1, 0.33, 0.37))
+
+
+def loggia(c: Canvas) -> None:
+    """A recessed balcony behind a parapet."""
+    c.darken(c.box(0.08, 0.92, 0.1, 0.9), 0.55)
+    c.paint(c.box(0.2, 0.8, 0.1, 0.82), GLASS, 0.75)
+    c.paint(c.box(0.48, 0.52, 0.1, 0.82), FRAME, 0.7)
+    c.paint(c.box(0.05, 0.95, 0.03, 0.36), ACCENT)
+    c.darken(c.box(0.05, 0.95, 0.03, 0.06), 0.7)
+    c.snow(c.box(0.05, 0.95, 0.33, 0.38))
+
+
+def shop(c: Canvas, panes: int = 2, riser: float = 0.16) -> None:
+    """Display window below the sign band."""
+    c.paint(c.box(0, 1, 0, 0.97), FRAME, 0.9)
+    c.paint(c.box(0.06, 0.94, riser, 0.7), GLASS)
+    c.darken(c.box(0.06, 0.94, 0.62, 0.7), 0.7)
+    for pane in range(1, panes):
+        c.paint(c.box(0.06 + 0.88 * pane / panes - 0.02, 0.06 + 0.88 * pane / panes + 0.02, riser, 0.7), FRAME)
+    c.paint(c.box(0, 1, 0.02, riser - 0.03), ACCENT, 0.8)
+
+
+def arcade(c: Canvas) -> None:
+    c.paint(c.arch(0.1, 0.9, 0, 0.82, 0.3), FRAME)
+    inside = c.arch(0.16, 0.84, 0, 0.78, 0.27)
+    c.paint(inside, GLASS, 0.7)
+    c.paint(inside & (c.v < 0.12), ACCENT, 0.6)
+    c.paint(c.box(0, 1, 0.93, 1), FRAME, 1.05)
+
+
+def door(c: Canvas, width: float = 0.42, arch: float = 0.0, portal: bool = False) -> None:
+    left, right = 0.5 - width / 2, 0.5 + width / 2
+    if portal:
+        c.paint(c.box(left - 0.14, right + 0.14, 0, 0.86), FRAME)
+        c.darken(c.box(left - 0.1, left - 0.07, 0, 0.8) | c.box(right + 0.07, right + 0.1, 0, 0.8), 0.8)
+        c.paint(c.box(left - 0.18, right + 0.18, 0.82, 0.9), FRAME, 1.15)
+        c.snow(c.box(left - 0.18, right + 0.18, 0.87, 0.92))
+    c.paint(c.arch(left - 0.05, right + 0.05, 0, 0.76 + arch / 2, arch), FRAME, 0.9)
+    leaf = c.arch(left, right, 0, 0.73 + arch / 2, arch)
+    c.paint(leaf, ACCENT)
+    c.paint(leaf & (c.v > 0.6), GLASS)
+    for u0 in (left + 0.05, 0.52):
+        panel = c.box(u0, u0 + width / 2 - 0.08, 0.1, 0.28) | c.box(u0, u0 + width / 2 - 0.08, 0.33, 0.53)
+        c.darken(panel, 0.72)
+    c.paint(c.box(left - 0.08, right + 0.08, 0, 0.035), FRAME, 1.1)
+
+
+def garage(c: Canvas) -> None:
+    c.paint(c.box(0.08, 0.92, 0, 0.74), FRAME, 0.8)
+    c.paint(c.box(0.12, 0.88, 0, 0.7), ACCENT)
+    c.darken(c.box(0.12, 0.88, 0, 0.7) & (np.mod(c.v * 12, 1) < 0.18), 0.7)
+
+
+FACADE_TILES: dict[str, Callable[[Canvas], None]] = {
+    "blank": lambda c: None,
+    "panel": blind_panel,
+    "sash": lambda c: window(c, width=0.4, panes=(1, 2), lintel=0.07),
+    "sash_bars": lambda c: window(c, width=0.44, panes=(3, 4), surround=0.05),
+    "cross": lambda c: window(c, width=0.48, panes=(2, 2), lintel=0.04, course=0.06),
+    "tall": lambda c: window(c, width=0.36, bottom=0.1, top=0.86, panes=(2, 3), lintel=0.08, course=0.05),
+    "arched": lambda c: window(c, width=0.44, bottom=0.18, top=0.88, arch=0.18, panes=(2, 2), surround=0.06),
+    "gothic": lambda c: window(c, width=0.3, bottom=0.15, top=0.92, arch=0.3, panes=(2, 2), surround=0.06),
+    "wide": lambda c: window(c, width=0.74, bottom=0.3, top=0.8, panes=(3, 1)),
+    "square": lambda c: window(c, width=0.4, bottom=0.34, top=0.7, panes=(2, 1), surround=0.05),
+    "pair": lambda c: two_windows(c, panes=(1, 2), lintel=0.05),
+    "pair_arched": lambda c: two_windows(c, panes=(1, 2), arch=0.12, surround=0.045, course=0.05),
+    "shutters": lambda c: window(c, width=0.34, panes=(2, 3), shutters=0.16, surround=0.02),
+    "shutters_tall": lambda c: window(c, width=0.34, bottom=0.06, top=0.88, panes=(2, 4), shutters=0.16, railing=0.3),
+    "french": lambda c: window(
+        c, width=0.42, bottom=0.04, top=0.86, panes=(2, 3), railing=0.34, sill=False, lintel=0.06
+    ),
+    "attic": lambda c: window(c, width=0.3, bottom=0.28, top=0.66, panes=(2, 1), course=0.08),
+    "oculus": oculus,
+    "curtain": curtain_wall,
+    "ribbon": ribbon,
+    "loggia": loggia,
+    "shop": shop,
+    "shop_wide": lambda c: shop(c, panes=1, riser=0.08),
+    "shop_small": lambda c: shop(c, panes=4, riser=0.24),
+    "arcade": arcade,
+    "door": door,
+    "door_arched": lambda c: door(c, width=0.46, arch=0.2),
+    "door_portal": lambda c: door(c, width=0.38, portal=True),
+    "garage": garage,
+}

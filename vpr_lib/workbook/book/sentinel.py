@@ -1,0 +1,154 @@
+"""What a finished notebook leaves behind, and whether that is still true of the files on disk.
+
+The notebook writes `runs/<run_id>/<notebook>.done.json` as its last act. The runner believes nothing else: not the cell
+metadata, and not a sentinel of another run.
+"""
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from vpr_lib import paths
+from vpr_lib.config import Claim, Strict
+from vpr_lib.digests import digest_file
+
+Model = TypeVar("Model", bound=BaseModel)
+_HASHED_ANEW = 64 * 2**20  # bytes; a larger file with the recorded size and time is taken as unchanged
+
+
+class Output(Strict):
+    """One file a notebook wrote."""
+
+    name: str  # below the profile's figures folder; for other files the path
+    path: str  # below the project, or absolute
+    bytes: int
+    sha256: str
+    modified_ns: int
+    caption: str = ""
+    alt: str = ""
+
+    @property
+    def file(self) -> Path:
+        return paths.project_root() / self.path
+
+    def fault(self) -> str:
+        """Why the file on disk is not the one that was recorded; empty if it is."""
+        if not self.file.is_file():
+            return f"{self.name} is gone ({self.file})"
+        found = self.file.stat()
+        if found.st_size != self.bytes:
+            return f"{self.name} has {found.st_size} bytes, {self.bytes} were written"
+        if found.st_mtime_ns == self.modified_ns and found.st_size > _HASHED_ANEW:
+            return ""
+        return "" if digest_file(self.file) == self.sha256 else f"{self.name} has changed since it was written"
+
+
+class ClaimResult(Strict, ser_json_inf_nan="strings"):
+    """A claim of the profile beside what was measured."""
+
+    key: str
+    statement: str
+    target: str
+    measured: float
+    holds: bool
+    source: str = ""
+    low: float | None = None  # the interval in which the claim holds, for drawing; None: unbounded
+    high: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        return "reproduced" if self.holds else "not reproduced"
+
+
+def evaluate(key: str, claim: Claim, value: float) -> ClaimResult:
+    """Compare a measured value with its claim; NaN never holds."""
+    low, high = claim.at_least, claim.at_most
+    if claim.expected is not None:
+        low, high = claim.expected - claim.tolerance, claim.expected + claim.tolerance
+    return ClaimResult(
+        key=key,
+        statement=claim.statement,
+        target=claim.target(),
+        measured=value,
+        holds=not math.isnan(value) and claim.holds(value),
+        source=claim.source,
+        low=low,
+        high=high,
+    )
+
+
+class Checked(Strict, ser_json_inf_nan="strings"):
+    """The claims a notebook has evaluated so far; written before a failing claim stops the notebook."""
+
+    claims: tuple[ClaimResult, ...] = ()
+    notes: dict[str, float] = {}
+
+
+class Sentinel(Checked):
+    """The record of one notebook that ran to its end."""
+
+    notebook: str
+    run_id: str
+    profile: str
+    key: str  # content key given by the runner; empty in an interactive session
+    device: str
+    git: str
+    started: str  # ISO 8601, UTC
+    seconds: float
+    headline: str
+    outputs: tuple[Output, ...] = ()
+    gpu_memory_bytes: int | None = None
+
+
+def read_json(path: Path, model: type[Model]) -> Model:
+    """Parse a JSON file written by `model_dump_json`; ValueError naming the file if it is damaged or of another version."""
+    try:
+        return model.model_validate_json(Path(path).read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged or was written by another version: {error}") from error
+
+
+def sentinel_path(run: Path, notebook: str) -> Path:
+    return Path(run) / f"{notebook}.done.json"
+
+
+def claims_path(run: Path, notebook: str) -> Path:
+    return Path(run) / f"{notebook}.claims.json"
+
+
+def read_sentinel(run: Path, notebook: str) -> Sentinel | None:
+    """The sentinel of that notebook in the run folder, None if there is none (ValueError if it is damaged)."""
+    path = sentinel_path(run, notebook)
+    return read_json(path, Sentinel) if path.is_file() else None
+
+
+def read_claims(run: Path, notebook: str) -> Checked:
+    """The claims evaluated by that notebook in the run folder, whether or not it reached its end."""
+    path = claims_path(run, notebook)
+    return read_json(path, Checked) if path.is_file() else Checked()
+
+
+def describe_output(path: Path, name: str | None = None, caption: str = "", alt: str = "") -> Output:
+    """Record a file that was just written (FileNotFoundError if it was not)."""
+    path, root = Path(path).resolve(), paths.project_root()
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} was announced as an output, but it is not a file. Write it first.")
+    found = path.stat()
+    inside = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+    return Output(
+        name=name or inside,
+        path=inside,
+        bytes=found.st_size,
+        sha256=digest_file(path),
+        modified_ns=found.st_mtime_ns,
+        caption=caption,
+        alt=alt,
+    )
+
+
+def first_fault(outputs: Iterable[Output]) -> str:
+    """The first difference between the recorded outputs and the disk; empty if there is none."""
+    return next((fault for output in outputs if (fault := output.fault())), "")

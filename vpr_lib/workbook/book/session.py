@@ -1,0 +1,308 @@
+"""What a notebook calls: open the book, save figures and tables, check the claims, finish.
+
+    book = open_notebook("02_mixvpr_training", profile=profile, run_id=run_id)
+    book.figure(ax, "02_training_curves", alt="Loss falls from 1.2 to 0.3 in 20 epochs.", caption="Training.")
+    book.check({"recall_at_1": 0.61})
+    book.finish(headline="R@1 61.0 %")
+
+In JupyterLab, where no runner gives a run id, everything works the same with an id of its own.
+"""
+
+import json
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vpr_lib import paths
+from vpr_lib.config import NotebookSettings, Profile, load_profile
+from vpr_lib.paths import git_state
+from vpr_lib.workbook.book import show
+from vpr_lib.workbook.book.sentinel import (
+    Checked,
+    ClaimResult,
+    Output,
+    Sentinel,
+    claims_path,
+    describe_output,
+    evaluate,
+    sentinel_path,
+)
+
+if TYPE_CHECKING:
+    import pandas
+    import torch
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]*")
+
+
+class ClaimFailed(AssertionError):
+    """A notebook measured something else than its profile claims."""
+
+
+def open_notebook(name: str, profile: str | Path = "toy", run_id: str | None = None) -> "Book":
+    """Start the book-keeping of one notebook and give its figures the house style.
+
+    Args:
+        name: of the notebook, without .ipynb.
+        profile: name or YAML file, as injected by the runner.
+        run_id: as injected by the runner; empty in an interactive session.
+    Raises:
+        ValueError: for an unknown profile, or a notebook of which the profile says nothing.
+    """
+    settings = load_profile(profile)
+    if name not in settings.notebooks:
+        known = ", ".join(settings.notebooks) or "none"
+        raise ValueError(f"Profile '{settings.name}' says nothing about notebook '{name}'. It has: {known}.")
+    from vpr_lib.plotting.style import use_style
+
+    use_style()
+    return Book(name, settings, run_id or f"interactive-{datetime.now():%Y%m%d-%H%M%S}")
+
+
+class Shown(type(Path())):
+    """A path that no cell prints at its end: what lies there was just shown, and where is nobody's business in a report."""
+
+    def _ipython_display_(self) -> None:
+        pass
+
+
+class Book:
+    """One notebook in one run: where its files go, and what it has made and measured so far."""
+
+    def __init__(self, name: str, profile: Profile, run_id: str):
+        self.name, self.profile, self.run_id = name, profile, run_id
+        self.started, self._clock = datetime.now(UTC), time.monotonic()
+        self.outputs: dict[str, Output] = {}
+        self.claims: dict[str, ClaimResult] = {}
+        self.notes: dict[str, float] = {}
+
+    @property
+    def settings(self) -> NotebookSettings:
+        """What the profile says about this notebook: claims, times, parameters."""
+        return self.profile.notebooks[self.name]
+
+    @property
+    def seed(self) -> int:
+        return self.profile.seed
+
+    @cached_property
+    def device(self) -> "torch.device":
+        """The device the profile asks for; `auto` takes CUDA where there is one. Imports torch."""
+        import torch
+
+        if self.profile.device == "cpu":
+            return torch.device("cpu")
+        if self.profile.device == "cuda" and not torch.cuda.is_available():
+            raise RuntimeError(
+                f"Profile '{self.profile.name}' needs a CUDA device and torch {torch.__version__} sees none. "
+                "Check nvidia-smi and CUDA_VISIBLE_DEVICES, or run the profile 'toy'."
+            )
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    @property
+    def figures(self) -> Path:
+        """Folder of this profile's figures and tables."""
+        return _folder(paths.figures_root() / self.profile.name)
+
+    @property
+    def cache(self) -> Path:
+        """Folder of this profile's data, descriptors and checkpoints, which can be computed again."""
+        return _folder(paths.cache_root() / self.profile.name)
+
+    @cached_property
+    def records(self) -> Path:
+        """Folder of this notebook's per-query records, emptied when it is first asked for."""
+        folder = self.cache / "records" / self.name
+        shutil.rmtree(folder, ignore_errors=True)
+        return _folder(folder)
+
+    @property
+    def run_folder(self) -> Path:
+        return _folder(paths.runs_root() / self.run_id)
+
+    @cached_property
+    def git(self) -> str:
+        return git_state()
+
+    def figure(self, figure: Any, name: str, *, alt: str, caption: str, vector: bool = False, dpi: int = 200) -> Path:
+        """Save a figure with its provenance, and show it.
+
+        Args:
+            figure: a matplotlib figure, axes, an array of axes, or a seaborn grid; it is closed.
+            name: file name without suffix.
+            alt: what is read aloud to somebody who does not see the figure: its message, with numbers.
+            caption: one or two sentences below the figure.
+            vector: write an SVG beside the PNG.
+        Returns:
+            path of the PNG.
+        Raises:
+            ValueError: for a name that is not a plain file name, or an empty text.
+        """
+        if not alt.strip() or not caption.strip():
+            raise ValueError(
+                f"Figure '{name}' needs a caption and an alt text: say what the figure shows, with numbers."
+            )
+        figure, path = show.figure_of(figure), self._target(name, ".png")
+        with paths.atomic_path(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=dpi, bbox_inches="tight")
+        self._record(path, caption, alt)
+        if vector:
+            with paths.atomic_path(path.with_suffix(".svg")) as temporary, show.reproducible_svg():
+                figure.savefig(temporary, format="svg", bbox_inches="tight", metadata={"Date": None})
+            self._record(path.with_suffix(".svg"), caption, alt)
+        paths.write_text(path.with_suffix(".json"), json.dumps(self._provenance(path, caption, alt), indent=1))
+        show.picture(path, alt, caption, dpi)
+        show.close(figure)
+        return Shown(path)
+
+    def table(
+        self,
+        frame: "pandas.DataFrame",
+        name: str,
+        caption: str,
+        digits: int = 3,
+        shown: "pandas.DataFrame | None" = None,
+        latex: str = "",
+    ) -> Path:
+        """Save a table as CSV (all digits) and Markdown (`digits` decimals), and show it; returns the CSV's path.
+
+        A named or non-trivial index becomes the first columns.
+
+        Args:
+            shown: another layout of the same numbers, for the page and the Markdown; a cell in **stars** is bold, and columns
+                may have two levels.
+            latex: the same for a paper, saved as .tex.
+        """
+        path = self._target(name, ".csv")
+        frame = frame if show.plain_index(frame) else frame.reset_index()
+        with paths.atomic_path(path) as temporary:
+            frame.to_csv(temporary, index=False)
+        shown = frame if shown is None else shown
+        paths.write_text(path.with_suffix(".md"), f"{show.markdown_table(shown, digits)}\n\n{caption}\n")
+        for suffix in (".csv", ".md"):
+            self._record(path.with_suffix(suffix), caption)
+        if latex:
+            paths.write_text(path.with_suffix(".tex"), latex)
+            self._record(path.with_suffix(".tex"), caption)
+        show.table(shown, caption, digits)
+        return Shown(path)
+
+    def output(self, path: str | Path, caption: str = "") -> Path:
+        """Record another file this notebook wrote (a checkpoint, a page): a resumed run checks that it is unchanged.
+
+        An HTML page in the figures folder goes into the report, with a link on the notebook's page.
+        """
+        path = Path(path)
+        output = describe_output(path, path.name if path.parent == self.figures else None, caption)
+        self.outputs[output.name] = output
+        return Shown(path)
+
+    def check(self, values: Mapping[str, float], notes: Mapping[str, float] | None = None) -> None:
+        """Compare measured values with the claims of the profile, show the verdicts, and stop if a claim does not hold.
+
+        May be called several times; `finish` insists that every claim was measured.
+
+        Args:
+            values: measured value per claim.
+            notes: values worth recording for which the profile claims nothing.
+        Raises:
+            ValueError: for a value without a claim.
+            ClaimFailed: listing every claim that does not hold, after all have been recorded.
+        """
+        unknown = [key for key in values if key not in self.settings.claims]
+        if unknown:
+            known = ", ".join(self.settings.claims) or "none"
+            raise ValueError(
+                f"Profile '{self.profile.name}' makes no claim {', '.join(unknown)} for {self.name}; its claims: {known}. "
+                "Add a claim to the profile, or pass the value as a note: check(..., notes={...})."
+            )
+        results = [evaluate(key, self.settings.claims[key], float(value)) for key, value in values.items()]
+        self.claims |= {result.key: result for result in results}
+        self.notes |= {key: float(value) for key, value in (notes or {}).items()}
+        told = Checked(claims=tuple(self.claims.values()), notes=self.notes)
+        paths.write_text(claims_path(self.run_folder, self.name), told.model_dump_json(indent=1))
+        show.claims(results, notes or {})
+        failed = [
+            f"{r.key}: {r.statement}: target {r.target}, measured {r.measured:.4g}" for r in results if not r.holds
+        ]
+        if failed:
+            raise ClaimFailed(f"{len(failed)} of {len(results)} claims not reproduced: {'; '.join(failed)}")
+
+    def finish(self, headline: str = "") -> None:
+        """The last act of a notebook: write the sentinel that proves it ran to its end.
+
+        Raises:
+            ClaimFailed: if a claim of the profile was not measured.
+        """
+        missing = [key for key in self.settings.claims if key not in self.claims]
+        if missing:
+            raise ClaimFailed(
+                f"{self.name} did not measure the claims {', '.join(missing)} of profile '{self.profile.name}'"
+            )
+        sentinel = Sentinel(
+            notebook=self.name,
+            run_id=self.run_id,
+            profile=self.profile.name,
+            key=os.environ.get("VPR_NOTEBOOK_KEY", ""),
+            device=self._device_used(),
+            git=self.git,
+            started=self.started.isoformat(timespec="seconds"),
+            seconds=round(time.monotonic() - self._clock, 2),
+            headline=headline,
+            outputs=tuple(self.outputs.values()),
+            claims=tuple(self.claims.values()),
+            notes=self.notes,
+            gpu_memory_bytes=_gpu_memory(),
+        )
+        paths.write_text(sentinel_path(self.run_folder, self.name), sentinel.model_dump_json(indent=1))
+        show.finished(sentinel)
+
+    def _target(self, name: str, suffix: str) -> Path:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"'{name}' is not a plain file name; write one without folder and suffix, like 02_curves.")
+        return self.figures / f"{name}{suffix}"
+
+    def _record(self, path: Path, caption: str, alt: str = "") -> None:
+        self.outputs[path.name] = describe_output(path, path.name, caption, alt)
+
+    def _device_used(self) -> str:
+        return str(self.__dict__.get("device", "cpu"))  # the cached property: set only if the notebook asked
+
+    def _provenance(self, path: Path, caption: str, alt: str) -> dict[str, Any]:
+        return {
+            "file": path.name,
+            "sha256": self.outputs[path.name].sha256,
+            "profile": self.profile.name,
+            "notebook": self.name,
+            "run_id": self.run_id,
+            "git": self.git,
+            "device": self._device_used(),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "caption": caption,
+            "alt": alt,
+        }
+
+    def _repr_html_(self) -> str:
+        return show.card(self.name, self.profile, self.settings)
+
+    def __repr__(self) -> str:
+        return f"Book({self.name}, profile {self.profile.name}, run {self.run_id})"
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _gpu_memory() -> int | None:
+    """Most bytes torch held on the GPU, if this process used one."""
+    torch = sys.modules.get("torch")
+    used = torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized()
+    return torch.cuda.max_memory_allocated() if used else None

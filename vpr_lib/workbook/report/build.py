@@ -1,0 +1,263 @@
+"""The report of a run: a folder of self-contained HTML pages that can be mailed, opened offline, and shown in a talk."""
+
+import base64
+import csv
+import html
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vpr_lib import paths
+from vpr_lib.workbook.book.sentinel import Checked, ClaimResult, Output, Sentinel, read_claims, read_sentinel
+from vpr_lib.workbook.report.pages import TEMPLATES, Body, render_notebook
+from vpr_lib.workbook.run.plan import Entry, UsageError, load_workbook
+from vpr_lib.workbook.run.status import GREENS, SYMBOLS, NotebookStatus, RunStatus, Status, find_run, read_status
+from vpr_lib.workbook.run.terminal import duration
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_BENCH_FIELDS = {"what", "size", "peers", "ours", "peers_s", "ours_s", "ratio", "ratio_low", "ratio_high", "repeats",
+                 "target", "reached", "parity", "bound", "gflop_per_s"}  # fmt: skip
+_THUMBNAIL = 1100  # pixels wide; a column of the report is at most half of that, on a screen of twice the density
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One notebook as the report shows it."""
+
+    line: NotebookStatus
+    entry: Entry | None
+    sentinel: Sentinel | None
+    checked: Checked
+    body: Body | None
+
+    @property
+    def number(self) -> str:
+        return self.line.name.partition("_")[0]
+
+    @property
+    def title(self) -> str:
+        return self.line.title or self.line.name
+
+    @property
+    def page(self) -> str | None:
+        return f"{self.line.name}.html" if self.body else None
+
+    @property
+    def held(self) -> int:
+        """How many claims were reproduced."""
+        return sum(claim.holds for claim in self.checked.claims)
+
+    @property
+    def highlights(self) -> list[Output]:
+        """The outputs that open the report, in the order of workbook.yaml, as far as they are there unchanged."""
+        made = {output.name: output for output in self.sentinel.outputs} if self.sentinel else {}
+        wanted = self.entry.highlights if self.entry else ()
+        return [made[name] for name in wanted if name in made and not made[name].fault()]
+
+    @property
+    def attachments(self) -> list[Output]:
+        """Self-contained pages the notebook wrote beside its figures, unchanged since."""
+        made = self.sentinel.outputs if self.sentinel else ()
+        return [
+            output for output in made if output.name.endswith(".html") and "/" not in output.name and not output.fault()
+        ]
+
+
+def build_report(run: str | Path = "latest") -> Path:
+    """Write `runs/<run_id>/report/`: an index and one page per executed notebook; returns the path of the index.
+
+    Raises:
+        FileNotFoundError: if there is no such run.
+    """
+    folder, status = find_run(run), read_status(run)
+    chapters = _chapters(folder, status)
+    environment = json.loads((folder / "env.json").read_text()) if (folder / "env.json").is_file() else {}
+    building, night = folder / ".report", folder / "nightly.html"
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir()
+    shared = {"run": status, "chapters": chapters, "css": _css()}
+    shown = [chapter for chapter in chapters if chapter.body]
+    for before, chapter, after in zip([None, *shown], shown, [*shown[1:], None]):
+        page = _template("page.html.j2").render(**shared, chapter=chapter, before=before, after=after)
+        (building / chapter.page).write_text(page, encoding="utf-8")
+        for output in chapter.attachments:
+            shutil.copyfile(paths.project_root() / output.path, building / output.name)
+    index = _template("index.html.j2").render(
+        **shared, **_summary(status, chapters), environment=environment, night=night.is_file(), bench=_bench()
+    )
+    (building / "index.html").write_text(index, encoding="utf-8")
+    if night.is_file():
+        (building / "nightly.html").write_text(night.read_text("utf-8").replace('"report/index', '"index'), "utf-8")
+    shutil.rmtree(folder / "report", ignore_errors=True)
+    building.rename(folder / "report")
+    return folder / "report" / "index.html"
+
+
+def _chapters(folder: Path, status: RunStatus) -> list[Chapter]:
+    try:
+        entries = {entry.name: entry for entry in load_workbook().notebooks}
+    except UsageError:  # an old run of a workbook that has changed since
+        entries = {}
+    pages = {line.name for line in status.notebooks if (folder / f"{line.name}.ipynb").is_file()}
+    return [_chapter(folder, line, entries.get(line.name), pages) for line in status.notebooks]
+
+
+def _chapter(folder: Path, line: NotebookStatus, entry: Entry | None, pages: set[str]) -> Chapter:
+    body = None
+    if line.name in pages:
+        try:
+            body = render_notebook(folder / f"{line.name}.ipynb", pages)
+        except ValueError as error:
+            note = f"<p>The executed notebook cannot be read: {html.escape(str(error))}</p>"
+            body = Body(note, line.title, ())
+    green = line.status in GREENS
+    try:
+        sentinel, checked = read_sentinel(folder, line.name) if green else None, read_claims(folder, line.name)
+    except ValueError:
+        sentinel, checked = None, Checked()
+    return Chapter(line, entry, sentinel, checked, body)
+
+
+def _summary(status: RunStatus, chapters: Sequence[Chapter]) -> dict[str, Any]:
+    """The numbers at the top of the index."""
+    selected = [chapter for chapter in chapters if chapter.line.status != Status.SKIPPED]
+    green = [chapter for chapter in selected if chapter.line.status in GREENS]
+    claims = [claim for chapter in chapters for claim in chapter.checked.claims]
+    return {
+        "selected": len(selected),
+        "green": len(green),
+        "claims": len(claims),
+        "held": sum(claim.holds for claim in claims),
+        "seconds": sum(chapter.line.seconds or 0 for chapter in chapters if chapter.line.status in GREENS),
+        "state": status.state,
+    }
+
+
+def _bench() -> dict[str, Any] | None:
+    """What `vpr bench` measured last here; None where it has not been run, or by a version that wrote other fields."""
+    try:
+        found = json.loads(paths.bench_file().read_text(encoding="utf-8"))
+        known = {name: row for name, row in found["rows"].items() if "skipped" in row or row.keys() >= _BENCH_FIELDS}
+        return {
+            "machine": {key: found["machine"][key] for key in ("cpu", "threads", "gpu", "matrix_rates")},
+            "rows": known,
+        }
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+@cache
+def _environment() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES / "site"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"duration": duration, "gigabytes": _gigabytes, "when": _when, "seconds": _seconds}
+    environment.globals |= {
+        "symbols": SYMBOLS,
+        "greens": GREENS,
+        "thumbnail": thumbnail,
+        "rows": table_rows,
+        "gauge": gauge,
+    }
+    return environment
+
+
+def _template(name: str) -> Any:
+    return _environment().get_template(name)
+
+
+def render_page(template: str, **values: Any) -> str:
+    """A self-contained page in the report's style."""
+    return _template(template).render(css=_css(), **values)
+
+
+def _gigabytes(size: int | None) -> str:
+    return "" if size is None else f"{size / 2**30:.1f} GB"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.1f} ms"
+
+
+def _when(stamp: str) -> str:
+    return stamp[:16].replace("T", " ") + " UTC"
+
+
+@cache
+def _css() -> str:
+    """Our style and Pygments' colours for code in both schemes."""
+    from pygments.formatters import HtmlFormatter
+
+    light = HtmlFormatter(style="xcode").get_style_defs(".highlight")
+    dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
+    style = (TEMPLATES / "site" / "style.css").read_text(encoding="utf-8")
+    return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n{style}"
+
+
+def thumbnail(output: Output) -> str:
+    """A picture as a data URI, at most 1100 pixels wide; empty if the file is not a picture."""
+    if output.file.suffix == ".svg":
+        return "data:image/svg+xml;base64," + base64.b64encode(output.file.read_bytes()).decode()
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(output.file) as picture:
+            return picture_address(picture, _THUMBNAIL)
+    except (UnidentifiedImageError, OSError):
+        return ""
+
+
+def picture_address(picture: "Image.Image", width: int) -> str:
+    """A pillow image as a data URI of the report, at most `width` pixels wide, on white."""
+    from vpr_lib.widgets.thumbnails import data_uri
+
+    return data_uri(picture, (width, 2 * width), "WEBP", quality=90)
+
+
+def table_rows(output: Output) -> list[list[tuple[str, bool]]]:
+    """A saved CSV table as rows of (text, is a number), the heading first.
+
+    A column of numbers gets as many decimals as its longest has, at most three.
+    """
+    with output.file.open(newline="", encoding="utf-8") as stream:
+        head, *rows = csv.reader(stream)
+    columns = [_column(list(column)) for column in zip(*rows)] or [([], False)] * len(head)
+    heading = [(text, right) for text, (_, right) in zip(head, columns)]
+    return [heading, *zip(*([(text, right) for text in texts] for texts, right in columns))]
+
+
+def _column(texts: list[str]) -> tuple[list[str], bool]:
+    try:
+        numbers = [float(text) if text else None for text in texts]
+    except ValueError:
+        numbers = []
+    if not any(number is not None for number in numbers):
+        return [text or "–" for text in texts], False
+    digits = min(3, max(len(text.partition(".")[2]) for text in texts))
+    return ["–" if number is None else f"{number:.{digits}f}" for number in numbers], True
+
+
+def gauge(claim: ClaimResult) -> dict[str, float] | None:
+    """Where to draw the target's band and the measured value on a scale from 0 to 100; None if there is nothing to draw."""
+    bounds = [bound for bound in (claim.low, claim.high) if bound is not None]
+    if not bounds or not all(abs(value) < 1e12 for value in (claim.measured, *bounds)):
+        return None
+    known = [*bounds, claim.measured]
+    margin = 0.35 * ((max(known) - min(known)) or abs(known[0]) or 1.0)
+    start, end = min(known) - margin, max(known) + margin
+    low = start if claim.low is None else claim.low
+    high = end if claim.high is None else claim.high
+    left, right, dot = (100 * (value - start) / (end - start) for value in (low, high, claim.measured))
+    return {"left": round(left, 1), "width": round(max(right - left, 1.0), 1), "dot": round(dot, 1)}

@@ -1,0 +1,105 @@
+"""Everything that can be refused before a kernel starts: names, profile, parameters."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vpr_lib.config import Profile, load_profile
+from vpr_lib.workbook.run.parameters import Raw, parse_overrides, resolve
+from vpr_lib.workbook.run.plan import Entry, UsageError, Workbook, check_profile, load_workbook, select
+from vpr_lib.workbook.run.status import NotebookStatus, RunStatus, Status
+
+_RUN_ID = re.compile(r"(?!(latest|green)$)[A-Za-z0-9][A-Za-z0-9._\-]*")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run was asked to do."""
+
+    workbook: Workbook
+    profile: Profile
+    given: str | Path  # the profile as it was named
+    selected: tuple[str, ...]
+    overrides: Mapping[str, Mapping[str, Raw]]  # per notebook
+
+    @property
+    def injected_profile(self) -> str:
+        """What a notebook hands to `open_notebook`; a file must be found from the notebooks' folder too."""
+        return str(Path(self.given).resolve()) if Path(self.given).suffix in {".yaml", ".yml"} else str(self.given)
+
+
+def make_plan(
+    profile: str | Path,
+    only: Sequence[str] | None = None,
+    start_from: str | None = None,
+    overrides: Sequence[str] = (),
+    run_id: str | None = None,
+) -> Plan:
+    """Read the workbook and the profile and choose the notebooks; UsageError if anything does not fit."""
+    if run_id is not None and not _RUN_ID.fullmatch(run_id):
+        raise UsageError(
+            f"A run id has letters, digits, '.', '_' and '-' and is not 'latest' or 'green'; got '{run_id}'."
+        )
+    workbook = load_workbook()
+    try:
+        settings = load_profile(profile)
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+    check_profile(workbook, settings)
+    selected, parsed = select(workbook, list(only or []), start_from), {}
+    for notebook, name, value in parse_overrides(overrides):
+        target = workbook.find(notebook).name
+        if target not in selected or target not in settings.notebooks:
+            raise UsageError(f"--set {notebook}.{name}: {target} is not part of this run; it would have no effect.")
+        parsed.setdefault(target, {})[name] = value
+    return Plan(workbook, settings, profile, selected, parsed)
+
+
+def first_lines(plan: Plan) -> tuple[NotebookStatus, ...]:
+    """The status table before anything runs."""
+    return tuple(_first_line(plan, entry) for entry in plan.workbook.notebooks)
+
+
+def _first_line(plan: Plan, entry: Entry) -> NotebookStatus:
+    settings = plan.profile.notebooks.get(entry.name)
+    status, reason = Status.PENDING, ""
+    if settings is None:
+        status, reason = Status.SKIPPED, f"profile '{plan.profile.name}' has no settings for it"
+    elif entry.name not in plan.selected:
+        status, reason = Status.SKIPPED, "not selected"
+    minutes = settings.minutes if settings else None
+    return NotebookStatus(name=entry.name, title=entry.title, status=status, reason=reason, minutes=minutes)
+
+
+def check_parameters(plan: Plan, status: RunStatus) -> tuple[dict[str, dict[str, Any]], str, RunStatus]:
+    """Check the parameters of every notebook that is to run.
+
+    Returns:
+        the values to inject per notebook; the faults of all notebooks in one message, empty if there are none; and the
+        status, in which the notebooks with a fault are invalid and then nothing else is started.
+    """
+    injected = {"profile": plan.injected_profile, "run_id": status.run_id}
+    values, faults = {}, {}
+    for entry, line in zip(plan.workbook.notebooks, status.notebooks):
+        if line.status != Status.PENDING:
+            continue
+        try:
+            own = plan.profile.notebooks[entry.name].parameters
+            values[entry.name] = resolve(entry.path, own, plan.overrides.get(entry.name, {}), injected)
+        except UsageError as error:
+            faults[entry.name] = str(error)
+    if faults:
+        lines = tuple(_refused(line, faults) for line in status.notebooks)
+        status = status.model_copy(update={"notebooks": lines})
+    return values, "\n".join(faults.values()), status
+
+
+def _refused(line: NotebookStatus, faults: Mapping[str, str]) -> NotebookStatus:
+    if line.name in faults:
+        return line.model_copy(update={"status": Status.INVALID, "reason": faults[line.name]})
+    if line.status == Status.PENDING:
+        told = "nothing was started: parameters of another notebook are invalid"
+        return line.model_copy(update={"status": Status.SKIPPED, "reason": told})
+    return line

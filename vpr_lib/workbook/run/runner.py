@@ -1,0 +1,190 @@
+"""Run the workbook: notebooks in order, each in its own process, resumable, and believed only when proved.
+
+A notebook is executed when its content key differs from that of its last green run. A failure blocks what depends on
+it; everything independent still runs, and notebooks marked `always` run in any case and show the holes.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from vpr_lib import paths
+from vpr_lib.workbook.run import status as state
+from vpr_lib.workbook.run.environment import environment
+from vpr_lib.workbook.run.lock import run_lock
+from vpr_lib.workbook.run.prepare import Plan, check_parameters, first_lines, make_plan
+from vpr_lib.workbook.run.process import EXECUTE
+from vpr_lib.workbook.run.status import NotebookStatus, RunStatus, Status
+from vpr_lib.workbook.run.steps import Run, run_one
+from vpr_lib.workbook.run.terminal import Display, Silent
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run of the workbook came to."""
+
+    status: RunStatus
+    folder: Path
+    figures: Path
+    report: Path | None = None
+    problem: str = ""  # what kept the run from starting, or the report from being built
+
+    @property
+    def run_id(self) -> str:
+        return self.status.run_id
+
+    @property
+    def profile(self) -> str:
+        return self.status.profile
+
+    @property
+    def exit_code(self) -> int:
+        return self.status.exit_code or 0
+
+    @property
+    def notebooks(self) -> tuple[NotebookStatus, ...]:
+        return self.status.notebooks
+
+
+class _Interrupted(BaseException):
+    def __init__(self, code: int):
+        self.code = code
+
+
+def run_workbook(
+    profile: str | Path = "toy",
+    only: Sequence[str] | None = None,
+    start_from: str | None = None,
+    overrides: Sequence[str] = (),
+    force: bool = False,
+    keep_going: bool = True,
+    run_id: str | None = None,
+    report: bool = True,
+    display: Display | None = None,
+    command: Sequence[str] = EXECUTE,
+    grace_s: float = 5.0,
+    slack_s: float = 60.0,
+    retries: int = 0,
+    alone: bool = False,
+) -> RunResult:
+    """Run the workbook, or a part of it, under a profile.
+
+    Args:
+        only: names or prefixes of the notebooks to run; what they need must have been green before, under any key.
+        start_from: run this notebook and everything after it.
+        overrides: parameters as `02.epochs=3`.
+        force: run also what is green already.
+        keep_going: after a failure, still run what does not depend on it.
+        run_id: default: time and profile. An existing run is continued in its folder.
+        report: build `report/index.html` at the end.
+        display: shows the progress; default: nothing.
+        command, grace_s, slack_s: of the child process; see `process.follow`.
+        retries: further attempts for a notebook whose kernel died or ran out of time.
+        alone: the caller holds the night's lock; otherwise the run shares the lock with other runs.
+    Raises:
+        Overlap: while a night is at work.
+        UsageError: if nothing can be started: unknown names, a bad workbook.yaml or profile, two exclusive options.
+    """
+    plan = make_plan(profile, only, start_from, overrides, run_id)
+    child = {"command": command, "grace_s": grace_s, "slack_s": slack_s}
+    with nullcontext() if alone else run_lock():
+        return _run(plan, run_id, force, keep_going, child, display or Silent(), retries, report)
+
+
+def _run(plan: Plan, run_id, force, keep_going, child, display, retries, report) -> RunResult:
+    status, folder = _open_run(plan, run_id)
+    parameters, problem, status = check_parameters(plan, status)
+    run = Run(plan, parameters, force, keep_going, child, display, status, retries=retries)
+    code = None if problem else _execute(run)
+    code = state.exit_code(run.status.notebooks) if code is None else code
+    run.status = run.status.model_copy(update={"finished": state.now(), "exit_code": code})
+    state.write_status(run.status)
+    page = None
+    if report and not problem and code < 128:
+        page, problem = _report(folder)
+    if problem and code == 0:
+        run.status = run.status.model_copy(update={"exit_code": 1})
+        state.write_status(run.status)
+    return RunResult(run.status, folder, paths.figures_root() / plan.profile.name, page, problem)
+
+
+def _open_run(plan: Plan, run_id: str | None) -> tuple[RunStatus, Path]:
+    """Make the run's folder with its first status and the description of the machine."""
+    machine = environment(plan.profile.device)
+    run_id = state.reserve_run(plan.profile.name, run_id)
+    folder = paths.runs_root() / run_id
+    paths.write_text(folder / "env.json", json.dumps(machine, indent=1))
+    status = RunStatus(
+        run_id=run_id,
+        profile=plan.profile.name,
+        started=state.now(),
+        runner_pid=os.getpid(),
+        host=os.uname().nodename,
+        git=machine["git"],
+        device=machine["device"],
+        command=" ".join(["vpr", *sys.argv[1:]]) if sys.argv[0].endswith("vpr") else "",
+        notebooks=first_lines(plan),
+    )
+    state.write_status(status)
+    state.point_latest(run_id)
+    return status, folder
+
+
+def _execute(run: Run) -> int | None:
+    """Run every selected notebook; the exit code if the run was interrupted, else None."""
+    with run.display.live(run.status, run.plan.selected):
+        try:
+            with _signals():
+                for entry in run.plan.workbook.notebooks:
+                    run_one(run, entry)
+        except (KeyboardInterrupt, _Interrupted) as error:
+            _stop(run)
+            return getattr(error, "code", 130)
+    return None
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into an orderly end, where Python allows it (the main thread)."""
+
+    def interrupt(signum, frame):
+        raise _Interrupted(143)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heeded = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in heeded}  # nohup lets SIGHUP be ignored
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(run: Run) -> None:
+    """After an interruption: what ran is killed, what had not started is skipped; what is green stays green."""
+    for line in run.status.notebooks:
+        if line.status == Status.RUNNING:
+            run.set(line.name, status=Status.KILLED, reason="the run was interrupted")
+        elif line.status == Status.PENDING:
+            run.set(line.name, status=Status.SKIPPED, reason="the run was interrupted before its turn")
+
+
+def _report(folder: Path) -> tuple[Path | None, str]:
+    """Build the report; a fault there is told, and costs nothing of what was computed."""
+    from vpr_lib.workbook.report.build import build_report
+
+    try:
+        return build_report(folder), ""
+    except Exception as error:
+        return None, f"The report could not be built ({type(error).__name__}: {error}). Try: vpr report {folder.name}"

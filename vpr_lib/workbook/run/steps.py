@@ -1,0 +1,153 @@
+"""Bring one notebook of a run to its final status: blocked, resumed, or executed and judged."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vpr_lib import paths
+from vpr_lib.config import Profile
+from vpr_lib.workbook.book.sentinel import claims_path, read_sentinel, sentinel_path
+from vpr_lib.workbook.run import status as state
+from vpr_lib.workbook.run.keys import notebook_key
+from vpr_lib.workbook.run.plan import Entry
+from vpr_lib.workbook.run.prepare import Plan
+from vpr_lib.workbook.run.process import Ended, Job, Progress, follow
+from vpr_lib.workbook.run.status import NotebookStatus, RunStatus, Status
+from vpr_lib.workbook.run.terminal import Display
+from vpr_lib.workbook.run.verify import Verdict, judge
+
+_BY_CHANCE = {Status.KILLED, Status.TIMEOUT}  # another attempt may end otherwise
+
+
+@dataclass
+class Run:
+    """One run in the making: the plan, and the status that is written after every change."""
+
+    plan: Plan
+    parameters: dict[str, dict[str, Any]]
+    force: bool
+    keep_going: bool
+    child: dict[str, Any]  # how to start and end the process of a notebook
+    display: Display
+    status: RunStatus
+    keys: dict[str, str | None] = field(default_factory=dict)
+    retries: int = 0  # further attempts for a notebook whose kernel died or ran out of time; never for one that raised
+
+    @property
+    def folder(self) -> Path:
+        return paths.runs_root() / self.status.run_id
+
+    @property
+    def profile(self) -> Profile:
+        return self.plan.profile
+
+    def line(self, name: str) -> NotebookStatus:
+        return next(line for line in self.status.notebooks if line.name == name)
+
+    def set(self, name: str, **changes: Any) -> None:
+        """Change the line of one notebook, show it, and write the status."""
+        lines = tuple(line.model_copy(update=changes) if line.name == name else line for line in self.status.notebooks)
+        self.status = self.status.model_copy(update={"notebooks": lines})
+        self.display.update(self.line(name))
+        state.write_status(self.status)
+
+
+def run_one(run: Run, entry: Entry) -> None:
+    """Bring one notebook to its final status."""
+    line = run.line(entry.name)
+    if line.status == Status.SKIPPED:
+        green, reason = state.recall_green(run.profile.name, entry.name)
+        run.keys[entry.name] = green.key if green else None
+        note = f"; green in run {green.executed_in}" if green else f"; {reason}"
+        run.set(entry.name, reason=line.reason + note)
+        return
+    failed = [ln.name for ln in run.status.notebooks if ln.status in state.BROKEN]
+    if failed and not run.keep_going and not entry.always:
+        run.set(entry.name, status=Status.SKIPPED, reason=f"the run stops at the first failure ({failed[0]})")
+        return
+    if not entry.always and (missing := [need for need in entry.needs if run.keys.get(need) is None]):
+        run.set(entry.name, status=Status.BLOCKED, reason=_blocked(run, missing))
+        return
+    needs = {need: run.keys.get(need) for need in entry.needs}
+    key = notebook_key(entry, run.profile, run.parameters[entry.name], needs)
+    run.set(entry.name, key=key, parameters=run.parameters[entry.name])
+    if run.force or None in needs.values() or not _resume(run, entry, key):
+        _start(run, entry, key, whole=None not in needs.values())
+
+
+def _blocked(run: Run, missing: Sequence[str]) -> str:
+    told = []
+    for need in missing:
+        line = run.line(need)
+        aside = line.status == Status.SKIPPED
+        told.append(f"{need} ({line.reason}; run it first)" if aside else f"{need} ({line.status})")
+    return f"needs {', '.join(told)}"
+
+
+def _resume(run: Run, entry: Entry, key: str) -> bool:
+    """Take over an earlier green run under the same key, if its files are still there."""
+    green, _ = state.recall_green(run.profile.name, entry.name)
+    if green is None or green.key != key:
+        return False
+    state.adopt(green, run.status.run_id)
+    run.keys[entry.name] = key
+    run.set(
+        entry.name,
+        status=Status.RESUMED,
+        from_run=green.executed_in,
+        reason=f"nothing has changed since run {green.executed_in}",
+        headline=read_sentinel(run.folder, entry.name).headline,
+        **green.cost,
+    )
+    return True
+
+
+def _start(run: Run, entry: Entry, key: str, whole: bool) -> None:
+    """Execute one notebook and judge it. `whole`: everything it needs was green, so that it may be resumed later."""
+    name, settings = entry.name, run.profile.notebooks[entry.name]
+    job = Job(
+        name=name,
+        source=entry.path,
+        run=run.folder,
+        cwd=paths.notebooks_root(),
+        parameters=run.parameters[name],
+        timeout_s=settings.timeout_s,
+        wall_s=max(2 * settings.timeout_s, 10 * 60 * settings.minutes),
+        key=key,
+        home=paths.project_root(),
+    )
+    for attempt in range(run.retries + 1):
+        ended, verdict = _attempt(run, entry, job)
+        if verdict.status not in _BY_CHANCE or attempt == run.retries:
+            break
+        shutil.copyfile(job.log, job.log.with_suffix(f".attempt{attempt + 1}.log"))
+        run.set(name, retried=f"attempt {attempt + 1}: {verdict.reason}")
+    cost = {
+        "seconds": round(ended.seconds, 2),
+        "cells_done": ended.progress.cells_done,
+        "cells": ended.progress.cells,
+        "peak_memory_bytes": ended.progress.peak_memory_bytes,
+    }
+    if verdict.status == Status.GREEN:
+        run.keys[name] = key
+        if whole:
+            state.remember_green(run.profile.name, name, key, run.status.run_id, cost)
+    else:
+        state.forget_green(run.profile.name, name, key)
+    headline = verdict.sentinel.headline if verdict.sentinel else ""
+    run.set(name, status=verdict.status, reason=verdict.reason, headline=headline, **cost)
+
+
+def _attempt(run: Run, entry: Entry, job: Job) -> tuple[Ended, Verdict]:
+    """Execute a notebook once, with nothing left of an earlier attempt."""
+    for path in (sentinel_path(run.folder, job.name), claims_path(run.folder, job.name), job.output):
+        path.unlink(missing_ok=True)
+    run.set(job.name, status=Status.RUNNING, reason="")
+
+    def show(progress: Progress) -> None:
+        run.display.cell(job.name, progress)
+
+    ended = follow(job, show, **run.child)
+    return ended, judge(entry, job, ended, run.profile.name, run.status.run_id)
