@@ -102,8 +102,10 @@ def test_the_readme_knows_every_notebook_and_its_links_lead_somewhere():
     assert rows == [f"notebooks/{path.name}" for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
     links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("http")]
     assert [link for link in links if not (ROOT / link.split("#")[0]).exists()] == []
-    held, total = re.search(r"^(\d+) of (\d+) claims of profile `\w+` hold", text, re.MULTILINE).groups()
-    assert text.count("✓ reproduced |") == int(held) and text.count("reproduced |") == int(total)
+    held, total = re.search(r"^(\d+) of (\d+) checks of profile `\w+` hold", text, re.MULTILINE).groups()
+    assert text.count("| ✓ holds |") == int(held) and len(re.findall(r"\| . (?:holds|does not hold) \|", text)) == int(
+        total
+    )
 
 
 def test_notebooks_open_with_their_number_and_carry_no_outputs():

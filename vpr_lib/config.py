@@ -1,4 +1,4 @@
-"""Profiles: what a run of the workbook computes, how long it should take and which claims it must reproduce.
+"""Profiles: what a run of the workbook computes, how long it should take and what must hold in it.
 
 A profile is one YAML file in `vpr_lib/configs/profiles/`, validated by the frozen models below: an unknown key, a wrong
 type or a missing field is an error that names the file and the field.
@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel, ValidationError, model_validator
 
 PROFILES_FOLDER = Path(__file__).parent / "configs" / "profiles"
 RECIPES_FOLDER = Path(__file__).parent / "configs" / "recipes"
+FINDINGS_FILE = Path(__file__).parent / "configs" / "findings.yaml"
 
 
 class Strict(BaseModel):
@@ -20,8 +21,8 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Claim(Strict):
-    """One number that a notebook promises to reproduce.
+class Check(Strict):
+    """A sanity test: a number that must lie where it is expected, or something is broken.
 
     Either `expected` with an absolute `tolerance`, or a bound: `at_least`, `at_most`, or both.
     """
@@ -31,18 +32,18 @@ class Claim(Strict):
     tolerance: float | None = Field(default=None, ge=0)
     at_least: float | None = None
     at_most: float | None = None
-    source: str = ""  # table or figure of the paper, or what our own expectation rests on
+    source: str = ""  # what the expectation rests on
 
     @model_validator(mode="after")
-    def _says_something(self) -> "Claim":
+    def _says_something(self) -> "Check":
         if (self.expected is None) != (self.tolerance is None):
             raise ValueError("'expected' and 'tolerance' come together")
         if self.expected is None and self.at_least is None and self.at_most is None:
-            raise ValueError("a claim needs 'expected' with 'tolerance', 'at_least' or 'at_most'")
+            raise ValueError("a check needs 'expected' with 'tolerance', 'at_least' or 'at_most'")
         return self
 
     def holds(self, value: float) -> bool:
-        """Whether `value` satisfies the claim; NaN never does."""
+        """Whether `value` satisfies the check; NaN never does."""
         if self.expected is not None and not abs(value - self.expected) <= self.tolerance:
             return False
         if self.at_least is not None and not value >= self.at_least:
@@ -57,13 +58,57 @@ class Claim(Strict):
         return ", ".join(parts)
 
 
+Verdict = Literal["reproduced", "contradicted", "undecided"]
+
+
+class Finding(Strict):
+    """A statement of a paper, and the rule by which a measured difference speaks for or against it. It never blocks a run."""
+
+    statement: str  # completes "the paper says that ..."
+    source: str  # paper and table
+    above: float | None = None  # the difference must exceed this
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @model_validator(mode="after")
+    def _has_a_rule(self) -> "Finding":
+        if self.above is None and self.at_least is None and self.at_most is None:
+            raise ValueError("a finding needs a rule: 'above', 'at_least' or 'at_most'")
+        return self
+
+    def holds(self, value: float) -> bool:
+        """Whether a single value satisfies the rule; NaN never does."""
+        return (
+            value == value
+            and (self.above is None or value > self.above)
+            and (self.at_least is None or value >= self.at_least)
+            and (self.at_most is None or value <= self.at_most)
+        )
+
+    def verdict(self, low: float, high: float) -> Verdict:
+        """By the interval alone: all of it satisfies the rule, none of it does, or it cannot be told. NaN: undecided."""
+        if low != low or high != high:
+            return "undecided"
+        if self.holds(low) and self.holds(high):
+            return "reproduced"
+        floors = [bound for bound in (self.above, self.at_least) if bound is not None]
+        beneath = any(high < bound for bound in floors) or (self.above is not None and high <= self.above)
+        return "contradicted" if beneath or (self.at_most is not None and low > self.at_most) else "undecided"
+
+    def rule(self) -> str:
+        """The rule in words, for tables: '> 0' or '≥ -2, ≤ 2'."""
+        bounds = (">", self.above), ("≥", self.at_least), ("≤", self.at_most)
+        return ", ".join(f"{sign} {bound:.4g}" for sign, bound in bounds if bound is not None)
+
+
 class NotebookSettings(Strict):
     """What a profile says about one notebook."""
 
     minutes: float = Field(gt=0)  # expected wall-clock time on the profile's hardware
     timeout_minutes: float | None = None  # per cell; default: ten times `minutes`, at least five
     parameters: dict[str, Any] = {}  # override the notebook's `parameters` cell
-    claims: dict[str, Claim] = {}
+    checks: dict[str, Check] = Field(default={}, validation_alias=AliasChoices("checks", "claims"))
+    findings: dict[str, Finding] = {}  # of configs/findings.yaml, or of the profile itself
 
     @property
     def timeout_s(self) -> float:
@@ -80,6 +125,10 @@ class Profile(Strict):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     seed: int = 1
     notebooks: dict[str, NotebookSettings]
+
+
+class Findings(RootModel[dict[str, dict[str, Finding]]]):
+    """The statements of the papers by notebook and name."""
 
 
 def load_yaml(path: Path, model: type[BaseModel]) -> Any:
@@ -111,8 +160,18 @@ def _find(kind: str, folder: Path, name: str | Path) -> Path:
 
 
 def load_profile(name: str | Path) -> Profile:
-    """The profile of that name, or from a YAML file; an unknown name lists the known ones (ValueError)."""
-    return load_yaml(_find("profile", PROFILES_FOLDER, name), Profile)
+    """The profile of that name, or from a YAML file; an unknown name lists the known ones (ValueError).
+
+    Every notebook gets the findings that `configs/findings.yaml` has for it, so all profiles test the same statements; what the
+    profile writes itself, for instance another rule, comes on top.
+    """
+    profile = load_yaml(_find("profile", PROFILES_FOLDER, name), Profile)
+    common = load_yaml(FINDINGS_FILE, Findings).root
+    notebooks = {
+        notebook: settings.model_copy(update={"findings": common.get(notebook, {}) | settings.findings})
+        for notebook, settings in profile.notebooks.items()
+    }
+    return profile.model_copy(update={"notebooks": notebooks})
 
 
 def find_recipe(name: str | Path) -> Path:

@@ -1,4 +1,4 @@
-"""What notebooks call: figures with provenance, tables, claims, the sentinel."""
+"""What notebooks call: figures with provenance, tables, checks, findings, the sentinel."""
 
 import json
 import math
@@ -10,21 +10,26 @@ import pandas as pd
 import pytest
 
 from vpr_lib import paths
-from vpr_lib.workbook.book.sentinel import read_claims, read_sentinel
-from vpr_lib.workbook.book.session import ClaimFailed, open_notebook
+from vpr_lib.results.findings import Evidence
+from vpr_lib.workbook.book.sentinel import Checked, read_checked, read_sentinel
+from vpr_lib.workbook.book.session import CheckFailed, open_notebook
 from vpr_lib.workbook.book.show import html_table
-from vpr_lib.workbook.run.status import claims_of, remember_green
+from vpr_lib.workbook.run.status import checked_of, remember_green
 
 matplotlib.use("Agg")
-CLAIMS = {
+CHECKS = {
     "recall_at_1": {"statement": "finds half of the streets", "expected": 0.5, "tolerance": 0.1, "source": "Table 1"},
     "loss": {"statement": "the loss falls", "at_most": 0.3},
+}
+FINDINGS = {
+    "mixing_wins": {"statement": "mixing beats pooling", "source": "Table 2", "above": 0},
+    "left_out": {"statement": "depth helps", "source": "Table 3", "above": 0},
 }
 
 
 @pytest.fixture
 def book(project):
-    project.add("02_train", settings={"claims": CLAIMS})
+    project.add("02_train", settings={"checks": CHECKS, "findings": FINDINGS})
     return open_notebook("02_train", project.profile, "run-1")
 
 
@@ -112,50 +117,76 @@ def test_a_path_at_the_end_of_a_cell_is_not_printed(book):
     )
 
 
-def test_claims_outlive_their_run(book, project):
+def test_checks_and_findings_outlive_their_run(book, project):
     other = paths.runs_root() / "run-2"
-    assert claims_of("tiny", "02_train", other) == ((), "")
+    assert checked_of("tiny", "02_train", other) == (Checked(), "")
     book.check({"recall_at_1": 0.55, "loss": 0.1})
-    assert [claim.key for claim in claims_of("tiny", "02_train", book.run_folder)[0]] == ["recall_at_1", "loss"]
+    book.finding("mixing_wins", Evidence(3.0, 1.0, 5.0, "points"))
+    assert [check.key for check in checked_of("tiny", "02_train", book.run_folder)[0].checks] == ["recall_at_1", "loss"]
     book.finish()
     (book.run_folder / "02_train.ipynb").write_text("{}")
     remember_green("tiny", "02_train", "key", "run-1", {})
-    claims, run = claims_of("tiny", "02_train", other)
-    assert run == "run-1" and [claim.key for claim in claims] == ["recall_at_1", "loss"]
+    checked, run = checked_of("tiny", "02_train", other)
+    assert run == "run-1" and [check.key for check in checked.checks] == ["recall_at_1", "loss"]
+    assert [found.verdict for found in checked.findings] == ["reproduced", "not measured"]
 
 
-def test_claims_that_hold(book, capsys):
+@pytest.mark.parametrize(
+    ("value", "opening"),
+    [(3.0, "✓ Reproduced here: mixing beats pooling (Table 2): +3.0"),
+     (-3.0, "✗ Contradicted here, it does not hold that mixing beats pooling (Table 2): -3.0"),
+     (0.5, "? Undecided here, whether mixing beats pooling (Table 2): +0.5")],
+)  # fmt: skip
+def test_what_is_said_follows_from_what_was_measured(book, capsys, value, opening):
+    evidence = Evidence(value, value - 1, value + 1, "points of R@1", "a - b", 3, 576)
+    book.finding("mixing_wins", evidence)
+    assert f"**{opening} points of R@1 [{value - 1:+.1f}, {value + 1:+.1f}], 3 seeds, 576 queries; expected > 0" in (
+        capsys.readouterr().out
+    )
+    book.takeaways("Mixing is two matrix products.")
+    told = capsys.readouterr().out
+    first, second = told.index("- Mixing is two matrix products."), told.index(f"- {opening}")
+    assert first < second < told.index("- – Not measured here, whether depth helps (Table 3).")
+    book.check({"recall_at_1": 0.55, "loss": 0.1})
+    book.finish()
+    assert read_sentinel(book.run_folder, "02_train").findings[0].sentence in told
+
+
+def test_a_count_is_told_without_an_interval(book, capsys):
+    book.finding("mixing_wins", Evidence(2.5, 2.5, 2.5, "times"))
+    assert "mixing beats pooling (Table 2): 2.5 times; expected > 0" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"There is no finding 'speed' for 02_train; there are: mixing_wins, left_out"):
+        book.finding("speed", Evidence(1, 1, 1, "s"))
+
+
+def test_checks_that_hold(book, capsys):
     book.check({"recall_at_1": 0.55}, notes={"seconds": 12})
     book.check({"loss": 0.1})
     book.finish("R@1 55 %")
     sentinel = read_sentinel(book.run_folder, "02_train")
     assert (sentinel.run_id, sentinel.profile, sentinel.headline) == ("run-1", "tiny", "R@1 55 %")
-    assert [(claim.key, claim.measured, claim.verdict) for claim in sentinel.claims] == [
-        ("recall_at_1", 0.55, "reproduced"), ("loss", 0.1, "reproduced"),
+    assert [(check.key, check.measured, check.verdict) for check in sentinel.checks] == [
+        ("recall_at_1", 0.55, "holds"), ("loss", 0.1, "holds"),
     ]  # fmt: skip
-    assert (sentinel.claims[0].low, sentinel.claims[0].high) == pytest.approx((0.4, 0.6))
+    assert (sentinel.checks[0].low, sentinel.checks[0].high) == pytest.approx((0.4, 0.6))
     assert sentinel.notes == {"seconds": 12.0}
-    assert "finds half of the streets (Table 1) | 0.5 ± 0.1 | 0.55 | ✓ reproduced" in capsys.readouterr().out
+    assert "finds half of the streets (Table 1) | 0.5 ± 0.1 | 0.55 | ✓ holds" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("loss", [0.4, math.nan, math.inf])
-def test_failing_claims_are_recorded_before_they_stop_the_notebook(book, loss):
-    with pytest.raises(
-        ClaimFailed, match=r"2 of 2 claims not reproduced: recall_at_1: .* measured 0.7; loss: .* ≤ 0.3"
-    ):
+def test_failing_checks_are_recorded_before_they_stop_the_notebook(book, loss):
+    with pytest.raises(CheckFailed, match=r"2 of 2 checks do not hold: recall_at_1: .* measured 0.7; loss: .* ≤ 0.3"):
         book.check({"recall_at_1": 0.7, "loss": loss})
-    kept = read_claims(book.run_folder, "02_train").claims
-    assert [claim.holds for claim in kept] == [False, False]
+    kept = read_checked(book.run_folder, "02_train").checks
+    assert [check.holds for check in kept] == [False, False]
     assert kept[1].measured == loss or (math.isnan(kept[1].measured) and math.isnan(loss))
 
 
-def test_claims_and_values_belong_together(book):
-    with pytest.raises(
-        ValueError, match=r"makes no claim speed for 02_train; its claims: recall_at_1, loss. .* notes="
-    ):
+def test_checks_and_values_belong_together(book):
+    with pytest.raises(ValueError, match=r"has no check speed for 02_train; its checks: recall_at_1, loss. .* notes="):
         book.check({"speed": 1.0})
     book.check({"loss": 0.1})
-    with pytest.raises(ClaimFailed, match=r"did not measure the claims recall_at_1"):
+    with pytest.raises(CheckFailed, match=r"did not measure the checks recall_at_1"):
         book.finish()
     assert read_sentinel(book.run_folder, "02_train") is None
 
@@ -200,5 +231,6 @@ def test_unknown_notebook(project):
         open_notebook("03", project.profile)
 
 
-def test_card_shows_the_claims(book):
+def test_card_shows_what_is_tested_and_what_must_hold(book):
+    assert "mixing beats pooling" in book._repr_html_()
     assert "finds half of the streets" in book._repr_html_() and "0.5 ± 0.1" in book._repr_html_()

@@ -87,7 +87,7 @@ def test_first_night_then_the_same_again(night, chain):
     assert second.exit_code == 0 and {line.status for line in second.notebooks} == {"resumed"}
     found = second.night.comparison
     assert found.reference == first.run_id and [change.verdict for change in found.recalls] == ["same"]
-    assert not (found.files or found.claims or found.environment or found.gone), "nothing has changed"
+    assert not (found.files or found.checks or found.environment or found.gone), "nothing has changed"
     put_records(ranks(0))
     assert pd.read_parquet(kept)["first_hit"].eq(3).sum() == 10, "a kept copy does not follow the cache"
     assert read_json(second.folder / "nightly.json", Night) == second.night
@@ -211,8 +211,8 @@ def test_dead_twice_is_dead_and_a_plain_run_does_not_retry(night, chain):
     ("fault", "kind", "code"),
     [
         (
-            "raise type('ClaimFailed', (AssertionError,), {'__module__': 'm'})('1 of 1 claims not reproduced: r1')",
-            "claim",
+            "raise type('CheckFailed', (AssertionError,), {'__module__': 'm'})('1 of 1 checks do not hold: r1')",
+            "check",
             1,
         ),
         ("1 / 0", "error", 1),
@@ -408,7 +408,7 @@ def town(tmp_path, monkeypatch):
 
 
 def two_nights(night, chain, shade):
-    """A night, then one in which recall fell, a figure changed and a claim moved."""
+    """A night, then one in which recall fell, a figure changed and a check moved."""
     source = picture(chain.root / "fig.png", 100)
     chain.add("02_train", f"make('02.png', '{source}')", "finish()", makes=["02.png"])
     first = night()
@@ -449,7 +449,7 @@ def test_junit(night, chain):
     put_records(ranks(30))
     chain.add(
         "01_data",
-        "raise type('ClaimFailed', (AssertionError,), {'__module__': 'm'})('1 of 1 claims not reproduced: \\x1b[31mr1')",
+        "raise type('CheckFailed', (AssertionError,), {'__module__': 'm'})('1 of 1 checks do not hold: \\x1b[31mr1')",
     )
     chain.add("03_other", "1 / 0")
     root = ET.parse(night().folder / "junit.xml").getroot()
@@ -461,17 +461,17 @@ def test_junit(night, chain):
     assert failure.get("type") == "regressed" and "lost 20, gained 0" in failure.get("message")
 
 
-def test_time_memory_claims_environment_and_commits(night, chain):
+def test_time_memory_checks_findings_environment_and_commits(night, chain):
     def git(*arguments):
         command = ["git", "-C", str(chain.root), "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
         subprocess.run(command, check=True, capture_output=True)
 
-    claim = "dict(key='r1', statement='s', target='at least 0', measured={}, holds=True)"
+    check = "dict(key='r1', statement='s', target='at least 0', measured={}, holds=True)"
     git("init"), git("commit", "--allow-empty", "-m", "one")
-    chain.add("02_train", "make('02.png')", f"finish(claims=[{claim.format(0.5)}])", makes=["02.png"])
+    chain.add("02_train", "make('02.png')", f"finish(checks=[{check.format(0.5)}])", makes=["02.png"])
     first = night()
     git("commit", "--allow-empty", "-m", "Halve the learning rate")
-    chain.add("02_train", "make('02.png')", f"finish(claims=[{claim.format(0.25)}])", makes=["02.png"])
+    chain.add("02_train", "make('02.png')", f"finish(checks=[{check.format(0.25)}])", makes=["02.png"])
     machine = json.loads((first.folder / "env.json").read_text())
     machine["packages"] = {**machine["packages"], "torch": "0.1"}
     assert machine["disk_free_bytes"] > 0
@@ -480,7 +480,7 @@ def test_time_memory_claims_environment_and_commits(night, chain):
     status["notebooks"][1] |= {"seconds": 100.0, "peak_memory_bytes": 5}
     (first.folder / "status.json").write_text(json.dumps(status))
     found = night().night.comparison
-    assert [(c.key, c.before, c.after) for c in found.claims] == [("r1", 0.5, 0.25)]
+    assert [(c.key, c.before, c.after) for c in found.checks] == [("r1", 0.5, 0.25)]
     assert found.environment["packages.torch"][0] == "0.1" and "git" in found.environment
     assert [commit.split(" ", 1)[1] for commit in found.commits] == ["Halve the learning rate"]
     cost = {cost.notebook: cost for cost in found.costs}["02_train"]

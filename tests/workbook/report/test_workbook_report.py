@@ -10,8 +10,8 @@ from bs4 import BeautifulSoup
 from PIL import Image
 
 from vpr_lib.paths import bench_file, write_text
-from vpr_lib.workbook.book.sentinel import ClaimResult, claims_path, describe_output
-from vpr_lib.workbook.report.build import build_report, gauge
+from vpr_lib.workbook.book.sentinel import CheckResult, FindingResult, checked_path, describe_output
+from vpr_lib.workbook.report.build import build_report, gauge, whisker
 from vpr_lib.workbook.report.formulas import mathml
 from vpr_lib.workbook.report.pages import render_notebook
 from vpr_lib.workbook.run.status import read_status
@@ -154,10 +154,15 @@ def test_scoreboard_and_highlights(project):
         describe_output(table, "01.csv", "Recall."),
     ]
     path.write_text(json.dumps(json.loads(path.read_text()) | {"outputs": [item.model_dump() for item in outputs]}))
-    claim = {"key": "a", "statement": "It <rises>", "target": "≥ 0.5", "measured": 0.25, "holds": False, "low": 0.5}
-    claims_path(result.folder, "01_data").write_text(json.dumps({"claims": [claim]}))
+    check = {"key": "a", "statement": "It <rises>", "target": "≥ 0.5", "measured": 0.25, "holds": False, "low": 0.5}
+    found = {"key": "f", "statement": "mixing wins", "source": "Table 2", "rule": "> 0", "bound": 0, "verdict": "contradicted",
+             "value": -3.0, "low": -5.0, "high": -1.0, "unit": "points of R@1", "seeds": 3, "queries": 576}  # fmt: skip
+    checked_path(result.folder, "01_data").write_text(json.dumps({"checks": [check], "findings": [found]}))
     index = BeautifulSoup(build_report(result.run_id).read_text(), "html.parser")
-    assert "✗ not reproduced" in index.get_text(" ", strip=True) and "It <rises>" in index.get_text()
+    assert "✗ does not hold" in index.get_text(" ", strip=True) and "It <rises>" in index.get_text()
+    text = index.get_text(" ", strip=True)
+    assert "0 / 1 checks hold" in text and "1 findings: 1 contradicted" in text, "told apart"
+    assert "mixing wins Table 2 -3.0 points of R@1 [-5.0, -1.0], 3 seeds, 576 queries > 0 ✗ contradicted" in text
     (image,) = index("img")
     assert image["alt"] == "White <all> over."
     assert Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2]))).size == (1100, 147)
@@ -217,12 +222,20 @@ def test_formula_has_its_latex_as_alternative_text():
 
 
 def test_gauge():
-    def claim(measured, low=None, high=None):
-        return ClaimResult(key="a", statement="", target="", measured=measured, holds=True, low=low, high=high)
+    def check(measured, low=None, high=None):
+        return CheckResult(key="a", statement="", target="", measured=measured, holds=True, low=low, high=high)
 
-    assert gauge(claim(0.5, 0.4, 0.6)) == pytest.approx({"left": 20.6, "width": 58.8, "dot": 50.0})
-    assert gauge(claim(0.5)) is None and gauge(claim(float("nan"), 0.4)) is None
-    assert gauge(claim(3648.0, 3648.0, 3648.0))["width"] == 1.0
+    assert gauge(check(0.5, 0.4, 0.6)) == pytest.approx({"left": 20.6, "width": 58.8, "dot": 50.0})
+    assert gauge(check(0.5)) is None and gauge(check(float("nan"), 0.4)) is None
+    assert gauge(check(3648.0, 3648.0, 3648.0))["width"] == 1.0
+
+
+def test_whisker():
+    found = FindingResult(
+        key="f", statement="", source="", rule="> 0", bound=0, verdict="undecided", value=1, low=-1, high=3
+    )
+    assert whisker(found) == {"left": 9.7, "width": 80.6, "dot": 50.0, "bound": 29.8}
+    assert whisker(found.model_copy(update={"low": float("nan")})) is None
 
 
 @pytest.mark.browser

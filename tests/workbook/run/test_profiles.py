@@ -30,7 +30,7 @@ def test_a_profile_fits_the_notebooks(name):
         given = {"profile": name, "run_id": "r", **settings.parameters}
         assert set(given) <= set(known), f"{notebook}: {set(given) - set(known)}"
         source = "".join(entry.path.read_text(encoding="utf-8"))
-        assert all(f'\\"{claim}\\"' in source or f"{claim}=" in source for claim in settings.claims), notebook
+        assert all(f'\\"{check}\\"' in source or f"{check}=" in source for check in settings.checks), notebook
         filled = {
             key: ast.literal_eval(str(parameter.default)) for key, parameter in known.items()
         } | settings.parameters

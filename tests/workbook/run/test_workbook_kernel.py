@@ -83,15 +83,15 @@ def test_every_way_to_fail_has_its_status_and_message(project, never):
     add(project, "03_dies", "import os", "os.kill(os.getpid(), 9)", "book.finish()")
     add(project, "04_sleeps", "import time; time.sleep(600)", "book.finish()", settings={"timeout_minutes": 0.04})
     add(project, "05_exits", "book.finish()", "raise SystemExit(0)", "after = 1")
-    claims = {"recall_at_1": {"statement": "high recall", "at_least": 0.5}}
-    add(project, "06_claims", "book.check({'recall_at_1': 0.25})", "book.finish()", settings={"claims": claims})
+    checks = {"recall_at_1": {"statement": "high recall", "at_least": 0.5}}
+    add(project, "06_checks", "book.check({'recall_at_1': 0.25})", "book.finish()", settings={"checks": checks})
     add(project, "07_waits", "book.finish()", needs=["03_dies"])
     add(project, "08_results", "book.finish()", needs=["02_raises", "07_waits"], always=True)
     result = project.run(command=EXECUTE, report=True)
     found = {line.name: line for line in result.notebooks}
     assert {name: str(line.status) for name, line in found.items()} == {
         "01_good": "green", "02_raises": "failed", "03_dies": "killed", "04_sleeps": "timeout", "05_exits": "failed",
-        "06_claims": "failed", "07_waits": "blocked", "08_results": "green",
+        "06_checks": "failed", "07_waits": "blocked", "08_results": "green",
     }  # fmt: skip
     assert result.exit_code == 1 and result.report.is_file()
     assert found["02_raises"].reason.startswith("cell 5 of 6 raised KeyError: 'epochs'\n")
@@ -100,8 +100,7 @@ def test_every_way_to_fail_has_its_status_and_message(project, never):
     assert found["04_sleeps"].reason == "cell 4 of 5 ran longer than its limit of 2 s: import time; time.sleep(600)"
     assert found["05_exits"].reason == "1 of 6 code cells did not run, the first is cell 6: after = 1"
     assert (
-        found["06_claims"].reason
-        == "1 of 1 claims not reproduced: recall_at_1: high recall: target ≥ 0.5, measured 0.25"
+        found["06_checks"].reason == "1 of 1 checks do not hold: recall_at_1: high recall: target ≥ 0.5, measured 0.25"
     )
     assert found["07_waits"].reason == "needs 03_dies (killed)"
     for name in ("03_dies", "04_sleeps"):
@@ -110,7 +109,7 @@ def test_every_way_to_fail_has_its_status_and_message(project, never):
         assert not alive(kernel_of(result.folder, name))
     log = (result.folder / "02_raises.log").read_text()
     assert "── cell 4 of 6: print('before')\nbefore\n" in log and "KeyError" in log and "\x1b" not in log
-    assert "not reproduced" in (result.report.parent / "06_claims.html").read_text()
+    assert "do not hold" in (result.report.parent / "06_checks.html").read_text()
     assert project.statuses(command=never, only=["01"])["01_good"] == "resumed"
 
 

@@ -177,14 +177,14 @@ def test_outputs_and_counts_in_the_source_change_nothing(chain, never):
     assert set(chain.statuses(command=never).values()) == {"resumed"}
 
 
-def test_changed_library_claim_seed_input_or_device_invalidates(chain, monkeypatch):
+def test_changed_library_check_seed_input_or_device_invalidates(chain, monkeypatch):
     (chain.root / "table.csv").write_text("a")
     chain.entries[0]["reads"] = ["*.csv"]
     chain.write().run()
     assert set(chain.statuses().values()) == {"resumed"}
     (chain.root / "table.csv").write_text("b")
     assert chain.statuses() == dict.fromkeys(ALL, "green") | {"03_other": "resumed"}
-    chain.settings["notebooks"]["03_other"]["claims"] = {"a": {"statement": "s", "at_least": 0}}
+    chain.settings["notebooks"]["03_other"]["checks"] = {"a": {"statement": "s", "at_least": 0}}
     assert chain.write().statuses() == dict.fromkeys(ALL, "resumed") | {"03_other": "green"}
     chain.settings["notebooks"]["03_other"]["minutes"] = 5
     assert set(chain.write().statuses().values()) == {"resumed"}, "an expected time changes no number"

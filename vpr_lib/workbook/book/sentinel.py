@@ -6,14 +6,18 @@ metadata, and not a sentinel of another run.
 
 import math
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from vpr_lib import paths
-from vpr_lib.config import Claim, Strict
+from vpr_lib.config import Check, Finding, Strict, Verdict
 from vpr_lib.digests import digest_file
+
+if TYPE_CHECKING:
+    from vpr_lib.results.findings import Evidence
 
 Model = TypeVar("Model", bound=BaseModel)
 _HASHED_ANEW = 64 * 2**20  # bytes; a larger file with the recorded size and time is taken as unchanged
@@ -46,8 +50,8 @@ class Output(Strict):
         return "" if digest_file(self.file) == self.sha256 else f"{self.name} has changed since it was written"
 
 
-class ClaimResult(Strict, ser_json_inf_nan="strings"):
-    """A claim of the profile beside what was measured."""
+class CheckResult(Strict, ser_json_inf_nan="strings"):
+    """A check of the profile beside what was measured."""
 
     key: str
     statement: str
@@ -55,35 +59,93 @@ class ClaimResult(Strict, ser_json_inf_nan="strings"):
     measured: float
     holds: bool
     source: str = ""
-    low: float | None = None  # the interval in which the claim holds, for drawing; None: unbounded
+    low: float | None = None  # the interval in which the check holds, for drawing; None: unbounded
     high: float | None = None
 
     @property
     def verdict(self) -> str:
-        return "reproduced" if self.holds else "not reproduced"
+        return "holds" if self.holds else "does not hold"
 
 
-def evaluate(key: str, claim: Claim, value: float) -> ClaimResult:
-    """Compare a measured value with its claim; NaN never holds."""
-    low, high = claim.at_least, claim.at_most
-    if claim.expected is not None:
-        low, high = claim.expected - claim.tolerance, claim.expected + claim.tolerance
-    return ClaimResult(
+def evaluate(key: str, check: Check, value: float) -> CheckResult:
+    """Compare a measured value with its check; NaN never holds."""
+    low, high = check.at_least, check.at_most
+    if check.expected is not None:
+        low, high = check.expected - check.tolerance, check.expected + check.tolerance
+    return CheckResult(
         key=key,
-        statement=claim.statement,
-        target=claim.target(),
+        statement=check.statement,
+        target=check.target(),
         measured=value,
-        holds=not math.isnan(value) and claim.holds(value),
-        source=claim.source,
+        holds=not math.isnan(value) and check.holds(value),
+        source=check.source,
         low=low,
         high=high,
     )
 
 
-class Checked(Strict, ser_json_inf_nan="strings"):
-    """The claims a notebook has evaluated so far; written before a failing claim stops the notebook."""
+class FindingResult(Strict, ser_json_inf_nan="strings"):
+    """A paper's statement beside what was measured here; `verdict` follows from the interval by the rule."""
 
-    claims: tuple[ClaimResult, ...] = ()
+    key: str
+    statement: str
+    source: str
+    rule: str
+    bound: float  # of the rule, for drawing
+    verdict: Verdict | Literal["not measured"]
+    value: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    unit: str = ""
+    compared: str = ""
+    seeds: int = 0
+    queries: int = 0
+    p_value: float | None = None
+
+    @property
+    def measured(self) -> str:
+        """The difference with its interval and what it rests on, in words."""
+        if self.verdict == "not measured":
+            return "–"
+        if not self.seeds:
+            return f"{self.value:.4g} {self.unit}"
+        basis = f"{self.seeds} seed{'s' * (self.seeds != 1)}, {self.queries:,} queries"
+        chance = "" if self.p_value is None else f", McNemar p = {self.p_value:.2g}"
+        return f"{self.value:+.1f} {self.unit} [{self.low:+.1f}, {self.high:+.1f}], {basis}{chance}"
+
+    @property
+    def sentence(self) -> str:
+        """The statement, what became of it here, and the number it rests on."""
+        opening = {
+            "reproduced": "Reproduced here:",
+            "contradicted": "Contradicted here, it does not hold that",
+            "undecided": "Undecided here, whether",
+            "not measured": "Not measured here, whether",
+        }[self.verdict]
+        told = "" if self.verdict == "not measured" else f": {self.measured}; expected {self.rule}"
+        return f"{opening} {self.statement} ({self.source}){told}."
+
+
+def assess(key: str, finding: Finding, evidence: "Evidence | None") -> FindingResult:
+    """What the evidence says about a paper's statement; no evidence: not measured."""
+    bound = next(b for b in (finding.above, finding.at_least, finding.at_most) if b is not None)
+    about = {
+        "key": key,
+        "statement": finding.statement,
+        "source": finding.source,
+        "rule": finding.rule(),
+        "bound": bound,
+    }
+    if evidence is None:
+        return FindingResult(**about, verdict="not measured")
+    return FindingResult(**about, verdict=finding.verdict(evidence.low, evidence.high), **asdict(evidence))
+
+
+class Checked(Strict, ser_json_inf_nan="strings"):
+    """What a notebook has checked and found so far; written before a failing check stops the notebook."""
+
+    checks: tuple[CheckResult, ...] = ()
+    findings: tuple[FindingResult, ...] = ()
     notes: dict[str, float] = {}
 
 
@@ -115,8 +177,8 @@ def sentinel_path(run: Path, notebook: str) -> Path:
     return Path(run) / f"{notebook}.done.json"
 
 
-def claims_path(run: Path, notebook: str) -> Path:
-    return Path(run) / f"{notebook}.claims.json"
+def checked_path(run: Path, notebook: str) -> Path:
+    return Path(run) / f"{notebook}.checked.json"
 
 
 def read_sentinel(run: Path, notebook: str) -> Sentinel | None:
@@ -125,9 +187,9 @@ def read_sentinel(run: Path, notebook: str) -> Sentinel | None:
     return read_json(path, Sentinel) if path.is_file() else None
 
 
-def read_claims(run: Path, notebook: str) -> Checked:
-    """The claims evaluated by that notebook in the run folder, whether or not it reached its end."""
-    path = claims_path(run, notebook)
+def read_checked(run: Path, notebook: str) -> Checked:
+    """What that notebook checked and found in the run folder, whether or not it reached its end."""
+    path = checked_path(run, notebook)
     return read_json(path, Checked) if path.is_file() else Checked()
 
 

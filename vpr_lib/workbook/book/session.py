@@ -1,8 +1,9 @@
-"""What a notebook calls: open the book, save figures and tables, check the claims, finish.
+"""What a notebook calls: open the book, save figures and tables, check, compare with the papers, finish.
 
     book = open_notebook("02_mixvpr_training", profile=profile, run_id=run_id)
     book.figure(ax, "02_training_curves", alt="Loss falls from 1.2 to 0.3 in 20 epochs.", caption="Training.")
-    book.check({"recall_at_1": 0.61})
+    book.check({"recall_at_1": 0.61})                                       # must hold
+    book.finding("mixing_beats_gem", difference(records, {"mixvpr": 1, "gem": -1}))   # a paper's statement; never blocks
     book.finish(headline="R@1 61.0 %")
 
 In JupyterLab, where no runner gives a run id, everything works the same with an id of its own.
@@ -26,10 +27,12 @@ from vpr_lib.paths import git_state
 from vpr_lib.workbook.book import show
 from vpr_lib.workbook.book.sentinel import (
     Checked,
-    ClaimResult,
+    CheckResult,
+    FindingResult,
     Output,
     Sentinel,
-    claims_path,
+    assess,
+    checked_path,
     describe_output,
     evaluate,
     sentinel_path,
@@ -39,11 +42,13 @@ if TYPE_CHECKING:
     import pandas
     import torch
 
+    from vpr_lib.results.findings import Evidence
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]*")
 
 
-class ClaimFailed(AssertionError):
-    """A notebook measured something else than its profile claims."""
+class CheckFailed(AssertionError):
+    """A number lies outside of what its profile says must hold: something is broken."""
 
 
 def open_notebook(name: str, profile: str | Path = "toy", run_id: str | None = None) -> "Book":
@@ -80,12 +85,13 @@ class Book:
         self.name, self.profile, self.run_id = name, profile, run_id
         self.started, self._clock = datetime.now(UTC), time.monotonic()
         self.outputs: dict[str, Output] = {}
-        self.claims: dict[str, ClaimResult] = {}
+        self.checks: dict[str, CheckResult] = {}
+        self.findings: dict[str, FindingResult] = {}
         self.notes: dict[str, float] = {}
 
     @property
     def settings(self) -> NotebookSettings:
-        """What the profile says about this notebook: claims, times, parameters."""
+        """What the profile says about this notebook: checks, findings, times, parameters."""
         return self.profile.notebooks[self.name]
 
     @property
@@ -205,47 +211,76 @@ class Book:
         return Shown(path)
 
     def check(self, values: Mapping[str, float], notes: Mapping[str, float] | None = None) -> None:
-        """Compare measured values with the claims of the profile, show the verdicts, and stop if a claim does not hold.
+        """Compare measured values with the checks of the profile, show them, and stop if one does not hold.
 
-        May be called several times; `finish` insists that every claim was measured.
+        May be called several times; `finish` insists that every check was measured.
 
         Args:
-            values: measured value per claim.
-            notes: values worth recording for which the profile claims nothing.
+            values: measured value per check.
+            notes: values worth recording for which the profile has no check.
         Raises:
-            ValueError: for a value without a claim.
-            ClaimFailed: listing every claim that does not hold, after all have been recorded.
+            ValueError: for a value without a check.
+            CheckFailed: listing every check that does not hold, after all have been recorded.
         """
-        unknown = [key for key in values if key not in self.settings.claims]
+        unknown = [key for key in values if key not in self.settings.checks]
         if unknown:
-            known = ", ".join(self.settings.claims) or "none"
+            known = ", ".join(self.settings.checks) or "none"
             raise ValueError(
-                f"Profile '{self.profile.name}' makes no claim {', '.join(unknown)} for {self.name}; its claims: {known}. "
-                "Add a claim to the profile, or pass the value as a note: check(..., notes={...})."
+                f"Profile '{self.profile.name}' has no check {', '.join(unknown)} for {self.name}; its checks: {known}. "
+                "Add a check to the profile, or pass the value as a note: check(..., notes={...})."
             )
-        results = [evaluate(key, self.settings.claims[key], float(value)) for key, value in values.items()]
-        self.claims |= {result.key: result for result in results}
+        results = [evaluate(key, self.settings.checks[key], float(value)) for key, value in values.items()]
+        self.checks |= {result.key: result for result in results}
         self.notes |= {key: float(value) for key, value in (notes or {}).items()}
-        told = Checked(claims=tuple(self.claims.values()), notes=self.notes)
-        paths.write_text(claims_path(self.run_folder, self.name), told.model_dump_json(indent=1))
-        show.claims(results, notes or {})
+        self._write_checked()
+        show.checks(results, notes or {})
         failed = [
             f"{r.key}: {r.statement}: target {r.target}, measured {r.measured:.4g}" for r in results if not r.holds
         ]
         if failed:
-            raise ClaimFailed(f"{len(failed)} of {len(results)} claims not reproduced: {'; '.join(failed)}")
+            raise CheckFailed(f"{len(failed)} of {len(results)} checks do not hold: {'; '.join(failed)}")
+
+    def finding(self, name: str, evidence: "Evidence") -> FindingResult:
+        """Hold a paper's statement against what was measured, and say what became of it in one sentence.
+
+        Args:
+            name: of a finding of configs/findings.yaml or the profile.
+            evidence: of `vpr_lib.results.findings`: `difference`, `paired` or `exact`.
+        Raises:
+            ValueError: for a name the profile does not have.
+        """
+        if name not in self.settings.findings:
+            known = ", ".join(self.settings.findings) or "none"
+            raise ValueError(
+                f"There is no finding '{name}' for {self.name}; there are: {known}. Add it to configs/findings.yaml."
+            )
+        result = assess(name, self.settings.findings[name], evidence)
+        self.findings[name] = result
+        self._write_checked()
+        show.finding(result)
+        return result
+
+    def takeaways(self, *method: str) -> None:
+        """Close with what the run found, statement by statement, after what does not depend on a run.
+
+        Args:
+            method: sentences about the method itself, which no run can refute.
+        """
+        show.takeaways(method, self._every_finding())
 
     def finish(self, headline: str = "") -> None:
         """The last act of a notebook: write the sentinel that proves it ran to its end.
 
         Raises:
-            ClaimFailed: if a claim of the profile was not measured.
+            CheckFailed: if a check of the profile was not measured. A finding that was not is recorded as such.
         """
-        missing = [key for key in self.settings.claims if key not in self.claims]
+        missing = [key for key in self.settings.checks if key not in self.checks]
         if missing:
-            raise ClaimFailed(
-                f"{self.name} did not measure the claims {', '.join(missing)} of profile '{self.profile.name}'"
+            raise CheckFailed(
+                f"{self.name} did not measure the checks {', '.join(missing)} of profile '{self.profile.name}'"
             )
+        self.findings = {result.key: result for result in self._every_finding()}
+        self._write_checked()
         sentinel = Sentinel(
             notebook=self.name,
             run_id=self.run_id,
@@ -257,12 +292,20 @@ class Book:
             seconds=round(time.monotonic() - self._clock, 2),
             headline=headline,
             outputs=tuple(self.outputs.values()),
-            claims=tuple(self.claims.values()),
+            checks=tuple(self.checks.values()),
+            findings=tuple(self.findings.values()),
             notes=self.notes,
             gpu_memory_bytes=_gpu_memory(),
         )
         paths.write_text(sentinel_path(self.run_folder, self.name), sentinel.model_dump_json(indent=1))
         show.finished(sentinel)
+
+    def _every_finding(self) -> list[FindingResult]:
+        return [self.findings.get(key) or assess(key, finding, None) for key, finding in self.settings.findings.items()]
+
+    def _write_checked(self) -> None:
+        told = Checked(checks=tuple(self.checks.values()), findings=tuple(self.findings.values()), notes=self.notes)
+        paths.write_text(checked_path(self.run_folder, self.name), told.model_dump_json(indent=1))
 
     def _target(self, name: str, suffix: str) -> Path:
         if not _NAME.fullmatch(name):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vpr_lib.config import NotebookSettings, Profile
-from vpr_lib.workbook.book.sentinel import ClaimResult, Sentinel
+from vpr_lib.workbook.book.sentinel import CheckResult, FindingResult, Sentinel
 
 if TYPE_CHECKING:
     import pandas
@@ -133,9 +133,9 @@ def table(frame: "pandas.DataFrame", caption: str, digits: int = 3) -> None:
     _display({"text/html": html, "text/plain": f"{caption}\n{markdown_table(frame, digits)}"})
 
 
-def claims(results: Sequence[ClaimResult], notes: Mapping[str, float]) -> None:
-    """Show claims and verdicts, the verdict as sign and word."""
-    head = ["claim", "target", "measured", "verdict"]
+def checks(results: Sequence[CheckResult], notes: Mapping[str, float]) -> None:
+    """Show checks and whether they hold, as sign and word."""
+    head = ["check", "target", "measured", ""]
     rows = [
         [
             r.statement + (f" ({r.source})" if r.source else ""),
@@ -151,9 +151,25 @@ def claims(results: Sequence[ClaimResult], notes: Mapping[str, float]) -> None:
     _display({"text/html": html_table(head, unbroken, [False, True, True, False]), "text/plain": plain})
 
 
+SIGNS = {"reproduced": "✓", "contradicted": "✗", "undecided": "?", "not measured": "–"}
+
+
+def finding(result: FindingResult) -> None:
+    """One sentence: sign, statement, number."""
+    text = f"**{SIGNS[result.verdict]} {result.sentence}**"
+    _display({"text/markdown": text, "text/plain": text})
+
+
+def takeaways(method: Sequence[str], results: Sequence[FindingResult]) -> None:
+    """Bullets: what belongs to the method, then what the run found."""
+    lines = [f"- {text}" for text in method] + [f"- {SIGNS[result.verdict]} {result.sentence}" for result in results]
+    text = "\n".join(lines)
+    _display({"text/markdown": text, "text/plain": text})
+
+
 def finished(sentinel: Sentinel) -> None:
     """One line at the end of the notebook."""
-    counted = {"file": len(sentinel.outputs), "claim": len(sentinel.claims)}
+    counted = {"file": len(sentinel.outputs), "check": len(sentinel.checks), "finding": len(sentinel.findings)}
     made = ", ".join(f"{count} {noun}{'s' * (count != 1)}" for noun, count in counted.items())
     made += f", {sentinel.seconds:.0f} s"
     text = f"Finished: {sentinel.headline + '; ' if sentinel.headline else ''}{made}."
@@ -161,7 +177,8 @@ def finished(sentinel: Sentinel) -> None:
 
 
 def card(name: str, profile: Profile, settings: NotebookSettings) -> str:
-    """The opening card of a notebook: profile, expected time, and what it claims."""
-    rows = [[claim.statement, claim.target(), claim.source] for claim in settings.claims.values()]
+    """The opening card of a notebook: profile, expected time, which papers' statements it tests, and what must hold."""
+    rows = [["finding", f.statement, f.rule(), f.source] for f in settings.findings.values()]
+    rows += [["check", check.statement, check.target(), check.source] for check in settings.checks.values()]
     title = f"{name}: profile {profile.name}, about {settings.minutes:g} min on {profile.hardware}"
-    return html_table(["claim", "target", "source"], rows, [False, True, False], title)
+    return html_table(["", "statement", "expected", "source"], rows, [False, False, True, False], title)

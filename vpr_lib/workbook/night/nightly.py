@@ -37,7 +37,7 @@ class Failure(Strict):
     """Why a notebook is not green."""
 
     notebook: str
-    kind: str  # claim, error, killed, timeout, disk, gpu memory, blocked, invalid
+    kind: str  # check, error, killed, timeout, disk, gpu memory, blocked, invalid
     reason: str
 
 
@@ -181,8 +181,8 @@ def failure_kind(line: NotebookStatus) -> str:
     signs = {
         _FULL: "disk",
         "OutOfMemoryError": "gpu memory",
-        "claims not reproduced": "claim",
-        "did not measure the claims": "claim",
+        "checks do not hold": "check",
+        "did not measure the checks": "check",
     }
     return next((kind for sign, kind in signs.items() if sign in line.reason), "error")
 
@@ -278,7 +278,12 @@ def _compared(found: Comparison) -> list[str]:
     lines.append(f"{same} of {len(found.recalls)} evaluations as in {found.reference}, {noise} within noise")
     lines += [f"gone: {name}" for name in found.gone] + [f"not comparable: {text}" for text in found.incomparable]
     lines += [f"{cost.notebook}: {cost.remark}" for cost in found.costs if cost.remark]
-    counts = {"figure or table": found.files, "claim value": found.claims, "fact of the environment": found.environment}
+    counts = {
+        "figure or table": found.files,
+        "check value": found.checks,
+        "verdict of a finding": found.findings,
+        "fact of the environment": found.environment,
+    }
     return lines + [f"changed: {what} ({len(values)})" for what, values in counts.items() if values]
 
 

@@ -1,4 +1,4 @@
-"""What differs between a night and the last green one: recall, claims, time, memory, environment, figures.
+"""What differs between a night and the last green one: recall, checks, findings, time, memory, environment, figures.
 
 Both sides are read from their run folders only: `keep` copies there what later runs overwrite.
 """
@@ -61,12 +61,21 @@ class CostChange(Strict):
     remark: str = ""  # 'slower', 'faster', 'more memory'
 
 
-class ClaimChange(Strict, ser_json_inf_nan="strings"):
+class CheckChange(Strict, ser_json_inf_nan="strings"):
     notebook: str
     key: str
     target: str
     before: float
     after: float
+
+
+class FindingChange(Strict):
+    """A paper's statement on which two nights disagree."""
+
+    notebook: str
+    statement: str
+    before: str
+    after: str
 
 
 class FileChange(Strict):
@@ -87,7 +96,8 @@ class Comparison(Strict):
     gone: tuple[str, ...] = ()
     incomparable: tuple[str, ...] = ()
     new: tuple[str, ...] = ()
-    claims: tuple[ClaimChange, ...] = ()
+    checks: tuple[CheckChange, ...] = ()
+    findings: tuple[FindingChange, ...] = ()
     costs: tuple[CostChange, ...] = ()
     files: tuple[FileChange, ...] = ()
     environment: dict[str, tuple[str, str]] = {}
@@ -142,7 +152,8 @@ def compare_nights(before: Path, after: Path) -> Comparison:
     return Comparison(
         reference=before.name,
         **_recalls(_evaluations(before, both), _evaluations(after, both)),
-        claims=tuple(_claims(*sentinels)),
+        checks=tuple(_checks(*sentinels)),
+        findings=tuple(_findings(*sentinels)),
         costs=tuple(_costs(old, new)),
         files=tuple(_files(before, after, *sentinels)),
         environment=_differences(*machines),
@@ -240,13 +251,23 @@ def _judge(change: RecallChange, p_adjusted: float) -> RecallChange:
     return change.model_copy(update={"p_adjusted": p_adjusted, "verdict": verdict})
 
 
-def _claims(before: dict[str, Sentinel], after: dict[str, Sentinel]) -> Iterator[ClaimChange]:
+def _checks(before: dict[str, Sentinel], after: dict[str, Sentinel]) -> Iterator[CheckChange]:
     for name, sentinel in after.items():
-        known = {claim.key: claim.measured for claim in before[name].claims}
-        for claim in sentinel.claims:
-            if claim.key in known and claim.measured != known[claim.key]:
-                yield ClaimChange(
-                    notebook=name, key=claim.key, target=claim.target, before=known[claim.key], after=claim.measured
+        known = {check.key: check.measured for check in before[name].checks}
+        for check in sentinel.checks:
+            if check.key in known and check.measured != known[check.key]:
+                yield CheckChange(
+                    notebook=name, key=check.key, target=check.target, before=known[check.key], after=check.measured
+                )
+
+
+def _findings(before: dict[str, Sentinel], after: dict[str, Sentinel]) -> Iterator[FindingChange]:
+    for name, sentinel in after.items():
+        known = {found.key: found.verdict for found in before[name].findings}
+        for found in sentinel.findings:
+            if known.get(found.key, found.verdict) != found.verdict:
+                yield FindingChange(
+                    notebook=name, statement=found.statement, before=known[found.key], after=found.verdict
                 )
 
 

@@ -130,7 +130,7 @@ def junit(night: "Night", status: RunStatus) -> str:
         if line.status in {Status.SKIPPED, Status.BLOCKED}:
             ET.SubElement(case, "skipped", message=_plain(line.reason))
             continue
-        tag = "failure" if kinds.get(line.name) == "claim" else "error"
+        tag = "failure" if kinds.get(line.name) == "check" else "error"
         fault = ET.SubElement(case, tag, type=kinds.get(line.name, str(line.status)))
         fault.set("message", _plain((line.reason.splitlines() or [str(line.status)])[0]))
         fault.text = _plain(line.reason)

@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vpr_lib import paths
-from vpr_lib.workbook.book.sentinel import Checked, ClaimResult, Output, Sentinel, read_claims, read_sentinel
+from vpr_lib.workbook.book.sentinel import (
+    Checked,
+    CheckResult,
+    FindingResult,
+    Output,
+    Sentinel,
+    read_checked,
+    read_sentinel,
+)
+from vpr_lib.workbook.book.show import SIGNS
 from vpr_lib.workbook.report.pages import TEMPLATES, Body, render_notebook
 from vpr_lib.workbook.run.plan import Entry, UsageError, load_workbook
 from vpr_lib.workbook.run.status import GREENS, SYMBOLS, NotebookStatus, RunStatus, Status, find_run, read_status
@@ -50,8 +59,8 @@ class Chapter:
 
     @property
     def held(self) -> int:
-        """How many claims were reproduced."""
-        return sum(claim.holds for claim in self.checked.claims)
+        """How many checks hold."""
+        return sum(check.holds for check in self.checked.checks)
 
     @property
     def highlights(self) -> list[Output]:
@@ -118,7 +127,7 @@ def _chapter(folder: Path, line: NotebookStatus, entry: Entry | None, pages: set
             body = Body(note, line.title, ())
     green = line.status in GREENS
     try:
-        sentinel, checked = read_sentinel(folder, line.name) if green else None, read_claims(folder, line.name)
+        sentinel, checked = read_sentinel(folder, line.name) if green else None, read_checked(folder, line.name)
     except ValueError:
         sentinel, checked = None, Checked()
     return Chapter(line, entry, sentinel, checked, body)
@@ -128,12 +137,13 @@ def _summary(status: RunStatus, chapters: Sequence[Chapter]) -> dict[str, Any]:
     """The numbers at the top of the index."""
     selected = [chapter for chapter in chapters if chapter.line.status != Status.SKIPPED]
     green = [chapter for chapter in selected if chapter.line.status in GREENS]
-    claims = [claim for chapter in chapters for claim in chapter.checked.claims]
+    checks = [check for chapter in chapters for check in chapter.checked.checks]
     return {
         "selected": len(selected),
         "green": len(green),
-        "claims": len(claims),
-        "held": sum(claim.holds for claim in claims),
+        "checks": len(checks),
+        "held": sum(check.holds for check in checks),
+        "verdicts": verdicts([found for chapter in chapters for found in chapter.checked.findings]),
         "seconds": sum(chapter.line.seconds or 0 for chapter in chapters if chapter.line.status in GREENS),
         "state": status.state,
     }
@@ -170,6 +180,9 @@ def _environment() -> Any:
         "thumbnail": thumbnail,
         "rows": table_rows,
         "gauge": gauge,
+        "whisker": whisker,
+        "verdicts": verdicts,
+        "signs": SIGNS,
     }
     return environment
 
@@ -249,15 +262,39 @@ def _column(texts: list[str]) -> tuple[list[str], bool]:
     return ["–" if number is None else f"{number:.{digits}f}" for number in numbers], True
 
 
-def gauge(claim: ClaimResult) -> dict[str, float] | None:
-    """Where to draw the target's band and the measured value on a scale from 0 to 100; None if there is nothing to draw."""
-    bounds = [bound for bound in (claim.low, claim.high) if bound is not None]
-    if not bounds or not all(abs(value) < 1e12 for value in (claim.measured, *bounds)):
+def verdicts(findings: Sequence[FindingResult]) -> dict[str, int]:
+    """How many findings have each verdict, in a fixed order, those that occur."""
+    counted = {verdict: sum(found.verdict == verdict for found in findings) for verdict in SIGNS}
+    return {verdict: count for verdict, count in counted.items() if count}
+
+
+def whisker(found: FindingResult) -> dict[str, float] | None:
+    """Where to draw a finding's interval, value and bound on a scale from 0 to 100; None if there is nothing to draw."""
+    known = [found.low, found.high, found.bound]
+    if not all(abs(value) < 1e12 for value in known):  # NaN is not
         return None
-    known = [*bounds, claim.measured]
+    margin = 0.12 * ((max(known) - min(known)) or abs(known[0]) or 1.0)
+    start, end = min(known) - margin, max(known) + margin
+    left, right, dot, bound = (
+        100 * (v - start) / (end - start) for v in (found.low, found.high, found.value, found.bound)
+    )
+    return {
+        "left": round(left, 1),
+        "width": round(max(right - left, 1.0), 1),
+        "dot": round(dot, 1),
+        "bound": round(bound, 1),
+    }
+
+
+def gauge(check: CheckResult) -> dict[str, float] | None:
+    """Where to draw the target's band and the measured value on a scale from 0 to 100; None if there is nothing to draw."""
+    bounds = [bound for bound in (check.low, check.high) if bound is not None]
+    if not bounds or not all(abs(value) < 1e12 for value in (check.measured, *bounds)):
+        return None
+    known = [*bounds, check.measured]
     margin = 0.35 * ((max(known) - min(known)) or abs(known[0]) or 1.0)
     start, end = min(known) - margin, max(known) + margin
-    low = start if claim.low is None else claim.low
-    high = end if claim.high is None else claim.high
-    left, right, dot = (100 * (value - start) / (end - start) for value in (low, high, claim.measured))
+    low = start if check.low is None else check.low
+    high = end if check.high is None else check.high
+    left, right, dot = (100 * (value - start) / (end - start) for value in (low, high, check.measured))
     return {"left": round(left, 1), "width": round(max(right - left, 1.0), 1), "dot": round(dot, 1)}

@@ -15,10 +15,10 @@ import psutil
 from vpr_lib import paths
 from vpr_lib.config import Strict
 from vpr_lib.workbook.book.sentinel import (
-    ClaimResult,
-    claims_path,
+    Checked,
+    checked_path,
     first_fault,
-    read_claims,
+    read_checked,
     read_json,
     read_sentinel,
     sentinel_path,
@@ -32,7 +32,7 @@ class Status(StrEnum):
     RUNNING = "running"
     GREEN = "green"  # ran to its end and proved it
     RESUMED = "resumed"  # green earlier under the same key; outputs verified, nothing was started
-    FAILED = "failed"  # a cell raised, a claim did not hold, or the proof of the end is missing
+    FAILED = "failed"  # a cell raised, a check did not hold, or the proof of the end is missing
     KILLED = "killed"  # the kernel or its process died
     TIMEOUT = "timeout"
     BLOCKED = "blocked"  # a notebook it needs is not green
@@ -228,16 +228,17 @@ def recall_green(profile: str, notebook: str) -> tuple[Green | None, str]:
     return (None, fault) if fault else (green, "")
 
 
-def claims_of(profile: str, notebook: str, run: Path) -> tuple[tuple[ClaimResult, ...], str]:
-    """The claims a notebook checked in the run folder `run`, else those of its last green run; with the run's id, or ''."""
-    if claims := read_claims(run, notebook).claims:
-        return claims, run.name
+def checked_of(profile: str, notebook: str, run: Path) -> tuple[Checked, str]:
+    """What a notebook checked and found in the run folder `run`, else in its last green run; with the run's id, or ''."""
+    checked = read_checked(run, notebook)
+    if checked.checks or checked.findings:
+        return checked, run.name
     green, _ = recall_green(profile, notebook)
-    return (read_claims(paths.runs_root() / green.run_id, notebook).claims, green.run_id) if green else ((), "")
+    return (read_checked(paths.runs_root() / green.run_id, notebook), green.run_id) if green else (Checked(), "")
 
 
 def adopt(green: Green, run_id: str) -> None:
-    """Copy an earlier executed notebook, its sentinel, claims and log into this run, so that a run folder is complete."""
+    """Copy an earlier executed notebook, its sentinel, checks, findings and log into this run, so that a run folder is complete."""
     source, target = paths.runs_root() / green.run_id, paths.runs_root() / run_id
     if source == target:
         return
@@ -245,7 +246,7 @@ def adopt(green: Green, run_id: str) -> None:
     for path in (
         source / f"{name}.ipynb",
         sentinel_path(source, name),
-        claims_path(source, name),
+        checked_path(source, name),
         source / f"{name}.log",
     ):
         if path.is_file():

@@ -8,7 +8,7 @@ from typing import Any
 
 from vpr_lib import paths
 from vpr_lib.config import Profile
-from vpr_lib.workbook.book.sentinel import claims_path, read_sentinel, sentinel_path
+from vpr_lib.workbook.book.sentinel import checked_path, read_sentinel, sentinel_path
 from vpr_lib.workbook.run import status as state
 from vpr_lib.workbook.run.keys import notebook_key
 from vpr_lib.workbook.run.plan import Entry
@@ -142,7 +142,7 @@ def _start(run: Run, entry: Entry, key: str, whole: bool) -> None:
 
 def _attempt(run: Run, entry: Entry, job: Job) -> tuple[Ended, Verdict]:
     """Execute a notebook once, with nothing left of an earlier attempt."""
-    for path in (sentinel_path(run.folder, job.name), claims_path(run.folder, job.name), job.output):
+    for path in (sentinel_path(run.folder, job.name), checked_path(run.folder, job.name), job.output):
         path.unlink(missing_ok=True)
     run.set(job.name, status=Status.RUNNING, reason="")
 

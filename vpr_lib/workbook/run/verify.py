@@ -53,7 +53,7 @@ def _broken(job: Job, ended: Ended, where: str) -> Verdict:
     if code == EXITS["dead"]:
         died = _died(ended.progress.kernel_returncode)
         return Verdict(Status.KILLED, f"the kernel died in {where}{died}: {ended.progress.line}")
-    if code == EXITS["error"] and failure.get("ename") == "ClaimFailed":
+    if code == EXITS["error"] and failure.get("ename") == "CheckFailed":
         return Verdict(Status.FAILED, failure["evalue"])
     if code == EXITS["error"] and failure:
         tail = "\n".join(failure["tail"])
