@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from vpr_lib.data import images as images_module
+from vpr_lib.data.ground_truth import Benchmark
 from vpr_lib.data.images import ImageError, ImageSet, InputSpec, stack_images
 from vpr_lib.data.manifest import Manifest
 from vpr_lib.machine import keep_freed_memory
@@ -61,6 +62,7 @@ class Descriptors:
     path: Path | None = None
     seconds: float = 0.0  # spent describing in this call; 0 when everything came from disk
     described: int = 0  # images described in this call; the others came from disk
+    contents: str = ""  # hash over the bytes of all images
 
     @property
     def readable(self) -> np.ndarray:
@@ -131,7 +133,13 @@ def describe(
     if store.errors and on_error == "raise":
         raise UnreadableImages(store.errors, len(manifest))
     seconds = time.perf_counter() - start_time if len(todo) else 0.0
-    return Descriptors(store.array, store.errors, store.path, seconds, len(todo))
+    return Descriptors(store.array, store.errors, store.path, seconds, len(todo), parts["contents"])
+
+
+def of_described(benchmark: Benchmark, database: Descriptors, queries: Descriptors) -> Benchmark:
+    """The benchmark with cards that say which pictures were described."""
+    both = hashlib.sha256(f"{database.contents} {queries.contents}".encode()).hexdigest()[:16]
+    return replace(benchmark, protocols=tuple(protocol.of_images(both) for protocol in benchmark.protocols))
 
 
 @torch.inference_mode()

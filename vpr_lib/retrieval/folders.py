@@ -9,7 +9,7 @@ from torch import nn
 
 from vpr_lib.data.ground_truth import Benchmark, Positives, make_protocol
 from vpr_lib.data.manifest import Manifest
-from vpr_lib.retrieval.describe import Descriptors, advice, describe
+from vpr_lib.retrieval.describe import Descriptors, advice, describe, of_described
 from vpr_lib.retrieval.indexes import rank
 from vpr_lib.retrieval.protocol import score
 from vpr_lib.retrieval.search import Ranking
@@ -56,7 +56,7 @@ def retrieve_folders(
             raise ValueError(
                 f"None of the {len(manifest)} {role} images under {manifest.root} can be read; the first: {first}.{advice(found.errors)}"
             )
-    kept = _keep(benchmark, *(found.readable for _, found in sides))
+    kept = of_described(_keep(benchmark, *(found.readable for _, found in sides)), *(found for _, found in sides))
     start = time.perf_counter()
     ranking, found_of_exact = rank(index, *(found.array[found.readable] for _, found in sides), top_k, device)
     search_s = time.perf_counter() - start

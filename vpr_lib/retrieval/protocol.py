@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from vpr_lib.data.ground_truth import Benchmark, Protocol
-from vpr_lib.retrieval.describe import Descriptors, describe
+from vpr_lib.retrieval.describe import Descriptors, describe, of_described
 from vpr_lib.retrieval.indexes import rank
 from vpr_lib.retrieval.metrics import first_hit_ranks, recall_from_ranks, suppress_panoramas
 from vpr_lib.retrieval.search import Ranking
@@ -96,5 +96,6 @@ def evaluate(
     if too_large := [k for k in ks if k > len(benchmark.database)]:
         log.warning("recall at %s left out: the database has %d images", too_large, len(benchmark.database))
     ranking, found = rank(index, database.array, queries.array, ranking_depth(benchmark, ks), device)
+    benchmark = of_described(benchmark, database, queries)
     scores = tuple(score(ranking.indices, protocol, ks) for protocol in benchmark.protocols)
     return Evaluation(benchmark, ranking, database, queries, scores, found)

@@ -73,7 +73,10 @@ class DescriptorStore:
         if folder is None:
             return cls(np.zeros((n, dim), np.float32), np.zeros(n, bool), fingerprints, None)
         family = {name: value for name, value in parts.items() if name not in OF_THE_LIST}
-        path = Path(folder) / f"{_hash(family)[:10]}-{_hash([parts, hashlib.sha256(fingerprints.tobytes()).hexdigest()])[:14]}.npy"
+        path = (
+            Path(folder)
+            / f"{_hash(family)[:10]}-{_hash([parts, hashlib.sha256(fingerprints.tobytes()).hexdigest()])[:14]}.npy"
+        )
         if (array := _read_whole(path, parts, (n, dim))) is not None:
             return cls(array, np.ones(n, bool), fingerprints, path)
         lock = try_lock(path)
@@ -84,7 +87,9 @@ class DescriptorStore:
                 os.close(lock)
                 return cls(array, np.ones(n, bool), fingerprints, path)
         array, done = _partial(path, parts, fingerprints, dim) if lock is not None else (_private(path, n, dim), None)
-        store = cls(array, np.zeros(n, bool) if done is None else done, fingerprints, path if lock is not None else None)
+        store = cls(
+            array, np.zeros(n, bool) if done is None else done, fingerprints, path if lock is not None else None
+        )
         store._lock, store._parts = lock, parts
         store._adopt(path)
         return store
@@ -229,9 +234,7 @@ def _load_state(path: Path) -> dict[str, np.ndarray] | None:
         return None
 
 
-def _partial(
-    path: Path, parts: dict[str, Any], fingerprints: np.ndarray, dim: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _partial(path: Path, parts: dict[str, Any], fingerprints: np.ndarray, dim: int) -> tuple[np.ndarray, np.ndarray]:
     """The unfinished file of a key, with the rows that are done in it; a new one where there is none that can be used."""
     partial, shape = path.with_suffix(".partial.npy"), (len(fingerprints), dim)
     state, about = _load_state(path.with_suffix(".npz")), _load_about(path.with_suffix(".json"))

@@ -16,8 +16,9 @@ from vpr_lib.data.manifest import Manifest
 from vpr_lib.data.places import Places
 from vpr_lib.data.readers.gsv_cities import read_gsv_cities
 from vpr_lib.data.tuples import TupleSet, place_tuples, radius_tuples
+from vpr_lib.digests import digest_file
 from vpr_lib.models.backbones import build_backbone
-from vpr_lib.models.checkpoints import file_hash, load_tensors, load_weights, trained_path
+from vpr_lib.models.checkpoints import load_tensors, load_weights, trained_path
 from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import cache_root
 from vpr_lib.registry import lookup
@@ -226,7 +227,7 @@ def _teacher_hash(experiment: Experiment) -> dict[str, str]:
     if d is None or not (d.teacher or d.teacher_file):
         return {}
     path = Path(d.teacher_file or d.teacher_weights or trained_path(d.teacher))
-    return {"teacher": file_hash(path)} if path.is_file() else {}
+    return {"teacher": digest_file(path)} if path.is_file() else {}
 
 
 def starting_model(experiment: Experiment, device: str = "cpu", quiet: bool = False) -> nn.Module:
