@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from vpr_lib.models.backbones import Backbone
+from vpr_lib.models.pretraining import ask_before_fetching
 
 
 class TimmTrunk(Backbone):
@@ -12,7 +13,7 @@ class TimmTrunk(Backbone):
     Args:
         network: a timm architecture that gives intermediate maps.
         stride: input pixels per cell; 16 gives a 20 x 20 grid at 320 pixels.
-        pretrained: load timm's default weights (downloaded by timm when they are not cached).
+        pretrained: load timm's default weights (`vpr weights get NETWORK` fetches them).
     Raises:
         ValueError: for an architecture without a map of that stride.
     """
@@ -21,6 +22,8 @@ class TimmTrunk(Backbone):
         import timm
 
         super().__init__()
+        if pretrained:
+            ask_before_fetching(network)
         self.model = timm.create_model(network, pretrained=pretrained, num_classes=0)
         strides = [stage["reduction"] for stage in self.model.feature_info]
         if stride not in strides:

@@ -178,6 +178,7 @@ ZOO: dict[str, ModelConfig] = {
         aggregator_args=dict(out_channels=1024, out_rows=4, mix_depth=4),
         image_size=(256, 256),
     ),
+    "lightmixvpr_resnet50_4096": _mixvpr("resnet50", 1024, 4),  # MixVPR as Lightweight-MixVPR's authors trained it
     "lightmixvpr_resnet18_512": _light("resnet18", 128, layers_to_crop=[4], layers_to_freeze=2),
     "lightmixvpr_kd_resnet18_512": _light("resnet18", 128, layers_to_crop=[4], layers_to_freeze=2),
     "lightmixvpr_efficientnet_b0_128": _light("efficientnet_b0", 32, layers_to_freeze=2, classifier=True),

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullLocator
 
+from vpr_lib.plotting.picture import Picture
 from vpr_lib.plotting.style import BLUE, GREY, ORANGE, method_colour, method_marker
 from vpr_lib.results.statistics import pareto_front
 
@@ -61,3 +62,31 @@ def plot_parts(table: pd.DataFrame, columns: Sequence[str], axes: Sequence[Axes]
         ax.invert_yaxis()
     axes[0].legend(fontsize=9)
     return axes
+
+
+def plot_parameters_and_latency(costs: pd.DataFrame, batch: int, published: dict[str, float] | None = None) -> Picture:
+    """Parameters against milliseconds per image, one marker per model; a published recall stands beside its name.
+
+    Args:
+        costs: columns model, system, `parameters (M)` and `ms, batch <batch>` (per call), as of `cost_of_model`.
+        published: model -> R@1 in per cent.
+    """
+    figure, ax = plt.subplots(figsize=(7.2, 4.4))
+    time = costs[f"ms, batch {batch}"] / batch
+    for (_, row), ms in zip(costs.iterrows(), time):
+        recall = (published or {}).get(row["model"])
+        label = row["model"] + (f", published R@1 {recall:.1f} %" if recall else "")
+        ax.plot(
+            row["parameters (M)"],
+            ms,
+            method_marker(row["model"]),
+            color=method_colour(row["system"]),
+            markersize=10,
+            label=label,
+        )
+    ax.set(xlabel="parameters (million)", ylabel=f"ms per image, batch {batch}", xlim=(0, None), ylim=(0, None))
+    ax.legend(fontsize=8.5, loc="upper left", bbox_to_anchor=(1.01, 1))
+    told = "; ".join(f"{m} {p:.1f} M, {ms:.1f} ms" for m, p, ms in zip(costs["model"], costs["parameters (M)"], time))
+    return Picture(
+        figure, f"Parameters against latency: {told}.", "Full-size models at their input size; time measured here."
+    )

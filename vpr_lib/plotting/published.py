@@ -6,7 +6,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 
-from vpr_lib.plotting.style import MARKERS, METHOD_COLOURS, method_colour
+from vpr_lib.plotting.picture import Picture, listed
+from vpr_lib.plotting.style import MARKERS, METHOD_COLOURS, method_colour, method_marker
 
 LINES = ("-", "--", "-.", ":")
 
@@ -56,3 +57,57 @@ def plot_published_recall(
     ax.grid(linestyle="--")
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8.5)
     return ax
+
+
+def plot_published_curves(
+    reported: pd.DataFrame, panels: dict[str, str], records: pd.DataFrame | None = None, columns: int = 3
+) -> Picture:
+    """Recall@N of every reported method, one panel per data set, and our curves on top where the protocol was measured.
+
+    Args:
+        reported: rows of `results.reported` with several k, one number per method, protocol and k.
+        panels: protocol -> title; a panel without any reported number says so.
+        records: of our runs (`results.records`); those under other protocols are not drawn.
+    Paper figures: MixVPR Recall@N on SPED and Nordland (spec mixvpr §7.3), DINO-Mix run log (spec dinomix §5.2).
+    """
+    columns = min(columns, len(panels))
+    lines = -(-len(panels) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(5.2 * columns, 4 * lines), squeeze=False)
+    for ax in axes.flat[len(panels) :]:
+        ax.set_axis_off()
+    told = {}
+    for ax, (protocol, title) in zip(axes.flat, panels.items()):
+        own = reported[reported["protocol"] == protocol]
+        for method, curve in own.groupby("method", sort=False):
+            curve = curve.sort_values("k")
+            ax.plot(
+                curve["k"],
+                curve["value"],
+                "--",
+                marker=method_marker(method),
+                color=method_colour(method),
+                label=method,
+            )
+            told[f"{title} {method}"] = curve["value"].iloc[0]
+        ours = (
+            records[(records["protocol"] == protocol) & records["counted"]]
+            if records is not None and len(records)
+            else None
+        )
+        for model, rows in ours.groupby("model", sort=False) if ours is not None else ():
+            ns = sorted(k for k in own["k"].unique() if k <= 25)
+            ax.plot(ns, [100 * rows["first_hit"].between(1, n).mean() for n in ns], "-", linewidth=2.5,
+                    color=method_colour(rows["system"].iloc[0]), label=f"measured here: {model}")  # fmt: skip
+        if own.empty:
+            ax.text(0.5, 0.5, "no number could be read", ha="center", transform=ax.transAxes)
+        ax.set(title=title, xlabel="N, top candidates", ylabel="recall@N (%)", xscale="log", ylim=(None, 101))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.minorticks_off()
+        ax.legend(fontsize=8, loc="lower right")
+    measured = records is not None and len(records) and bool(set(records["protocol"]) & set(panels))
+    return Picture(
+        figure,
+        f"Recall over N as published, one panel for each of {', '.join(panels.values())}; at N = 1: {listed(told, ' %', 1)}.",
+        "As published, dashed; "
+        + ("ours, solid, under the same protocol." if measured else "none of these sets was measured in this profile."),
+    )

@@ -7,7 +7,7 @@
 `Finding.verdict` of the profile turns such evidence into reproduced, contradicted or undecided.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -108,6 +108,18 @@ def difference(records: pd.DataFrame, weights: Mapping[str, float], k: int = 1) 
         return told
     first, second = (stacked[name].to_numpy(bool)[:, 0] for name in sorted(weights, key=weights.get, reverse=True))
     return replace(told, p_value=mcnemar(first, second).p_value)
+
+
+def differences(records: pd.DataFrame, model: str, others: Sequence[str], k: int = 1) -> pd.DataFrame:
+    """One row per other model: how much R@k `model` has more, with its interval, seeds, queries and McNemar's p."""
+    rows = []
+    for other in others:
+        found = difference(records, {model: 1, other: -1}, k)
+        rows.append({
+            "against": other, f"difference in R@{k}": found.value, "low": found.low, "high": found.high, "seeds": found.seeds,
+            "queries": found.queries, "p (exact McNemar)": np.nan if found.p_value is None else found.p_value,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def _hits(counted: pd.DataFrame, name: str, keys: list[str], k: int) -> pd.DataFrame:

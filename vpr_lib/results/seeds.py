@@ -44,3 +44,26 @@ def seed_table(
                 row[f"R@{k} p"] = compare(records, model, control, k).p_value
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def mean_recalls(records: pd.DataFrame, ks: Sequence[int] = (1, 5, 10)) -> pd.DataFrame:
+    """One row per data set, protocol and model: recalls in per cent, means over seeds, with a 95 % interval.
+
+    Returns:
+        columns dataset, protocol, model, system, dim, seeds, then `R@k`, `R@k low`, `R@k high` and `R@k by seed`, a list. The
+        interval is Student's over seeds, and Wilson's over queries where there is one seed only.
+    """
+    rows = []
+    for (dataset, protocol, model), group in recall_table(records, ks).groupby(
+        ["dataset", "protocol", "model"], sort=False
+    ):
+        first = group.iloc[0]
+        row = {"dataset": dataset, "protocol": protocol, "model": model, "system": first["system"], "dim": first["dim"]}
+        row["seeds"] = len(group)
+        for k in (k for k in ks if f"R@{k}" in group):
+            mean, low, high = mean_interval(group[f"R@{k}"])
+            if len(group) == 1:
+                low, high = first[f"R@{k} low"], first[f"R@{k} high"]
+            row |= {f"R@{k}": mean, f"R@{k} low": low, f"R@{k} high": high, f"R@{k} by seed": list(group[f"R@{k}"])}
+        rows.append(row)
+    return pd.DataFrame(rows)

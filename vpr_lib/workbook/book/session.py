@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from vpr_lib import paths
 from vpr_lib.config import NotebookSettings, Profile, load_profile
 from vpr_lib.paths import git_state
+from vpr_lib.plotting.picture import Picture
 from vpr_lib.workbook.book import show
 from vpr_lib.workbook.book.sentinel import (
     Checked,
@@ -137,11 +138,14 @@ class Book:
     def git(self) -> str:
         return git_state()
 
-    def figure(self, figure: Any, name: str, *, alt: str, caption: str, vector: bool = False, dpi: int = 200) -> Path:
+    def figure(
+        self, figure: Any, name: str, *, alt: str = "", caption: str = "", vector: bool = False, dpi: int = 200
+    ) -> Path:
         """Save a figure with its provenance, and show it.
 
         Args:
-            figure: a matplotlib figure, axes, an array of axes, or a seaborn grid; it is closed.
+            figure: a matplotlib figure, axes, an array of axes, a seaborn grid, or a Picture, which brings its words and gets
+                profile and device added to its caption; it is closed.
             name: file name without suffix.
             alt: what is read aloud to somebody who does not see the figure: its message, with numbers.
             caption: one or two sentences below the figure.
@@ -151,6 +155,9 @@ class Book:
         Raises:
             ValueError: for a name that is not a plain file name, or an empty text.
         """
+        if isinstance(figure, Picture):
+            where = f"Profile {self.profile.name}, {self._device_used()}."
+            figure, alt, caption = figure.figure, alt or figure.alt, f"{caption or figure.caption} {where}"
         if not alt.strip() or not caption.strip():
             raise ValueError(
                 f"Figure '{name}' needs a caption and an alt text: say what the figure shows, with numbers."

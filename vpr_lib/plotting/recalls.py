@@ -1,0 +1,153 @@
+"""What every notebook shows of its recalls: means over seeds as bars with their seeds, and recall over N."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from vpr_lib.plotting.curves import plot_recall_at_n
+from vpr_lib.plotting.picture import Picture, listed
+from vpr_lib.plotting.style import method_colour
+from vpr_lib.results.seeds import mean_recalls
+
+
+def plot_mean_bars(table: pd.DataFrame, k: int = 1, ax: Axes | None = None) -> Axes:
+    """Recall@k as horizontal bars, best on top: the mean over seeds, a mark per seed, the interval as a line.
+
+    Args:
+        table: of `results.seeds.mean_recalls`.
+    """
+    ax = ax or plt.subplots(figsize=(6.4, 0.5 * len(table) + 1))[1]
+    name, table = f"R@{k}", table.sort_values(f"R@{k}", ignore_index=True)
+    ax.barh(table["model"], table[name], color=[method_colour(s) for s in table["system"]], height=0.62, alpha=0.85)
+    for place, row in table.iterrows():
+        low, high = max(0, row[f"{name} low"]), min(100, row[f"{name} high"])
+        ax.plot([low, high], [place, place], color="#222222", linewidth=1.3)
+        if row["seeds"] > 1:
+            ax.plot(
+                row[f"{name} by seed"],
+                [place] * row["seeds"],
+                "o",
+                color="white",
+                markeredgecolor="#222222",
+                markersize=5,
+            )
+        ax.text(max(high, row[name], *row[f"{name} by seed"]) + 1, place, f"{row[name]:.1f}", va="center", fontsize=9.5)
+    reach = max(table[name].max(), table[f"{name} high"].clip(upper=100).max())
+    ax.set(xlabel=f"recall@{k} (%)", xlim=(0, min(112, reach + 9)))
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def plot_recalls(records: pd.DataFrame, curves: Sequence[str] = ()) -> Picture:
+    """Bars of recall@1 beside recall over N, of one data set and protocol.
+
+    Args:
+        curves: the models drawn over N; default all, where there are at most nine the bars and curves have the same ones.
+    """
+    table = mean_recalls(records, (1,))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11.8, max(4.2, 0.42 * len(table) + 1.2)))
+    plot_mean_bars(table, ax=left).set_title("Recall@1")
+    kept = list(curves) or list(table.nlargest(9, "R@1")["model"])
+    plot_recall_at_n(records[records["model"].isin(kept)], ax=right).set_title("Recall@N")
+    right.legend(fontsize=8)
+    recall, first = table.set_index("model")["R@1"].sort_values(ascending=False), records.iloc[0]
+    queries, seeds = int(records.groupby(["model", "seed"])["counted"].sum().max()), int(table["seeds"].max())
+    return Picture(
+        figure,
+        f"Left, recall@1 as bars, best first: {listed(recall.to_dict())}. Right, recall over N from 1 to 25.",
+        f"{first['dataset']}, {first['rule']}, {queries:,} queries, up to {seeds} seed{'s' * (seeds != 1)}. Bars: means; circles: seeds; "
+        "lines: 95 % interval, Student's over seeds, Wilson's for a single one.",
+    )
+
+
+def plot_over_budget(table: pd.DataFrame, budget: str, ax: Axes | None = None) -> Axes:
+    """Recall@1 over what training was given, one line per model: means with every seed as a mark.
+
+    Args:
+        table: columns model, system, seed, `R@1` in per cent and `budget`, a number drawn on a logarithmic axis.
+    """
+    ax = ax or plt.subplots(figsize=(5.6, 4.2))[1]
+    for model, group in table.groupby("model", sort=False):
+        colour, mean = method_colour(group["system"].iloc[0]), group.groupby(budget)["R@1"].mean()
+        line = "--" if "L = 0" in model else "-"
+        ax.plot(mean.index, mean, line, color=colour, label=model)
+        ax.plot(group[budget], group["R@1"], "o", color=colour, alpha=0.45, markersize=4)
+    ax.set_xscale("log")
+    ticks = sorted(table[budget].unique())
+    ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    ax.minorticks_off()
+    ax.set(xlabel=budget, ylabel="recall@1 (%)")
+    ax.legend(fontsize=9)
+    return ax
+
+
+def plot_budgets(tables: dict[str, pd.DataFrame]) -> Picture:
+    """Recall@1 over the number of training places, over that of steps: one panel for each table, see `plot_over_budget`."""
+    figure, axes = plt.subplots(1, len(tables), figsize=(5.9 * len(tables), 4.4), sharey=True, squeeze=False)
+    told = []
+    for ax, (budget, table) in zip(axes[0], tables.items()):
+        plot_over_budget(table, budget, ax)
+        ends = table.groupby("model", sort=False).apply(lambda g, b=budget: _ends(g, b), include_groups=False)
+        told.append(
+            f"from {table[budget].min():,} to {table[budget].max():,} {budget}: {', '.join(f'{m} {t}' for m, t in ends.items())}"
+        )
+    return Picture(
+        figure,
+        f"Recall@1 {'; '.join(told)}.",
+        "Recall@1 over what training is given; lines join means, every dot is one training.",
+    )
+
+
+def _ends(group: pd.DataFrame, budget: str) -> str:
+    mean = group.groupby(budget)["R@1"].mean().sort_index().to_numpy()
+    return f"{mean[0]:.0f} to {mean[-1]:.0f} %"
+
+
+def plot_histories(
+    histories: dict[tuple[str, int], list[dict]], systems: dict[str, str], second: tuple[str, str]
+) -> Picture:
+    """Validation recall@1 over epochs beside another number of the history, one line per model and seed.
+
+    Args:
+        histories: of `train`, by (model, seed); one without validation is drawn on the right only.
+        systems: model -> method, which chooses the colour.
+        second: key of the history and the label of its axis.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.8))
+    key, label = second
+    for model in dict.fromkeys(name for name, _ in histories):
+        colour = method_colour(systems[model])
+        for ax, number, scale in ((left, "recall@1", 100), (right, key, 1)):
+            runs = [
+                [scale * row[number] for row in h]
+                for (name, _), h in histories.items()
+                if name == model and number in h[0]
+            ]
+            for run in runs:
+                ax.plot(range(1, len(run) + 1), run, color=colour, linewidth=0.8, alpha=0.5)
+            if runs and len({len(run) for run in runs}) == 1:
+                ax.plot(
+                    range(1, len(runs[0]) + 1),
+                    np.mean(runs, axis=0),
+                    color=colour,
+                    label=model,
+                    marker="o",
+                    markersize=3.5,
+                )
+    left.set(xlabel="epoch", ylabel="validation recall@1 (%)", title="Validation recall@1")
+    right.set(xlabel="epoch", ylabel=label, title=label[:1].upper() + label[1:])
+    left.legend(fontsize=8.5)
+    for ax in (left, right):
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    last = {
+        f"{name} (seed {seed})": 100 * h[-1]["recall@1"] for (name, seed), h in histories.items() if "recall@1" in h[0]
+    }
+    last = last or {f"{name} (seed {seed})": h[-1][key] for (name, seed), h in histories.items()}
+    return Picture(
+        figure,
+        f"Two panels over epochs, ending at {listed(last, '', 1)}.",
+        f"Validation recall@1 and {label}; thin lines are seeds, lines with dots their mean.",
+    )
