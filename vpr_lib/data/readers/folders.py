@@ -11,7 +11,7 @@ from vpr_lib.data.readers.cards import radius_cards
 from vpr_lib.data.readers.geo import utm_columns
 from vpr_lib.data.readers.lists import list_paths, read_csv
 from vpr_lib.data.readers.names import are_at_names, columns_from_names
-from vpr_lib.data.readers.vpr_bench import read_matches
+from vpr_lib.data.readers.vpr_bench import read_numbered
 
 DEGREES, METRES = ("lat", "lon"), ("easting", "northing")
 
@@ -31,7 +31,7 @@ def read_folders(
 
     Ground truth (25 m, all queries count) is built when every image has a position: from '@' names, or from a CSV with
     the columns `image` and `easting, northing` (metres) or `lat, lon` (degrees), where `image` is the path below its
-    folder. `matches` names a VPR-Bench `ground_truth_new.npy` over the sorted images instead. Without either, the benchmark
+    folder. `matches` names a VPR-Bench `ground_truth_new.npy` over the numbered images instead. Without either, the benchmark
     can be retrieved from, not evaluated.
 
     Args:
@@ -42,15 +42,19 @@ def read_folders(
             column or an image.
     """
     dataset = dataset or name
+    if matches is not None:
+        *listed, positives = read_numbered(Path(database), Path(queries), Path(matches))
+        sides = [
+            build_manifest(Path(folder), dataset, split, role, {"image_path": paths}, keep_order=True)
+            for folder, role, paths in zip((database, queries), ("db", "query"), listed)
+        ]
+        card = make_protocol(*sides, positives, name=f"{name}@listed", dataset=dataset, rule="list")
+        return Benchmark(name, *sides, (card,))
     table = _read_positions(Path(positions)) if positions is not None else None
     sides = [
         folder_manifest(Path(folder), role, dataset, split, table)
         for folder, role in ((database, "db"), (queries, "query"))
     ]
-    if matches is not None:
-        listed = read_matches(Path(matches), len(sides[1]), len(sides[0]))
-        card = make_protocol(*sides, listed, name=f"{name}@listed", dataset=dataset, rule="list")
-        return Benchmark(name, *sides, (card,))
     return Benchmark(name, *sides, radius_cards(*sides, name, dataset, radius_m, matchable))
 
 
