@@ -98,7 +98,7 @@ def test_every_ingredient_changes_the_key(tmp_path, monkeypatch, changed):
     if changed == "precision":
         arguments[2] = "bf16"
     if changed == "code":
-        monkeypatch.setattr(describe_module, "_code_hash", lambda model_class: "edited")
+        monkeypatch.setattr(describe_module, "code_hash", lambda model_class: "edited")
     if changed == "weights":
         arguments[0] = build_model("gem_toy_160", image_size=(32, 32), seed=3)
     if changed == "contents":
@@ -112,7 +112,7 @@ def test_files_of_other_ingredients_give_no_rows(tmp_path, monkeypatch, changed)
     describe(model, manifest, tmp_path / "d", quiet=True)
     calls, more = counting(monkeypatch), {}
     if changed == "code":
-        monkeypatch.setattr(describe_module, "_code_hash", lambda model_class: "edited")
+        monkeypatch.setattr(describe_module, "code_hash", lambda model_class: "edited")
     elif changed == "transform":
         more = {"spec": dataclasses.replace(model.input_spec, antialias=False)}
     else:
@@ -122,14 +122,14 @@ def test_files_of_other_ingredients_give_no_rows(tmp_path, monkeypatch, changed)
 
 
 def test_code_of_the_model_images_and_describing_is_hashed(tmp_path, monkeypatch):
-    describe_module._code_hash.cache_clear()
-    plain = describe_module._code_hash(type(build_model("pixels")))
+    describe_module.code_hash.cache_clear()
+    plain = describe_module.code_hash(type(build_model("pixels")))
     edited = tmp_path / "images.py"
     edited.write_text("edited")
     monkeypatch.setattr(describe_module.images_module, "__file__", str(edited))
-    describe_module._code_hash.cache_clear()
-    assert describe_module._code_hash(type(build_model("pixels"))) != plain
-    describe_module._code_hash.cache_clear()
+    describe_module.code_hash.cache_clear()
+    assert describe_module.code_hash(type(build_model("pixels"))) != plain
+    describe_module.code_hash.cache_clear()
 
 
 def test_rows_of_two_files_each():

@@ -42,6 +42,20 @@ class Backbone(nn.Module):
         self._held = modules if fixed_statistics else []
         self.train(self.training)
 
+    def fixed_map(self, images: Tensor) -> Tensor:
+        """What the frozen layers make of images (B, 3, H, W): it can be computed once for a whole training.
+
+        Raises:
+            ValueError: when some layers learn and this backbone does not know where to cut.
+        """
+        if any(p.requires_grad for p in self.parameters()):
+            raise ValueError(f"{type(self).__name__} has no layer from which on it learns; freeze all of it.")
+        return self(images)
+
+    def from_fixed(self, maps: Tensor) -> Tensor:
+        """The feature map that follows from `fixed_map`, by the layers that learn."""
+        return maps
+
     def train(self, mode: bool = True) -> "Backbone":
         super().train(mode)
         for module in getattr(self, "_held", []):
@@ -273,6 +287,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "mobilenet_v2": _later("trunks", "MobileNetV2"),
     **{name: _later("trunks", "SwinV2", name) for name in SWINS},
     "timm": _later("light", "TimmTrunk"),  # any timm network: backbone_args network, stride
+    "efficientnet_lite0": _later("light", "EfficientNetLite0"),
     **{name: partial(VGG, name) for name in ("vgg16", "vgg19_bn")},
     "mobilenet_v3_large": MobileNetV3,
     "tinyresnet": TinyResNet,

@@ -210,7 +210,7 @@ def cache_key(model: nn.Module, manifest: Manifest, precision: str, spec: InputS
         "images": manifest.list_hash,
         "contents": hashlib.sha256(file_fingerprints(manifest.image_paths()).tobytes()).hexdigest(),
         "precision": precision,
-        "code": _code_hash(type(model)),
+        "code": code_hash(type(model)),
     }
 
 
@@ -220,7 +220,8 @@ def _model_text(model: nn.Module) -> str:
 
 
 @cache
-def _code_hash(model_class: type) -> str:
+def code_hash(model_class: type) -> str:
+    """SHA-256 over the sources that a model's output depends on."""
     folder = Path(inspect.getfile(model_class)).parent
     files = [*sorted(folder.glob("*.py")), Path(images_module.__file__), Path(__file__)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

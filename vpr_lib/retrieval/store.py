@@ -42,7 +42,7 @@ def joint_fingerprints(*columns: np.ndarray) -> np.ndarray:
 
 
 class DescriptorStore:
-    """float32 (N, D) rows of one key; `done` says which are valid, `errors` maps unreadable rows to the reason.
+    """Rows (N, D) of one key; `done` says which are valid, `errors` maps unreadable rows to the reason.
 
     On disk: `<key>.npy` when whole and `<key>.partial.npy` before, `<key>.npz` with the state of every row, and `<key>.json`
     in words, with the sum of the whole file. Rows of files with the same bytes are taken from files of the same model and
@@ -59,11 +59,18 @@ class DescriptorStore:
 
     @classmethod
     def open(
-        cls, folder: Path | None, parts: dict[str, Any], fingerprints: np.ndarray, dim: int, wait: bool = False
+        cls,
+        folder: Path | None,
+        parts: dict[str, Any],
+        fingerprints: np.ndarray,
+        dim: int,
+        dtype: type = np.float32,
+        wait: bool = False,
     ) -> "DescriptorStore":
         """Open, resume or create the file of this key below `folder`; without a folder, plain memory.
 
         Args:
+            dtype: of the rows.
             wait: until another process that writes this key is done, instead of working beside it.
         Raises:
             StaleDescriptors: if the file names other ingredients or another shape than `parts`. OSError: when the disk has
@@ -71,12 +78,11 @@ class DescriptorStore:
         """
         n = len(fingerprints)
         if folder is None:
-            return cls(np.zeros((n, dim), np.float32), np.zeros(n, bool), fingerprints, None)
+            return cls(np.zeros((n, dim), dtype), np.zeros(n, bool), fingerprints, None)
+        parts = parts | ({} if dtype == np.float32 else {"dtype": np.dtype(dtype).name})
         family = {name: value for name, value in parts.items() if name not in OF_THE_LIST}
-        path = (
-            Path(folder)
-            / f"{_hash(family)[:10]}-{_hash([parts, hashlib.sha256(fingerprints.tobytes()).hexdigest()])[:14]}.npy"
-        )
+        content = hashlib.sha256(fingerprints.tobytes()).hexdigest()
+        path = Path(folder) / f"{_hash(family)[:10]}-{_hash([parts, content])[:14]}.npy"
         if (array := _read_whole(path, parts, (n, dim))) is not None:
             return cls(array, np.ones(n, bool), fingerprints, path)
         lock = try_lock(path)
@@ -86,7 +92,9 @@ class DescriptorStore:
             if (array := _read_whole(path, parts, (n, dim))) is not None:
                 os.close(lock)
                 return cls(array, np.ones(n, bool), fingerprints, path)
-        array, done = _partial(path, parts, fingerprints, dim) if lock is not None else (_private(path, n, dim), None)
+        array, done = (
+            _partial(path, parts, fingerprints, dim) if lock is not None else (_private(path, (n, dim), dtype), None)
+        )
         store = cls(
             array, np.zeros(n, bool) if done is None else done, fingerprints, path if lock is not None else None
         )
@@ -162,7 +170,7 @@ def _hash(content: Any) -> str:
 
 
 def _about(parts: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
-    return {"key": parts, "shape": list(shape), "dtype": "float32"}
+    return {"key": parts, "shape": list(shape), "dtype": parts.get("dtype", "float32")}
 
 
 def _read_whole(path: Path, parts: dict[str, Any], shape: tuple[int, int]) -> np.ndarray | None:
@@ -251,11 +259,11 @@ def _partial(path: Path, parts: dict[str, Any], fingerprints: np.ndarray, dim: i
         log.warning("%s or its companions were damaged or changed since they were written: described again", partial)
     path.with_suffix(".npz").unlink(missing_ok=True)
     write_text(path.with_suffix(".json"), json.dumps(_about(parts, shape), indent=1))
-    return _new_map(partial, shape), np.zeros(len(fingerprints), bool)
+    return _new_map(partial, shape, parts.get("dtype", np.float32)), np.zeros(len(fingerprints), bool)
 
 
-def _new_map(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+def _new_map(path: Path, shape: tuple[int, int], dtype: Any) -> np.ndarray:
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     try:
         reserve(path, path.stat().st_size)
     except OSError:
@@ -264,12 +272,12 @@ def _new_map(path: Path, shape: tuple[int, int]) -> np.ndarray:
     return array
 
 
-def _private(path: Path, n: int, dim: int) -> np.ndarray:
+def _private(path: Path, shape: tuple[int, int], dtype: Any) -> np.ndarray:
     """A map in a file that has no name any more: gone with the process, whatever ends it."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".private.", suffix=".npy")
     os.close(handle)
     try:
-        return _new_map(Path(name), (n, dim))
+        return _new_map(Path(name), shape, dtype)
     finally:
         Path(name).unlink(missing_ok=True)
 
