@@ -75,7 +75,7 @@ def test_vpr_bench_shape_and_missing_parts(tmp_path):
         read_vpr_bench(root)
     for path in (root / "query").iterdir():
         path.unlink()
-    with pytest.raises(ValueError, match="0 images in .*query"):
+    with pytest.raises(ValueError, match="0 images in query/"):
         read_vpr_bench(root)
 
 

@@ -52,6 +52,7 @@ def retrieve(
     from vpr_lib.paths import cache_root
     from vpr_lib.results.records import Run
     from vpr_lib.retrieval.folders import retrieve_folders
+    from vpr_lib.retrieval.protocol import unanswerable
     from vpr_lib.widgets.retrieval_files import write_retrieval
 
     start = time.perf_counter()
@@ -77,7 +78,8 @@ def retrieve(
              "described": dict(zip(("database", "queries"), found.described)),
              "per_image_ms": dict(zip(("database", "queries"), found.per_image_ms)),
              "search_ms_per_query": 1000 * found.search_s / len(found.benchmark.queries),
-             "index": index, "found_of_exact": found.found_of_exact, "recall": found.recall}  # fmt: skip
+             "index": index, "found_of_exact": found.found_of_exact, "recall": found.recall,
+             "unanswerable": unanswerable(found.benchmark.protocol) if found.benchmark.protocols else ""}  # fmt: skip
     writing = time.perf_counter()
     files = write_retrieval(found, out, run, strips)
     about |= {
@@ -105,6 +107,8 @@ def _print(about: dict, left_out: dict[str, str]) -> None:
     show(f"  search: {about['search_ms_per_query']:.3f} ms per query, {about['device']} {about['precision']}")
     if about["found_of_exact"]:
         show(f"  {found_in_words(about['index'], about['found_of_exact'])}")
+    if about["unanswerable"]:
+        show(f"  {about['unanswerable']}")
     if about["recall"]:
         show("  ".join(f"R@{k} {100 * value:.1f} %" for k, value in about["recall"].items()))
     for name, path in about["files"].items():

@@ -8,8 +8,8 @@ import numpy as np
 
 from vpr_lib.data.ground_truth import Benchmark, make_protocol
 from vpr_lib.data.manifest import Manifest, build_manifest
+from vpr_lib.data.positions import radius_positives
 from vpr_lib.data.readers.berton import read_berton
-from vpr_lib.data.readers.cards import radius_positives
 from vpr_lib.data.readers.lists import first_file, locate
 from vpr_lib.data.readers.mat import read_db_struct
 

@@ -58,8 +58,8 @@ def read_numbered(references: Path, queries: Path, truth: Path) -> tuple[list[st
     """
     sides = {folder: list_images(folder) for folder in (references, queries)}
     if not all(sides.values()):
-        counts = " and ".join(f"{len(paths)} images in {folder}" for folder, paths in sides.items())
-        raise ValueError(f"{counts}; both need some.")
+        counts = " and ".join(f"{len(paths)} images in {folder.name}/" for folder, paths in sides.items())
+        raise ValueError(f"{references.parent}: {counts}; both need some.")
     rows = _read_table(truth)
     asked = numbered(sides[queries], queries, sides[references], len(rows))
     there = numbered(sides[references], references, sides[queries])
