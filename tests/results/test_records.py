@@ -16,7 +16,7 @@ RUN = Run("pixels", git="x", host="x", date="x")
 def set_of(root, seed):
     for side in ("database", "queries"):
         for number in range(3):
-            name = f"@{500_000 + 100 * number}@{5_000_000}@{number}@.png"
+            name = f"@{500_000 + 100 * number}@{5_000_000}@33@T@{number}@.png"
             write_picture(root / side / name, seed + number)
     return read_berton(root)
 

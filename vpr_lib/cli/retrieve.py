@@ -11,11 +11,13 @@ from vpr_lib.cli.common import (
     Index,
     JsonFile,
     Precision,
+    RawFrame,
     Runtime,
     Untrained,
     Weights,
     choose_device,
     found_in_words,
+    keep_raw_frame,
     load_export,
     load_model,
     show,
@@ -34,6 +36,7 @@ def retrieve(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("retrieval"),
     weights: Weights = None,
     untrained: Untrained = False,
+    raw_frame: RawFrame = False,
     positions: Annotated[Path | None, typer.Option(help="CSV with image and easting, northing (or lat, lon).")] = None,
     matches: Annotated[
         Path | None, typer.Option(help="VPR-Bench ground truth; found by itself beside the folders.")
@@ -63,6 +66,8 @@ def retrieve(
     else:
         network, source, device, precision = load_export(model, runtime, weights, device)
         size = f"{network.config.bytes / 1e6:.2f} MB"
+    if raw_frame:
+        keep_raw_frame(network)
     beside = query.resolve().parent / "ground_truth_new.npy"
     if matches is None and positions is None and beside.is_file() and beside.parent == database.resolve().parent:
         matches = beside

@@ -174,6 +174,12 @@ def _batches(model, spec, paths, todo, device, precision, batch_size, workers, q
             rows = np.array([row for _, row in good])
             found = describe_batch(model, stack_images([image for image, _ in good]), device, precision, spec).numpy()
             finite = np.isfinite(found).all(1)
+            if (none := ~found.any(1)).any():
+                log.warning(
+                    "%s: its descriptor is zero, alike to nothing; as are %d of this batch",
+                    paths[rows[none.argmax()]],
+                    none.sum(),
+                )
             errors.update({row: f"{paths[row]}: {NOT_FINITE}" for row in rows[~finite].tolist()})
             if finite.any():
                 yield rows[finite], found[finite]

@@ -58,6 +58,8 @@ def _write_matches(found: FolderRetrieval, path: Path) -> Path:
         writer.writerow(["query", "rank", "database", "similarity", "distance_m", "correct"])
         for query, (matches, scores) in enumerate(zip(found.ranking.indices, found.ranking.scores)):
             for place, (match, similarity) in enumerate(zip(matches, scores)):
+                if match < 0:  # an index that found fewer, or a panorama's other crops
+                    continue
                 metres = distance[query, place]
                 correct = _correct(found, query, match)
                 writer.writerow(
@@ -79,6 +81,8 @@ def _tiles(found: FolderRetrieval, query: int) -> tuple[str, Tile, list[Tile]]:
     distance = distances_m(database, queries.take([query]), found.ranking.indices[query : query + 1])[0]
     matches = []
     for place, match in enumerate(found.ranking.indices[query]):
+        if match < 0:
+            continue
         metres = "" if np.isnan(distance[place]) else f"\n{distance[place]:.1f} m"
         caption = f"{place + 1}: similarity {found.ranking.scores[query, place]:.3f}{metres}"
         matches.append(Tile(_picture(database, match), caption, _correct(found, query, match)))
