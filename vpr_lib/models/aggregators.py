@@ -9,8 +9,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from vpr_lib.models.boq import BoQ
 from vpr_lib.models.clusvpr import ClusVPR
 from vpr_lib.models.netvlad import NetVLAD
+from vpr_lib.models.salad import SALAD, MegaLoc
+from vpr_lib.models.token_heads import CricaVPR, EDTformer, SuperVLAD
 from vpr_lib.models.unit import at_least_fp32, unit
 from vpr_lib.registry import lookup
 
@@ -170,6 +173,12 @@ AGGREGATORS: dict[str, Callable[..., nn.Module]] = {
     "flatten": Flatten,
     "ClusVPR": ClusVPR,
     "ProjectedGeM": ProjectedGeM,  # DistilVPR
+    "SALAD": SALAD,
+    "BoQ": BoQ,
+    "MegaLoc": MegaLoc,
+    "CricaVPR": CricaVPR,
+    "EDTformer": EDTformer,
+    "SuperVLAD": SuperVLAD,
 }
 
 
