@@ -38,7 +38,7 @@ class NetVLAD(nn.Module):
             raise ValueError(f"NetVLAD needs centres {tuple(self.centroids.shape)}, got {tuple(centres.shape)}.")
         self.centroids.copy_(centres)
         if self.assign.bias is None:
-            centres = F.normalize(centres, dim=1)
+            centres = unit(centres, dim=1)
         else:
             self.assign.bias.copy_(-alpha * centres.square().sum(dim=1))
         self.assign.weight.copy_(2 * alpha * centres[:, :, None, None])
