@@ -136,6 +136,15 @@ def describe(
     return Descriptors(store.array, store.errors, store.path, seconds, len(todo), parts["contents"])
 
 
+def same_files(benchmark: Benchmark) -> str:
+    """In words, how many queries are database images themselves, by their bytes; '' when none is."""
+    sides = (file_fingerprints(side.image_paths()) for side in (benchmark.database, benchmark.queries))
+    database, queries = (prints[prints >= 0] for prints in sides)
+    count = int(np.isin(queries, database).sum())
+    told = f"{count} of {len(benchmark.queries)} queries are database images themselves (same files), which are found trivially"
+    return f"{told}: a recall over them says nothing." if count else ""
+
+
 def of_described(benchmark: Benchmark, database: Descriptors, queries: Descriptors) -> Benchmark:
     """The benchmark with cards that say which pictures were described."""
     both = hashlib.sha256(f"{database.contents} {queries.contents}".encode()).hexdigest()[:16]

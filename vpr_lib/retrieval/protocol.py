@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from vpr_lib.data.ground_truth import Benchmark, Protocol
-from vpr_lib.retrieval.describe import Descriptors, describe, of_described
+from vpr_lib.retrieval.describe import Descriptors, describe, of_described, same_files
 from vpr_lib.retrieval.indexes import rank
 from vpr_lib.retrieval.metrics import first_hit_ranks, recall_from_ranks, suppress_panoramas
 from vpr_lib.retrieval.search import Ranking
@@ -103,6 +103,8 @@ def evaluate(
     if too_large := [k for k in ks if k > len(benchmark.database)]:
         log.warning("recall at %s left out: the database has %d images", too_large, len(benchmark.database))
     ranking, found = rank(index, database.array, queries.array, ranking_depth(benchmark, ks), device)
+    if not quiet and (told := same_files(benchmark)):
+        log.warning("%s: %s", benchmark.name, told)
     for protocol in benchmark.protocols:
         if told := unanswerable(protocol):
             log.warning("%s: %s", protocol.card.name, told)
