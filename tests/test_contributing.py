@@ -73,7 +73,9 @@ def ours(monkeypatch):
     monkeypatch.setattr(folders, "read_rows", read_rows, raising=False)
     table = catalogue.load_table()
     entry = catalogue.Dataset(family="any", reader="folders.read_rows", about="two images and a query")
-    monkeypatch.setattr(catalogue, "load_table", lambda: table.model_copy(update={"datasets": table.datasets | {"rows": entry}}))
+    monkeypatch.setattr(
+        catalogue, "load_table", lambda: table.model_copy(update={"datasets": table.datasets | {"rows": entry}})
+    )
 
 
 def test_a_backbone_an_aggregator_a_loss_and_a_data_set_of_ones_own(ours, tmp_path):
@@ -82,7 +84,9 @@ def test_a_backbone_an_aggregator_a_loss_and_a_data_set_of_ones_own(ours, tmp_pa
     assert before.shape == (1, 6) == (1, model.dim)
     recipe = PlaceRecipe(places_per_batch=3, images_per_place=2, augmentation="none", loss="PullTogether", miner="none")
     settings = FitSettings(epochs=1, optimizer="adam", learning_rate=1e-2)
-    result = train_places(model, write_places(tmp_path / "places"), recipe, settings, tmp_path / "run", "cpu", quiet=True)
+    result = train_places(
+        model, write_places(tmp_path / "places"), recipe, settings, tmp_path / "run", "cpu", quiet=True
+    )
     assert result.best.is_file() and not torch.equal(before, model(torch.zeros(1, 3, 32, 32)))
     (tmp_path / "rows").mkdir()
     benchmark = catalogue.open_dataset("rows", tmp_path / "rows")
