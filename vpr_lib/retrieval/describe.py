@@ -116,13 +116,8 @@ def describe(
             log.info("describing %d of %d images", len(todo[rank::world]), len(manifest))
             keep_freed_memory()
             model.eval().to(device, memory_format=torch.channels_last)
-            errors: dict[int, str] = {}
-            batches = _batches(
-                model, spec, paths, todo[rank::world], device, precision, batch_size, workers, quiet or rank > 0, errors
-            )
-            for rows, descriptors in _from_all(batches, world) if together else batches:
-                store.write(rows, descriptors)
-            store.errors |= _union(errors, world) if together else errors
+            rest = (device, precision, batch_size, workers, quiet or rank > 0)
+            _fill(store, world if together else 0, model, spec, paths, todo[rank::world], *rest)
         store.finish()
     if together and cache is not None:
         dist.barrier()  # the first process has written the file that the others now open
@@ -149,6 +144,15 @@ def of_described(benchmark: Benchmark, database: Descriptors, queries: Descripto
     """The benchmark with cards that say which pictures were described."""
     both = hashlib.sha256(f"{database.contents} {queries.contents}".encode()).hexdigest()[:16]
     return replace(benchmark, protocols=tuple(protocol.of_images(both) for protocol in benchmark.protocols))
+
+
+def _fill(store: DescriptorStore, world: int, *arguments: Any) -> None:
+    """Describe rows into a store; `world` is the number of processes that do so together, 0 for this one alone."""
+    errors: dict[int, str] = {}
+    batches = _batches(*arguments, errors)
+    for rows, descriptors in _from_all(batches, world) if world else batches:
+        store.write(rows, descriptors)
+    store.errors |= _union(errors, world) if world else errors
 
 
 @torch.inference_mode()
