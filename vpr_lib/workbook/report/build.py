@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _BENCH_FIELDS = {"what", "size", "peers", "ours", "peers_s", "ours_s", "ratio", "ratio_low", "ratio_high", "repeats",
-                 "target", "reached", "parity", "bound", "gflop_per_s"}  # fmt: skip
+                 "target", "reached", "parity", "bound", "gflop_per_s", "rate", "share"}  # fmt: skip
 _THUMBNAIL = 1100  # pixels wide; a column of the report is at most half of that, on a screen of twice the density
 
 
