@@ -56,7 +56,7 @@ class ExportInfo(Strict):
     made_with: dict[str, str] = {}  # package -> version
 
 
-class _Graph(nn.Module):
+class UInt8Graph(nn.Module):
     """The model behind its own normalisation: uint8 (B, 3, H, W) -> descriptors."""
 
     def __init__(self, model: nn.Module):
@@ -159,7 +159,7 @@ def _record(model: nn.Module, place: Path, packages: Packages, images: int, abou
 def _write_onnx(model: nn.Module, path: Path) -> None:
     package("onnx")
     height, width = model.input_spec.size
-    graph = _Graph(model).eval().cpu().to(memory_format=torch.contiguous_format)
+    graph = UInt8Graph(model).eval().cpu().to(memory_format=torch.contiguous_format)
     example = torch.zeros(2, 3, height, width, dtype=torch.uint8)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # tracing warns of every shape check it turns into a constant
