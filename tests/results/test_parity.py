@@ -27,7 +27,10 @@ class Blind(torch.nn.Module):
 
 def test_calibration_leaves_half_to_measure_on(model, two_folders):
     manifest = folder_manifest(two_folders[0], "db", "pictures", "test")
-    assert calibration_rows(manifest).tolist() == [0, 2, 4, 7, 9, 11] and calibration_rows(manifest, 2).tolist() == [0, 11]
+    assert calibration_rows(manifest).tolist() == [0, 2, 4, 7, 9, 11] and calibration_rows(manifest, 2).tolist() == [
+        0,
+        11,
+    ]
     assert calibration_images(model, manifest, 3).shape == (3, 3, 48, 64)
 
 
@@ -37,7 +40,13 @@ def test_nearest_images_lost(model, two_folders):
     assert lost(model) == 0.0 and 0.5 < lost(Blind(model)) <= 1
 
 
-def test_recall_lost_leaves_calibrated_images_out(model, two_folders):
-    benchmark = read_folders(*two_folders)
+def test_recall_lost_leaves_calibrated_images_out(model, two_folders, tmp_path):
+    places = [f"{index:02d}.png,{100 * index},0" for index in range(12)] + [
+        f"q{index}.png,{200 * index},0" for index in range(6)
+    ]
+    (tmp_path / "where.csv").write_text("\n".join(["image,easting,northing", *places]))
+    benchmark = read_folders(*two_folders, positions=tmp_path / "where.csv")
     lost = recall_lost(model, benchmark, np.array([1, 3]))
     assert lost(model) == 0.0 and lost(Blind(model)) > 0.5
+    everything = recall_lost(model, benchmark, np.array([], int))
+    assert lost(Blind(model)) == everything(Blind(model)), "odd images are no query's"
