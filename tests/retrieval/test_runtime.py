@@ -83,7 +83,7 @@ def test_what_is_not_as_exact_or_cannot_run_stays_torch(model, manifest, monkeyp
 
 
 def test_few_images_are_not_worth_it(model, manifest, monkeypatch):
-    monkeypatch.setattr(runtime, "WORTH_S", 30.0)
+    monkeypatch.setattr(runtime, "WORTH_S", 60.0)
     monkeypatch.setattr(runtime, "compile_openvino", None)
     describe(model, manifest, batch_size=2, quiet=True)
     assert not decisions()

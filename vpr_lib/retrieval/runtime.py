@@ -26,7 +26,7 @@ from vpr_lib.paths import cache_root, write_text
 
 log = logging.getLogger(__name__)
 LEAST = {"fp32": 0.99999, "bf16": 0.9995}  # cosine to torch in fp32, of every image of a batch
-WORTH_S = 30.0  # of describing left, from which on an undecided machine tries the other runtime
+WORTH_S = 60.0  # of describing left, from which on an undecided machine tries the other runtime
 Call = Callable[[Tensor], Tensor]
 _compiled: dict[str, Call] = {}  # the last one that was chosen, by `_name` of its weights
 
