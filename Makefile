@@ -3,7 +3,7 @@ PYTHON ?= python3
 PROFILE ?= toy
 BIN := .venv/bin
 
-.PHONY: workbook test test-machines test-gpu-dry lab install constraints environment clean
+.PHONY: workbook test check test-machines test-gpu-dry lab install constraints environment clean
 
 workbook: .venv/installed
 	$(BIN)/vpr run --profile $(PROFILE)
@@ -14,6 +14,11 @@ test: .venv/installed-dev
 # The tests as other processors would run them: some hours. A minute of it: python tests/machines.py --cheap
 test-machines: .venv/installed-dev
 	$(BIN)/python tests/machines.py
+
+check: .venv/installed-dev
+	$(BIN)/ruff check vpr_lib tests
+	$(BIN)/ruff format --check vpr_lib tests
+	$(BIN)/ty check --python .venv --quiet vpr_lib
 
 lab: .venv/installed
 	$(BIN)/jupyter lab notebooks

@@ -68,7 +68,9 @@ class Comparison:
     bound: str  # what limits ours
     wait: Callable[[], object] = lambda: None  # for the GPU
     gflop: float | None = None  # arithmetic of one call, to put ours beside what the machine can do
-    rate: str | None = None  # a key of `matrix_rates`: the row is judged by its share of that bare rate, not by the ratio
+    rate: str | None = (
+        None  # a key of `matrix_rates`: the row is judged by its share of that bare rate, not by the ratio
+    )
 
 
 def compare(comparison: Comparison, repeats: int, rates: dict[str, float] | None = None) -> dict[str, Any]:

@@ -90,7 +90,9 @@ def _print(found: dict[str, dict[str, Any]], about: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("row", "size", "peers", "ours", "ratio (rounds)", "CPU time", "of bare rate", "target", "parity", "extra MB")
+    table = Table(
+        "row", "size", "peers", "ours", "ratio (rounds)", "CPU time", "of bare rate", "target", "parity", "extra MB"
+    )
     for name, row in found.items():
         if "skipped" in row:
             table.add_row(name, "", "", "", "", "", "", "", row["skipped"], "")

@@ -77,10 +77,11 @@ def _int8_in_words(info: "ExportInfo", by_recall: bool) -> str:
         return kept + "too few images to say what int8 loses on others: give more, or --dataset"
     what = "R@1" if by_recall else "nearest images"
     said = f"{what} lost on other images: {100 * info.lost:.1f} points"
-    if info.lost <= MOST_LOST:
+    if info.lost <= MOST_LOST and info.kept_in_float != "the backbone":
         return kept + said
     other = " or ".join(p for p in reversed(PRECISIONS[info.format]) if p != "int8")
-    return f"{kept}[yellow]{said}, more than {100 * MOST_LOST:g}: take --precision {other}[/yellow]"
+    why = f"more than {100 * MOST_LOST:g}" if info.lost > MOST_LOST else "but little is left in int8"
+    return f"{kept}[yellow]{said}, {why}: take --precision {other}[/yellow]"
 
 
 def _print(content: dict, source: str, folder: Path) -> None:

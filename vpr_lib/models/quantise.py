@@ -12,12 +12,10 @@ from typing import Any
 import numpy as np
 
 NORMS_AND_POOLING = ("ReduceL2", "ReduceMean", "Divide", "Power", "Clamp", "Maximum", "MVN", "NormalizeL2")
-# what stays in float beside norms and pooling, as patterns over the module names in the graph: tried in this order
-KEPT_IN_FLOAT: dict[str, tuple[str, ...]] = {
-    "norms and pooling": (),
-    "the aggregator": (r".*/aggregator/.*",),
-    "the aggregator and depthwise convolutions": (r".*/aggregator/.*", r".*(conv_dw|depthwise).*"),
-}
+# What stays in float beside norms and pooling, as patterns over the module names in the graph, tried in this order. It is the
+# convolutions that lose: of the toy MixVPR's descriptors the mean cosine to fp32 was 0.975 with all in int8, 0.975 with
+# the aggregator in float, 0.9997 with the backbone in float.
+KEPT_IN_FLOAT: dict[str, tuple[str, ...]] = {"norms and pooling": (), "the backbone": (r".*/backbone/.*",)}
 
 
 def package(name: str) -> ModuleType:

@@ -1,13 +1,12 @@
 """Recipes: one YAML file is one experiment, opening with the claim it should reproduce. `vpr train` runs them."""
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import BaseModel, model_validator
 from torch import nn
 
 from vpr_lib.config import find_recipe, load_yaml
@@ -17,8 +16,9 @@ from vpr_lib.data.manifest import Manifest
 from vpr_lib.data.places import Places
 from vpr_lib.data.readers.gsv_cities import read_gsv_cities
 from vpr_lib.data.tuples import TupleSet, place_tuples, radius_tuples
+from vpr_lib.digests import digest_file
 from vpr_lib.models.backbones import build_backbone
-from vpr_lib.models.checkpoints import load_tensors, load_weights
+from vpr_lib.models.checkpoints import load_tensors, load_weights, trained_path
 from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import cache_root
 from vpr_lib.registry import lookup
@@ -29,6 +29,7 @@ from vpr_lib.training.fit import FitResult, Recipe
 from vpr_lib.training.heads import evaluate_heads, train_heads
 from vpr_lib.training.metric_learning import PlaceRecipe, train_places
 from vpr_lib.training.optimisation import FitSettings
+from vpr_lib.training.origin import made_from, training_folder
 from vpr_lib.training.token_start import train_tokens
 from vpr_lib.training.tuple_mining import TupleRecipe
 from vpr_lib.training.tuples import train_tuples
@@ -43,7 +44,9 @@ START_STREETS = 160  # streets of the toy starting point: the more, the better i
 
 
 class Experiment(Recipe):
-    """A training run on places."""
+    """A training run on images, by places or by tuples."""
+
+    kind: Literal["images"] = "images"
 
     model_changes: dict[str, Any] = {}
     pretrained: bool = True
@@ -61,7 +64,6 @@ class Experiment(Recipe):
     fit: FitSettings
     workers: int = 8
     keep_images: bool = False
-    variants: dict[str, dict[str, Any]] = {}  # named changes, field -> value: 'recipe+variant' applies one
 
     @model_validator(mode="after")
     def _maps_serve_places(self) -> "Experiment":
@@ -70,19 +72,44 @@ class Experiment(Recipe):
         return self
 
 
-def load_experiment(name: str | Path) -> Experiment:
-    """The recipe of that name or path; `name+variant+variant` applies named changes of the recipe in that order.
+def load_recipe(name: str | Path) -> Recipe:
+    """The recipe of that name or path, of the `kind` it says; `name+variant+variant` applies named changes in that order.
+
+    A change whose value is a dictionary is merged into what the recipe says, any other replaces it.
 
     Raises:
-        ValueError: when the recipe or a variant is unknown, or does not fit.
+        ValueError: when the recipe, its kind or a variant is unknown, or does not fit.
     """
     path, chosen = _find(name)
-    experiment = load_yaml(path, Experiment)
+    kinds = experiment_kinds()
+    kind = load_yaml(path, RecipeKind).kind
+    experiment = load_yaml(path, lookup(kinds, kind, f"kind of recipe '{path.stem}'"))
     values = experiment.model_dump()
     for variant in chosen:
         for field, value in lookup(experiment.variants, variant, f"variant of recipe '{path.stem}'").items():
-            set_field(values, field, value)
-    return Experiment.model_validate(values)
+            set_field(values, field, value, merge=True)
+    return type(experiment).model_validate(values)
+
+
+def load_experiment(name: str | Path) -> Experiment:
+    """`load_recipe` for a training on images (ValueError for a recipe of another kind)."""
+    experiment = load_recipe(name)
+    if not isinstance(experiment, Experiment):
+        raise ValueError(f"The recipe '{name}' trains on {experiment.kind}, not on images.")
+    return experiment
+
+
+class RecipeKind(BaseModel):
+    """The first look at a recipe: which model reads the rest."""
+
+    kind: str = "images"
+
+
+def experiment_kinds() -> dict[str, type[Recipe]]:
+    """What a recipe's `kind` may be."""
+    from vpr_lib.training.crossmodal import CrossmodalExperiment
+
+    return {"images": Experiment, "crossmodal": CrossmodalExperiment}
 
 
 def _find(name: str | Path) -> tuple[Path, list[str]]:
@@ -91,27 +118,34 @@ def _find(name: str | Path) -> tuple[Path, list[str]]:
     return find_recipe(name), chosen
 
 
-def set_field(values: dict[str, Any], name: str, value: Any) -> None:
-    """Set `fit.epochs` and the like in a dumped experiment (ValueError for a field that it does not have)."""
+def set_field(values: dict[str, Any], name: str, value: Any, merge: bool = False) -> None:
+    """Set `fit.epochs` and the like in a dumped experiment (ValueError for a field that it does not have).
+
+    Args:
+        merge: a dictionary keeps what is there and the new one does not name.
+    """
     *parents, last = name.split(".")
     inside = values
     for parent in parents:
         inside = inside.get(parent) if isinstance(inside, dict) else None
     if not isinstance(inside, dict) or (last not in inside and parents[:1] != ["model_changes"]):
         raise ValueError(f"The recipe has no field '{name}'.")
+    if merge and isinstance(value, dict) and isinstance(inside.get(last), dict):
+        value = inside[last] | value
     inside[last] = value
 
 
 def open_recipe(name: str | Path) -> tuple[Any, Callable[..., tuple[nn.Module, FitResult]]]:
     """The experiment of that name with the function that runs it: (experiment, folder, device) -> (model, result)."""
-    from vpr_lib.training.crossmodal import CrossmodalExperiment, train_crossmodal
+    experiment = load_recipe(name)
+    return experiment, runner_of(experiment)
 
-    path, chosen = _find(name)
-    if re.search(r"^crossmodal:", path.read_text(encoding="utf-8") if path.is_file() else "", re.MULTILINE):
-        if chosen:
-            raise ValueError(f"The recipe '{path.stem}' has no variants, '{'+'.join(chosen)}' was asked for.")
-        return load_yaml(path, CrossmodalExperiment), train_crossmodal
-    return load_experiment(name), train
+
+def runner_of(experiment: Recipe) -> Callable[..., tuple[nn.Module, FitResult]]:
+    """The function that runs an experiment of this kind: (experiment, folder, device, quiet) -> (model, result)."""
+    from vpr_lib.training.crossmodal import train_crossmodal
+
+    return train if isinstance(experiment, Experiment) else train_crossmodal
 
 
 def lesson(experiment: Experiment, mode: str, seed: int, **changes: Any) -> Experiment:
@@ -162,15 +196,23 @@ def _start_streets() -> Path:
     return ensure(replace(TOY, start_streets=START_STREETS), "start")
 
 
-def validator(experiment: Experiment, device: str) -> Callable[[nn.Module], dict[str, float]] | None:
-    """The describe, search, recall path on the validation set, as the callable that `fit` takes."""
-    names = experiment.validation
-    if names is None:
-        return None
-    names, roots = (names,) if isinstance(names, str) else names, experiment.validation_root
+def validation_sets(experiment: Experiment) -> dict[str, Benchmark]:
+    """The experiment's validation sets by name, in its order; none, and the last epoch counts as the best."""
+    names, roots = experiment.validation or (), experiment.validation_root
+    names = (names,) if isinstance(names, str) else names
     roots = roots if isinstance(roots, dict) else {names[0]: roots} if roots else {}
-    benchmarks = {name: open_benchmark(name, Path(roots[name]) if name in roots else None) for name in names}
-    keys = {(name, k): f"recall@{k}" if name == names[0] else f"{name}/recall@{k}" for name in names for k in KS}
+    return {name: open_benchmark(name, Path(roots[name]) if name in roots else None) for name in names}
+
+
+def validator(
+    experiment: Experiment, device: str, benchmarks: dict[str, Benchmark] | None = None
+) -> Callable[[nn.Module], dict[str, float]] | None:
+    """The describe, search, recall path on the validation set, as the callable that `fit` takes."""
+    benchmarks = validation_sets(experiment) if benchmarks is None else benchmarks
+    if not benchmarks:
+        return None
+    first = next(iter(benchmarks))
+    keys = {(name, k): f"recall@{k}" if name == first else f"{name}/recall@{k}" for name in benchmarks for k in KS}
     if experiment.select not in keys.values():
         raise ValueError(f"select: '{experiment.select}' is none of {', '.join(keys.values())}.")
 
@@ -193,15 +235,25 @@ def train(
 ) -> tuple[nn.Module, FitResult]:
     """Run an experiment, or go on where it stopped; returns the model with its best weights loaded, and the result."""
     model = starting_model(experiment, device, quiet)
-    validate = validator(experiment, device)
-    rest = dict(settings=experiment.fit, folder=folder, validate=validate, device=device, workers=experiment.workers,
-                keep_images=experiment.keep_images, about={"experiment": experiment.model_dump()}, quiet=quiet,
-                select=experiment.select)  # fmt: skip
-    if experiment.tuples is not None:
-        result = train_tuples(model, training_tuples(experiment), experiment.tuples, **rest)
+    tuples = training_tuples(experiment) if experiment.tuples is not None else None
+    places = training_places(experiment) if tuples is None else None
+    benchmarks = validation_sets(experiment)
+    data = {"training": tuples if places is None else places.manifest, **benchmarks}
+    with training_folder(folder, made_from(experiment, model, data, **_teacher_hash(experiment)), experiment):
+        validate = validator(experiment, device, benchmarks)
+        rest = dict(settings=experiment.fit, folder=folder, validate=validate, device=device, workers=experiment.workers,
+                    keep_images=experiment.keep_images, about={"experiment": experiment.model_dump()}, quiet=quiet,
+                    select=experiment.select)  # fmt: skip
+        if places is None:
+            result = train_tuples(model, tuples, experiment.tuples, **rest)
+        else:
+            result = _train_on_places(model, places, experiment, rest)
         load_weights(model, result.best)
-        return model, result
-    places = training_places(experiment)
+    return model, result
+
+
+def _train_on_places(model: nn.Module, places: Places, experiment: Experiment, rest: dict[str, Any]) -> FitResult:
+    folder, device, quiet = rest["folder"], rest["device"], rest["quiet"]
     if not (folder / "state.pt").is_file():
         start_head(
             model, [places.manifest], folder / "centres.hdf5", seed=experiment.fit.seed, device=device, quiet=quiet
@@ -214,9 +266,16 @@ def train(
         learn = partial(train_distilled, distillation=experiment.distillation)
     elif experiment.token_teacher:
         learn = partial(train_tokens, teacher=build_backbone(experiment.token_teacher, pretrained=True))
-    result = learn(model, places=places, recipe=experiment.places, **rest)
-    load_weights(model, result.best)
-    return model, result
+    return learn(model, places=places, recipe=experiment.places, **rest)
+
+
+def _teacher_hash(experiment: Experiment) -> dict[str, str]:
+    """The bytes of the teacher's file, where the recipe has a teacher and it is there."""
+    d = experiment.distillation
+    if d is None or not (d.teacher or d.teacher_file):
+        return {}
+    path = Path(d.teacher_file or d.teacher_weights or trained_path(d.teacher))
+    return {"teacher": digest_file(path)} if path.is_file() else {}
 
 
 def starting_model(experiment: Experiment, device: str = "cpu", quiet: bool = False) -> nn.Module:
