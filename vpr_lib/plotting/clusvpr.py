@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vpr_lib.plotting.attention import overlay
+from vpr_lib.plotting.picture import Picture
 from vpr_lib.plotting.retrievals import show_match
-from vpr_lib.plotting.style import BLUE, GREY
+from vpr_lib.plotting.style import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION
 
 
 def plot_looks_and_finds(
@@ -66,3 +67,45 @@ def plot_group_attention(values: np.ndarray, before: np.ndarray | None = None, a
     ax.set(xlabel="group attention a (0.5 = nothing above zero in the group)", ylabel="density")
     ax.legend()
     return ax
+
+
+def plot_tokens_by_hand(tokens: np.ndarray, weights: np.ndarray, ax: Axes | None = None) -> Picture:
+    """Tokens of two numbers as dots, as large as their values will count (0.5 + w).
+
+    Args:
+        tokens: (T, 2). weights: w between 0 and 1, (T,).
+    """
+    ax = ax or plt.subplots(figsize=(4.6, 3.4))[1]
+    ax.scatter(*tokens.T, s=420 * (0.5 + weights), color=VERMILION, alpha=0.6)
+    for number, (token, weight) in enumerate(zip(tokens, weights)):
+        text = f"token {number}: × {0.5 + weight:.2f}"
+        ax.annotate(text, token, textcoords="offset points", xytext=(14, 8), fontsize=9)
+    ax.margins(0.35)
+    ax.set(xlabel="first number", ylabel="second number")
+    told = ", ".join(f"{0.5 + weight:.2f}" for weight in weights)
+    return Picture(ax, f"{len(tokens)} tokens as dots; their values count {told} times.", "The farther from its neighbours, the more a token counts.")
+
+
+def plot_vlad_by_hand(points: np.ndarray, centres: np.ndarray, shares: np.ndarray, ax: Axes | None = None) -> Picture:
+    """Points softly assigned to centres: a line from every centre to every point, as strong as its share.
+
+    Args:
+        points: (L, 2). centres: (K, 2). shares: (K, L), summing to one over K.
+    """
+    ax = ax or plt.subplots(figsize=(4.6, 3.4))[1]
+    colours = (BLUE, GREEN, ORANGE, PURPLE, VERMILION)
+    for k, centre in enumerate(centres):
+        colour = colours[k % len(colours)]
+        for point, share in zip(points, shares[k]):
+            ax.plot(*np.stack([centre, point]).T, color=colour, alpha=float(0.05 + 0.9 * share), linewidth=0.5 + 3 * share)
+        total = (shares[k][:, None] * (points - centre)).sum(0)
+        ax.annotate("", centre + total / len(points), centre, arrowprops=dict(arrowstyle="-|>", color="black"))
+        ax.plot(*centre, "s", color=colour, markersize=9, label=f"centre {k}: residual ({total[0]:+.2f}, {total[1]:+.2f})")
+    ax.plot(*points.T, "o", color="black", markersize=5)
+    ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
+    ax.set(xlabel="first number", ylabel="second number")
+    return Picture(
+        ax,
+        f"{len(points)} points joined to {len(centres)} centres by lines as strong as their shares; an arrow at each centre is its residual.",
+        f"What {len(centres)} centres see of {len(points)} points; arrows: the sum of residuals over the number of points.",
+    )

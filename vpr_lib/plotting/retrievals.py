@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from vpr_lib.data.images import read_image
+from vpr_lib.plotting.picture import Picture
 from vpr_lib.plotting.strips import verdict
 from vpr_lib.retrieval.metrics import distances_m
 from vpr_lib.retrieval.protocol import Evaluation
@@ -65,3 +66,15 @@ def show_match(ax: Axes, image: np.ndarray, correct: bool | None, caption: str =
                            linestyle=(0, (2, 1.2)) if correct is False else "-"))  # fmt: skip
     caption = f"{sign} {caption}".strip()
     ax.set_title(caption, fontsize=9, color=colour, loc="left", fontweight="normal", pad=5)
+
+
+def picture_of_retrievals(evaluation: Evaluation, name: str, seed: int = 0, rows: int = 6) -> Picture:
+    """`plot_retrievals` of queries drawn at random, half of them found."""
+    chosen = choose_queries(evaluation.scores[0].first_hits, evaluation.scores[0].counted, rows, seed)
+    right = int((evaluation.scores[0].first_hits[chosen] == 1).sum())
+    return Picture(
+        plot_retrievals(evaluation, chosen),
+        f"{rows} queries with their five best database images: the upper {right} found at rank one, the others not. Correct matches have a "
+        "solid frame and a tick, wrong ones a dashed frame and a cross.",
+        f"{name} on {evaluation.benchmark.name}: {right} successes, {len(chosen) - right} failures, drawn at random; distances in metres.",
+    )
