@@ -1,5 +1,6 @@
 """Boxes and arrows, and with them the four methods after MixVPR in one picture each; sizes are read off the modules."""
 
+import itertools
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -11,7 +12,6 @@ from vpr_lib.models.minkloc import MinkLoc
 from vpr_lib.models.zoo import VPRModel
 from vpr_lib.plotting.picture import Picture
 from vpr_lib.plotting.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
-import itertools
 
 Spot = tuple[float, float]
 

@@ -143,10 +143,17 @@ def evaluate_run_pairs(
     precision: Literal["fp32", "bf16", "fp16"] = "fp32",
     batch_size: int = 32,
     quiet: bool = False,
+    columns: slice = slice(None),
 ) -> PairScores:
-    """Describe every submap once, then `score_pairs`; queries are rows of their own run's database."""
+    """Describe every submap once, then `score_pairs`; queries are rows of their own run's database.
+
+    Args:
+        columns: numbers of the descriptors that are compared, for instance the cloud half of MinkLoc++.
+    """
     options = dict(cache=cache, device=device, precision=precision, batch_size=batch_size, quiet=quiet)
-    databases = [np.asarray(describe_submaps(model, manifest, **options).array) for manifest in runs.databases]
+    databases = [
+        np.asarray(describe_submaps(model, manifest, **options).array)[:, columns] for manifest in runs.databases
+    ]
     queries = [rows[own] for rows, own in zip(databases, runs.query_rows)]
     return score_pairs(databases, queries, runs.positives, metric, device)
 

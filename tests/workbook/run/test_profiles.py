@@ -38,8 +38,11 @@ def test_a_profile_fits_the_notebooks(name):
             for one in values(chosen):
                 if key in ("recipe", "teacher_recipe", "student_recipe", "cnn_recipes"):
                     open_recipe(one)
-                elif key == "ablations":
-                    open_recipe(f"{filled['recipe']}+{one}")
+                elif key in ("ablations", "rival"):
+                    base = filled["ablation_recipe"] if key == "ablations" else ""
+                    open_recipe(f"{base or filled['recipe']}+{one}")
+                elif key == "last_stage" and one:
+                    assert one in ZOO, f"{notebook}: {key} {one}"
                 elif key in (
                     "model",
                     "rivals",
@@ -47,7 +50,6 @@ def test_a_profile_fits_the_notebooks(name):
                     "latency_models",
                     "cnns",
                     "pooled",
-                    "rival",
                     "published",
                     "sized",
                     "shipped",

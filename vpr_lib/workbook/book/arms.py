@@ -1,23 +1,33 @@
 """The arms of a comparison: experiments that differ by model, seed or one argument of the head, trained and kept."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from vpr_lib.models.zoo import vary
+from vpr_lib.models.zoo import ZOO
 from vpr_lib.training.recipes import Experiment, train
 from vpr_lib.workbook.book.session import Book
 
 
 def arm(
-    run: Experiment, model: str = "", *, seed: int | None = None, rate: float | None = None, **head: Any
-) -> Experiment:
-    """The experiment with another model, seed, learning rate, or arguments of the aggregator such as `mix_depth=0`."""
+    run: Experiment, model: str = "", *, seed: int | None = None, rate: float | None = None,
+    backbone: Mapping[str, Any] | None = None, **head: Any,
+) -> Experiment:  # fmt: skip
+    """The experiment with another model, seed, learning rate, or arguments of the aggregator such as `mix_depth=0`.
+
+    Args:
+        backbone: arguments of the backbone that change, for instance `{"freeze_to": 3}`.
+    """
     changes: dict[str, Any] = {"model": model} if model else {}
     fit = {"seed": seed, "learning_rate": rate}
     changes["fit"] = run.fit.model_copy(update={name: value for name, value in fit.items() if value is not None})
-    if head:
-        changes["model_changes"] = run.model_changes | vary(model or run.model, **head)
+    built, config = run.model_changes, ZOO[model or run.model]
+    for key, arguments in (("aggregator_args", head), ("backbone_args", backbone or {})):
+        if arguments:
+            built = built | {key: built.get(key, getattr(config, key)) | dict(arguments)}
+    changes["model_changes"] = built
     return run.model_copy(update=changes)
 
 
@@ -28,3 +38,8 @@ def trained_to(book: Book, run: Experiment) -> tuple[nn.Module, list[dict[str, f
     """
     model, result = train(run, run.folder_in(book.cache), str(book.device), quiet=True)
     return model.to(book.device).eval(), result.history
+
+
+def trained_weights(book: Book, run: Experiment) -> Path:
+    """As `trained_to`, the file of the best weights."""
+    return train(run, run.folder_in(book.cache), str(book.device), quiet=True)[1].best

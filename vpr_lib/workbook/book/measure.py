@@ -70,14 +70,19 @@ def measure_runs(
     metric: Literal["cosine", "euclidean"] = "cosine",
     weights: str = "trained here",
     seed: int | None = None,
+    columns: slice = slice(None),
 ) -> PairScores:
-    """`measure` for run pairs: every submap is described once, every ordered pair of runs is scored and recorded."""
+    """`measure` for run pairs: every submap is described once, every ordered pair of runs is scored and recorded.
+
+    Args:
+        columns: numbers of the descriptors that are compared; default all.
+    """
     device = str(book.device)
     scores = evaluate_run_pairs(
-        model, runs, cache_root() / "descriptors", metric, device, book.profile.precision, quiet=True
+        model, runs, cache_root() / "descriptors", metric, device, book.profile.precision, quiet=True, columns=columns
     )
     run = Run(
-        model=name, system=system, dim=model.dim, profile=book.profile.name, notebook=book.name, run_id=book.run_id,
+        model=name, system=system, dim=len(range(model.dim)[columns]), profile=book.profile.name, notebook=book.name, run_id=book.run_id,
         seed=book.seed if seed is None else seed, weights=weights, device=device, precision=book.profile.precision,
     )  # fmt: skip
     write_records(book.records, pair_records(runs, scores, run))
