@@ -251,7 +251,9 @@ class Book:
         self._write_checked()
         show.checks(results, notes or {})
         failed = [
-            f"{r.key}: {r.statement}: target {r.target}, measured {r.measured:.4g}" for r in results if not r.holds and not r.skipped
+            f"{r.key}: {r.statement}: target {r.target}, measured {r.measured:.4g}"
+            for r in results
+            if not r.holds and not r.skipped
         ]
         if failed:
             raise CheckFailed(f"{len(failed)} of {len(results)} checks do not hold: {'; '.join(failed)}")
