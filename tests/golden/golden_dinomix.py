@@ -52,7 +52,7 @@ def cams(fixture, model, image):
     return {
         "raw_cam_component": fixed.raw,
         "cam_component": fixed.maps,
-        "overlay": torch.from_numpy(overlay(fixed.maps.numpy(), background.numpy())[0]),
+        "overlay": torch.from_numpy(overlay(fixed.maps.cpu().numpy(), background.cpu().numpy())[0]),
         "raw_cam_argmax": largest.raw,
         "cam_argmax": largest.maps,
         "argmax": largest.component[0],

@@ -9,10 +9,11 @@ import pytest
 import scipy.io
 import torch
 
-from vpr_lib.cli.models import add
-from vpr_lib.models.backbones import VGG16_LAYERS, build_backbone
+from vpr_lib.cli.weights import add
+from vpr_lib.models.backbones import BACKBONES, VGG16_LAYERS, build_backbone
 from vpr_lib.models.checkpoints import CheckpointError, load_weights
-from vpr_lib.models.published import PUBLISHED
+from vpr_lib.models.minkloc import CLOUD_MODELS
+from vpr_lib.models.published import Published, load_published, name_of_file
 from vpr_lib.models.zoo import ZOO, build_model
 
 GOLDEN = Path(os.environ.get("GOLDEN_DIR", Path(__file__).parent.parent / "golden"))
@@ -62,8 +63,17 @@ def test_the_official_layout_loads_strictly(model, tmp_path):
 
 
 def test_every_published_file_has_its_model_and_layout():
-    assert {known.model for known in PUBLISHED.values()} == {*LAYOUTS, "dinomix_vitb14_4096"}
-    assert all(known.model in ZOO and known.source and known.licence for known in PUBLISHED.values())
+    table = load_published()
+    kinds = {"model": ZOO, "cloud": CLOUD_MODELS, "trunk": {"vgg16_matconvnet"}, "dinov2": BACKBONES}
+    assert all(name in kinds[known.kind] and known.source and known.licence for name, known in table.items())
+    others = {f"dinomix_vit{size}14_4096" for size in "sblg"} | {"lightmixvpr_resnet50_4096"}
+    assert {*LAYOUTS} | others <= {name for name, known in table.items() if known.kind == "model"}
+    assert all(known.address.startswith("https://") or known.by_hand for known in table.values())
+    assert name_of_file("resnet50_MixVPR_4096_channels(1024)_rows(4).ckpt") == "mixvpr_resnet50_4096"  # of two, the first
+    with pytest.raises(ValueError, match=r"exactly one of url, drive, .*; it has none"):
+        Published(file="a", source="b", licence="c")
+    with pytest.raises(ValueError, match="drive_folder and member come together"):
+        Published(file="a", source="b", licence="c", drive_folder="d")
 
 
 def matconvnet(path, tensors, older=False):

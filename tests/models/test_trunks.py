@@ -91,3 +91,24 @@ def test_wrong_sizes_are_named():
     model = build_model("lightmixvpr_efficientnet_b0_128", image_size=(64, 96)).eval()
     with pytest.raises(ValueError, match="built for maps of 1280x2x3"):
         model(torch.zeros(1, 3, 64, 64))
+
+
+def test_nothing_is_fetched_without_being_asked_for(tmp_path, monkeypatch):
+    from vpr_lib.models import pretraining
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(pretraining, "_timm_here", lambda name: False)
+    monkeypatch.delenv(pretraining.LEAVE, raising=False)
+    for name in ("resnet18", "vgg16", "mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0"):
+        with pytest.raises(FileNotFoundError, match=f"`vpr weights get {name}` fetches them, `vpr run --fetch`"):
+            build_backbone(name, pretrained=True)
+    with pytest.raises(FileNotFoundError, match="mobilenetv4_conv_small are not on this disk"):
+        build_backbone("timm", network="mobilenetv4_conv_small", stride=16, pretrained=True)
+    monkeypatch.setenv(pretraining.LEAVE, "1")
+    pretraining.ask_before_fetching("resnet18")  # leave was given
+    with pytest.raises(ValueError, match="pre-trained trunk"):
+        pretraining.fetch_pretraining("no_network")
+    file = pretraining.torchvision_file("resnet18")
+    file.parent.mkdir()
+    torch.save({}, file)
+    assert pretraining.fetch_pretraining("resnet18") is False

@@ -9,6 +9,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from vpr_lib.models.pretraining import ask_before_fetching
 from vpr_lib.registry import lookup
 
 RESNET_STAGES = ("layer1", "layer2", "layer3", "layer4")
@@ -41,6 +42,20 @@ class Backbone(nn.Module):
         self._held = modules if fixed_statistics else []
         self.train(self.training)
 
+    def fixed_map(self, images: Tensor) -> Tensor:
+        """What the frozen layers make of images (B, 3, H, W): it can be computed once for a whole training.
+
+        Raises:
+            ValueError: when some layers learn and this backbone does not know where to cut.
+        """
+        if any(p.requires_grad for p in self.parameters()):
+            raise ValueError(f"{type(self).__name__} has no layer from which on it learns; freeze all of it.")
+        return self(images)
+
+    def from_fixed(self, maps: Tensor) -> Tensor:
+        """The feature map that follows from `fixed_map`, by the layers that learn."""
+        return maps
+
     def train(self, mode: bool = True) -> "Backbone":
         super().train(mode)
         for module in getattr(self, "_held", []):
@@ -56,7 +71,7 @@ class ResNet(Backbone):
         layers_to_crop: stages to remove; `[4]` removes layer4, `[3, 4]` layer3 and layer4.
         layers_to_freeze: f >= 0 freezes conv1 and bn1, >= 1 also layer1, and so on up to layer3; -1 freezes nothing.
         fixed_statistics: a true freeze, see `Backbone.freeze`.
-        pretrained: load torchvision's ImageNet V1 weights (downloaded by torchvision when they are not cached).
+        pretrained: load torchvision's ImageNet V1 weights (`vpr weights get NAME` fetches them).
     """
 
     def __init__(
@@ -74,6 +89,8 @@ class ResNet(Backbone):
                 f"layers_to_crop must be [], [4] or [3, 4], got {list(layers_to_crop)}: a stage can only "
                 "be removed together with the ones after it."
             )
+        if pretrained:
+            ask_before_fetching(name)
         net = torchvision.models.get_model(name, weights="IMAGENET1K_V1" if pretrained else None)
         stages = RESNET_STAGES[: 4 - len(crop)]
         self.model = nn.Module()  # only what is used, under the official names
@@ -101,7 +118,7 @@ class VGG(Backbone):
         name: vgg16, vgg19_bn or another torchvision VGG.
         activation: keep the last ReLU; ClusVPR and NetVLAD work on the map before it.
         layers_to_freeze: freeze the first n of the five groups of convolutions (4 in ClusVPR); -1 or 0 freezes nothing.
-        pretrained: load ImageNet weights: torchvision's V1 (downloaded by torchvision when they are not cached), or with
+        pretrained: load ImageNet weights: torchvision's V1 (`vpr weights get NAME` fetches them), or with
             `origin` "matconvnet" those that `vpr weights add` keeps; they want CAFFE_MEAN and CAFFE_STD.
     """
 
@@ -117,6 +134,8 @@ class VGG(Backbone):
         if layers_to_freeze > 5:
             raise ValueError(f"A VGG has five groups of convolutions, cannot freeze {layers_to_freeze}.")
         fetch = pretrained and origin == "torchvision"
+        if fetch:
+            ask_before_fetching(name)
         features = torchvision.models.get_model(name, weights="IMAGENET1K_V1" if fetch else None).features
         self.model = nn.Module()
         self.model.features = features[: -1 if activation else -2]
@@ -159,6 +178,8 @@ class MobileNetV3(Backbone):
 
     def __init__(self, layers_to_freeze: int = -1, pretrained: bool = False):
         super().__init__()
+        if pretrained:
+            ask_before_fetching("mobilenet_v3_large")
         net = torchvision.models.mobilenet_v3_large(weights="IMAGENET1K_V1" if pretrained else None)
         self.model = nn.Module()
         self.model.features = net.features[:13]
@@ -266,6 +287,7 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "mobilenet_v2": _later("trunks", "MobileNetV2"),
     **{name: _later("trunks", "SwinV2", name) for name in SWINS},
     "timm": _later("light", "TimmTrunk"),  # any timm network: backbone_args network, stride
+    "efficientnet_lite0": _later("light", "EfficientNetLite0"),
     **{name: partial(VGG, name) for name in ("vgg16", "vgg19_bn")},
     "mobilenet_v3_large": MobileNetV3,
     "tinyresnet": TinyResNet,

@@ -13,9 +13,8 @@ from safetensors.torch import load_file, save_file
 from scipy.io import loadmat
 from torch import Tensor, nn
 
-from vpr_lib.models.published import TRUNKS
+from vpr_lib.models.published import find_published
 from vpr_lib.paths import atomic_path, cache_root, write_text
-from vpr_lib.registry import lookup
 
 OFFICIAL_PREFIXES = {"base_model.base.": "backbone.model.features.", "net_vlad.": "aggregator."}  # OpenIBL, ClusVPR
 TOY_START = Path(__file__).resolve().parent.parent / "toycity" / "start"
@@ -172,10 +171,11 @@ def load_trunk(backbone: nn.Module, name: str) -> None:
     Raises:
         FileNotFoundError: saying which file to add.
     """
-    path, trunk = trained_path(name), lookup(TRUNKS, name, "trunk")
+    path, published = trained_path(name), find_published(name)
     if not path.is_file():
         raise FileNotFoundError(
-            f"No trunk weights {path}. Get {trunk.file} ({trunk.source}) and run `vpr weights add {trunk.file}`."
+            f"No trunk weights {path}. `vpr weights get {name}` fetches {published.file} ({published.source}); a copy of yours "
+            f"is taken by `vpr weights add {published.file}`."
         )
     load_weights(backbone, path)
 

@@ -15,10 +15,9 @@ from torch import Tensor, nn
 
 from vpr_lib.models.backbones import Backbone
 from vpr_lib.models.checkpoints import load_toy_start, load_weights
+from vpr_lib.models.published import find_published
 from vpr_lib.paths import cache_root
 from vpr_lib.registry import lookup
-
-PUBLISHED_AT = "https://dl.fbaipublicfiles.com/dinov2/{name}/{name}_pretrain.pth"  # facebookresearch/dinov2, Apache 2.0
 
 
 @dataclass(frozen=True)
@@ -208,7 +207,8 @@ def pretrained_path(name: str) -> Path:
     places = [own, Path(torch.hub.get_dir()) / "checkpoints" / own.name]
     if found := next((path for path in places if path.is_file()), None):
         return found
+    known = find_published(name)
     raise FileNotFoundError(
-        f"No pre-trained weights {own}. Their authors (facebookresearch/dinov2) publish the file at "
-        f"{PUBLISHED_AT.format(name=name)}; put it there, or build the model with pretrained=False."
+        f"No pre-trained weights {own}. `vpr weights get {name}` fetches them ({known.address}, {known.size_in_words}, "
+        f"{known.licence}); or build the model with pretrained=False."
     )

@@ -1,59 +1,94 @@
-"""The checkpoints that the authors published, by file name: which model of the zoo each belongs to, and its origin."""
+"""Every file of weights that authors publish: which model it belongs to, where it is, under which licence.
 
-from typing import NamedTuple
+The table is `vpr_lib/configs/weights.yaml`; one entry there, and `vpr weights get NAME` fetches it.
+"""
 
+from functools import cache
+from pathlib import Path
+from typing import Literal
 
-class Published(NamedTuple):
-    """One published file. Only DINO-Mix's repository states a licence (the heads of the specs)."""
+from pydantic import Field, model_validator
 
-    model: str
-    source: str
-    licence: str = "not stated: the repository has no licence file"
+from vpr_lib.config import Strict, load_yaml
+from vpr_lib.registry import lookup
 
-
-MIXVPR, GSV, LIGHT = "amaralibey/MixVPR, README", "amaralibey/gsv-cities, README", "Lightweight-MixVPR, README"
-DINOMIX = "GaoShuang98/DINO-Mix, release v1.0.0"
-NET_DISK = "the net-disk that the README of GaoShuang98/DINO-Mix links"
-SAME_NAME = "; Lightweight-MixVPR links another training under the same name, tell them apart by the sha256"
-PUBLISHED: dict[str, Published] = {
-    "resnet50_MixVPR_4096_channels(1024)_rows(4).ckpt": Published("mixvpr_resnet50_4096", MIXVPR + SAME_NAME),
-    "resnet50_MixVPR_512_channels(256)_rows(2).ckpt": Published("mixvpr_resnet50_512", MIXVPR),
-    "resnet50_MixVPR_128_channels(64)_rows(2).ckpt": Published("mixvpr_resnet50_128", MIXVPR),
-    "resnet50_ConvAP_2048_2x2.ckpt": Published("convap_resnet50_8192", GSV),
-    "resnet50_ConvAP_1024_2x2.ckpt": Published("convap_resnet50_4096", GSV),
-    "resnet50_ConvAP_512_2x2.ckpt": Published("convap_resnet50_2048", GSV),
-    "resnet50_ConvAP_128_2x2.ckpt": Published("convap_resnet50_512", GSV),
-    "resnet18_epoch(56)_step(13965)_R1[0.8993]_R5[0.9646].ckpt": Published("lightmixvpr_resnet18_512", LIGHT),
-    "kd_epoch79.ckpt": Published("lightmixvpr_kd_resnet18_512", LIGHT),
-    "efficientnet_b0_epoch(73)_step(96422)_R1[0.8148]_R5[0.9295].ckpt": Published(
-        "lightmixvpr_efficientnet_b0_128", LIGHT
-    ),
-    "mobilenet_v2_epoch(77)_step(152412)_R1[0.8850]_R5[0.9627].ckpt": Published("lightmixvpr_mobilenet_v2_1024", LIGHT),
-    "dinov2_vitb14_mix.ckpt": Published("dinomix_vitb14_4096", DINOMIX, "MIT"),
-}
+TABLE = Path(__file__).parent.parent / "configs" / "weights.yaml"
+WAYS = ("url", "drive", "hub", "drive_folder", "by_hand")
 
 
-class Trunk(NamedTuple):
-    """Published weights of a backbone alone, which no library delivers."""
+class Published(Strict):
+    """One published file."""
 
-    backbone: str
-    file: str
-    source: str
-    licence: str = "see the page of its authors"
+    file: str  # its name there and here
+    source: str  # who publishes it
+    licence: str
+    kind: Literal["model", "cloud", "trunk", "dinov2"] = "model"
+    url: str | None = None  # a direct address, redirects included
+    drive: str | None = None  # Google Drive: the file's id
+    hub: tuple[str, str] | None = None  # Hugging Face: repository and file
+    drive_folder: str | None = None  # Google Drive: a folder's id, with `member`
+    member: str | None = None  # pattern of the path in that folder, whatever the case of its letters
+    by_hand: str | None = None  # where no program can fetch it, in words
+    backbone: str | None = None  # of a trunk
+    bytes: int | None = None
+    about_mb: float | None = None
+    sha256: str | None = None
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _has_one_way(self) -> "Published":
+        if len(ways := [way for way in WAYS if getattr(self, way) is not None]) != 1:
+            raise ValueError(
+                f"'{self.file}' needs exactly one of {', '.join(WAYS)}; it has {', '.join(ways) or 'none'}"
+            )
+        if (self.drive_folder is None) != (self.member is None):
+            raise ValueError(f"'{self.file}': drive_folder and member come together")
+        return self
+
+    @property
+    def address(self) -> str:
+        """What a browser opens; '' where there is only `by_hand`."""
+        if self.drive:
+            return f"https://drive.google.com/uc?id={self.drive}"
+        if self.drive_folder:
+            return f"https://drive.google.com/drive/folders/{self.drive_folder}"
+        return f"https://huggingface.co/{self.hub[0]}/blob/main/{self.hub[1]}" if self.hub else self.url or ""
+
+    @property
+    def size_in_words(self) -> str:
+        """'334 MB', '~334 MB' where the size is not exact, or 'size not stated'."""
+        if self.bytes:
+            return f"{self.bytes / 1e6:,.0f} MB"
+        return f"~{self.about_mb:,.0f} MB" if self.about_mb else "size not stated"
 
 
-TRUNKS: dict[
-    str, Trunk
-] = {  # `vpr weights add FILE` keeps them under this name; the same trunk of OpenIBL fits too (--as)
-    "vgg16_matconvnet": Trunk("vgg16", "imagenet-vgg-verydeep-16.mat", "the pretrained models of MatConvNet"),
-}
+class Table(Strict):
+    """The whole list, by the name the weights are kept under."""
+
+    weights: dict[str, Published] = Field(min_length=1)
 
 
-def published_at(model: str) -> str:
-    """A sentence on where a model's authors publish its weights; '' when that is not known."""
-    if model in {"dinomix_vits14_4096", "dinomix_vitl14_4096", "dinomix_vitg14_4096"}:
-        return f" Its authors publish the file on {NET_DISK}."
-    for file, published in PUBLISHED.items():
-        if published.model == model:
-            return f" Its authors publish {file} ({published.source})."
-    return ""
+@cache
+def load_published() -> dict[str, Published]:
+    """The table, read once: name of the zoo, of a cloud model, of a trunk or of DINOv2's pre-training -> file."""
+    return load_yaml(TABLE, Table).weights
+
+
+def find_published(name: str) -> Published:
+    """The entry of that name; an unknown one lists the known ones (ValueError)."""
+    return lookup(load_published(), name, "published weights")
+
+
+def name_of_file(file: str) -> str:
+    """The name a published file belongs to, the first where two share it; '' for an unknown file."""
+    return next((name for name, known in load_published().items() if known.file == file), "")
+
+
+def published_at(name: str) -> str:
+    """A sentence on how to come by the published weights of a model or trunk; '' when none are known."""
+    known = load_published().get(name)
+    if known is None:
+        return ""
+    if known.by_hand:
+        return f" Its authors publish {known.file}, not for programs: {known.by_hand}. Then `vpr weights add FILE --as {name}`."
+    return f" `vpr weights get {name}` fetches {known.file} ({known.size_in_words}; {known.source})."

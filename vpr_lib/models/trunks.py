@@ -6,6 +6,7 @@ import torchvision
 from torch import Tensor, nn
 
 from vpr_lib.models.backbones import Backbone
+from vpr_lib.models.pretraining import ask_before_fetching
 
 
 class EfficientNet(Backbone):
@@ -30,6 +31,8 @@ class EfficientNet(Backbone):
         import timm
 
         super().__init__()
+        if pretrained:
+            ask_before_fetching(name)
         net = timm.create_model(name, pretrained=pretrained)
         self.model = nn.Module()  # only what is used, under the official names
         for part in ("conv_stem", "bn1", "blocks", "conv_head", "bn2", *(["classifier"] if classifier else [])):
@@ -71,6 +74,8 @@ class MobileNetV2(Backbone):
         super().__init__()
         if tap is not None and not 1 <= tap <= 17:
             raise ValueError(f"MobileNetV2 can be tapped after features 1 to 17, got {tap}.")
+        if pretrained:
+            ask_before_fetching("mobilenet_v2")
         trunk = torchvision.models.mobilenet_v2(weights="IMAGENET1K_V1" if pretrained else None).features
         self.upsample_to = tuple(upsample_to) if tap is None else None
         self.model = nn.Module()
@@ -113,6 +118,8 @@ class SwinV2(Backbone):
         super().__init__()
         if any(side % 32 for side in image_size):
             raise ValueError(f"Swin V2 takes image sides that are multiples of 32, got {tuple(image_size)}.")
+        if pretrained:
+            ask_before_fetching(name)
         self.image_size = tuple(image_size)
         self.model = timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=self.image_size)
         self.out_channels, self.stride = self.model.num_features, 32

@@ -1,4 +1,5 @@
 import pytest
+from second_device import second_device
 
 from vpr_lib.models.checkpoints import save_weights, trained_path, weights_hash
 from vpr_lib.models.zoo import build_model
@@ -31,6 +32,17 @@ def test_registered_weights_are_used_when_wanted(tmp_path, monkeypatch):
         assert history == [{"epoch": 1}] and words == "trained here, recipe toy"
     with pytest.raises(ValueError, match="'train' or 'registered', got 'official'"):
         trained_model(Desk(tmp_path), "gem_toy_160", "toy", "official")
+
+
+@pytest.mark.parametrize("weights", ["registered", "train"])
+def test_the_model_is_on_the_device_of_the_book(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(trained, "train", lambda *_: (build_model("gem_toy_160"), type("Result", (), {"history": []})))
+    save_weights(build_model("gem_toy_160"), trained_path("gem_toy_160"), {})
+    with second_device() as device:
+        desk = Desk(tmp_path)
+        desk.device = device
+        model, *_ = trained_model(desk, "gem_toy_160", "toy", weights)
+        assert {part.device for part in (*model.parameters(), *model.buffers())} == {device}
 
 
 def test_networks_on_disk_are_found_without_training(tmp_path, monkeypatch):

@@ -41,18 +41,22 @@ def test_a_profile_fits_the_notebooks(name):
                 elif key in ("ablations", "rival"):
                     base = filled["ablation_recipe"] if key == "ablations" else ""
                     open_recipe(f"{base or filled['recipe']}+{one}")
-                elif key == "last_stage" and one:
-                    assert one in ZOO, f"{notebook}: {key} {one}"
-                elif key in (
-                    "model",
-                    "rivals",
-                    "smaller",
-                    "latency_models",
-                    "cnns",
-                    "pooled",
-                    "published",
-                    "sized",
-                    "shipped",
+                elif (
+                    key
+                    in (
+                        "model",
+                        "rivals",
+                        "smaller",
+                        "latency_models",
+                        "cnns",
+                        "pooled",
+                        "published",
+                        "sized",
+                        "shipped",
+                        "last_stage",
+                        "larger",
+                    )
+                    and one
                 ):
                     assert one in ZOO, f"{notebook}: {key} {one}"
                 elif key in ("dataset", "datasets", "traverse", "places", "runs", "train_set") and one:

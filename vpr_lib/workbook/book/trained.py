@@ -15,7 +15,7 @@ from vpr_lib.workbook.book.session import Book
 def trained_model(
     book: Book, name: str, recipe: str, weights: Literal["train", "registered"] = "train"
 ) -> tuple[nn.Module, list[dict[str, float]], str]:
-    """The model, its training history (empty for registered weights), and in words where its weights come from.
+    """The model on the book's device, its training history (empty for registered weights), and in words where its weights come from.
 
     A run of the same experiment that another notebook has finished is used, a begun one goes on.
 
@@ -30,10 +30,10 @@ def trained_model(
     if weights == "registered" and (path := trained_path(name)).is_file():
         model = build_model(name)
         about = load_weights(model, path)
-        return model, [], str(about.get("source") or about.get("file") or path.name)
+        return model.to(book.device), [], str(about.get("source") or about.get("file") or path.name)
     run = load_experiment(recipe).model_copy(update={"model": name})
     model, result = train(run, run.folder_in(book.cache), str(book.device))
-    return model, result.history, f"trained here, recipe {recipe}"
+    return model.to(book.device), result.history, f"trained here, recipe {recipe}"
 
 
 def networks_on_disk(

@@ -1,0 +1,121 @@
+"""`vpr weights`: which weights are at hand, published files fetched, files of others registered."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vpr_lib.cli.common import JsonFile, show, write_json
+
+
+def register(app: typer.Typer) -> None:
+    weights = typer.Typer(help="Published checkpoints: get, add, list.", no_args_is_help=True)
+    weights.command("get")(get)
+    weights.command("add")(add)
+    weights.command("list")(list_weights)
+    app.add_typer(weights, name="weights")
+
+
+def get(
+    name: Annotated[str, typer.Argument(help="A model, trunk or cloud model; `vpr weights list` names them.")] = "",
+    everything: Annotated[bool, typer.Option("--all", help="Every file that a program can fetch.")] = False,
+    profile: Annotated[str, typer.Option(help="What the notebooks of this profile can use.")] = "",
+    json: JsonFile = None,
+) -> None:
+    """Fetch published weights (resumed), load them strictly, keep them for all commands.
+
+    One that cannot be had does not stop the others; the exit code is 1 when any is missing in the end.
+    """
+    from vpr_lib.data.download import DownloadError
+    from vpr_lib.models.checkpoints import CheckpointError
+    from vpr_lib.models.pretraining import fetch_pretraining, is_fetched
+    from vpr_lib.models.published import load_published
+    from vpr_lib.models.registration import fetch_weights
+
+    if sum((bool(name), everything, bool(profile))) != 1:
+        raise ValueError("Say one of: NAME, --all, --profile P. `vpr weights list` shows what is published.")
+    names = [name] if name else list(load_published())
+    if profile:
+        from vpr_lib.workbook.run.needs import needs_of
+
+        needs = needs_of(profile)
+        names = [*(needed for needed in needs.weights if needed in load_published()), *needs.trunks]
+    told, failed = {}, 0
+    for wanted in names:
+        known = load_published().get(wanted)
+        if everything and known.by_hand:
+            continue
+        try:
+            if known is None and is_fetched(wanted):
+                told[wanted] = "fetched" if fetch_pretraining(wanted) else "here already"
+            else:
+                kept = fetch_weights(wanted)
+                told[wanted] = "here already" if kept is None else f"fits, kept as {kept.path}"
+            show(
+                f"[green]✓[/green] {wanted}: {told[wanted]} [dim]({known.licence if known else 'ImageNet pre-training'})[/dim]"
+            )
+        except (DownloadError, CheckpointError, OSError) as error:
+            told[wanted], failed = str(error), failed + 1
+            show(f"[red]✗[/red] {wanted}: {_plain(str(error))}")
+    write_json(json, told)
+    if failed:
+        raise typer.Exit(1)
+
+
+def add(
+    file: Annotated[Path, typer.Argument(help="Checkpoint: raw state dict, Lightning file, safetensors, MatConvNet.")],
+    model: Annotated[str, typer.Option("--as", help="The model it belongs to; known for published file names.")] = "",
+    source: Annotated[str, typer.Option(help="Where it came from, for the record.")] = "",
+    licence: Annotated[str, typer.Option(help="Its licence, for the record.")] = "",
+    json: JsonFile = None,
+) -> None:
+    """Check a checkpoint against a model (strictly) and keep it for all commands; record name, sha256, source, licence."""
+    from vpr_lib.models.published import name_of_file, published_at
+    from vpr_lib.models.registration import register_weights
+
+    model = model or name_of_file(file.name)
+    if not model:
+        raise ValueError(f"{file.name} is no published file name: say which model it belongs to with --as NAME.")
+    if not file.is_file():
+        raise FileNotFoundError(f"No checkpoint {file}.{published_at(model)}")
+    kept = register_weights(file, model, source, licence)
+    typer.echo(f"{file.name} fits {model}; kept as {kept.path} (sha256 {kept.about['sha256'][:16]}…)")
+    write_json(json, kept.about | {"path": str(kept.path)})
+
+
+def list_weights(json: JsonFile = None) -> None:
+    """List published files and the weights at hand: name, file, size, how to get it, licence."""
+    from json import loads
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from vpr_lib.models.checkpoints import trained_path
+    from vpr_lib.models.published import load_published
+    from vpr_lib.models.registration import kept_at
+
+    found = {path.stem: loads(path.read_text()) for path in sorted(trained_path("any").parent.glob("*.json"))}
+    table = Table("name", "here", "file", "size", "source", "licence")
+    for name, known in load_published().items():
+        here = "yes" if kept_at(name).is_file() else "by hand" if known.by_hand else "-"
+        table.add_row(name, here, _plain(known.file), known.size_in_words, known.source, known.licence)
+    for name, about in found.items():
+        if name not in load_published():
+            trained = f"trained here to '{about['recipe']}'" if "recipe" in about else "-"
+            table.add_row(
+                name,
+                "yes",
+                _plain(about.get("file", "-")),
+                "",
+                about.get("source") or trained,
+                about.get("licence", "-"),
+            )
+    Console().print(table)
+    write_json(json, found)
+
+
+def _plain(text: str) -> str:
+    """Text whose square brackets are no markup."""
+    from rich.markup import escape
+
+    return escape(text)
