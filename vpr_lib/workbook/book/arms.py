@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from vpr_lib.models.zoo import ZOO
+from vpr_lib.training.crossmodal import CrossmodalExperiment, train_crossmodal
 from vpr_lib.training.recipes import Experiment, train
 from vpr_lib.workbook.book.session import Book
 
@@ -38,6 +39,12 @@ def trained_to(book: Book, run: Experiment) -> tuple[nn.Module, list[dict[str, f
     """
     model, result = train(run, run.folder_in(book.cache), str(book.device), quiet=True)
     return model.to(book.device).eval(), result.history
+
+
+def crossmodal_to(book: Book, run: CrossmodalExperiment, **shared: Any) -> nn.Module:
+    """As `trained_to`, of teachers with a cloud branch and their students; `shared` goes to `train_crossmodal`."""
+    model, _ = train_crossmodal(run, run.folder_in(book.cache), str(book.device), quiet=True, **shared)
+    return model.to(book.device).eval()
 
 
 def trained_weights(book: Book, run: Experiment) -> Path:
