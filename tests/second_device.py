@@ -98,7 +98,10 @@ def second_device() -> Iterator[torch.device]:
         made = tensor(data, **named)
         return made if device is None else made.to(device)
 
-    torch.autocast = lambda kind, *rest, **named: autocast("cpu" if kind == DEVICE.type else kind, *rest, **named)
+    def there_as_here(device_type, *rest, **named):
+        return autocast("cpu" if device_type == DEVICE.type else device_type, *rest, **named)
+
+    torch.autocast = there_as_here
     torch.tensor = made_there
     try:
         with _Both():

@@ -122,7 +122,7 @@ def test_losses_of_distillation(device):
 def test_a_step_by_places(device):
     model = build_model("mixvpr_toy_64").to(device)
     for parts in (1, 2):
-        step = metric_step(MetricLoss(), model.input_spec, parts)
+        step = metric_step(MetricLoss(), model.input_spec.normalise, parts)
         values = step(model, (pictures(model, 8), torch.arange(8) // 4))
         values["loss"].backward()
         assert values["loss"].device == device

@@ -9,7 +9,7 @@ for step in $steps; do case $step in checks | bench | profile) ;; *) echo "unkno
 python=${PYTHON:-python3}
 out=${OUT:-$root/runs/gpu-out}; scratch=${VPR_SCRATCH:-${TMPDIR:-/tmp}/vpr-gpu}
 mkdir -p "$out" "$scratch/site" || exit 2
-out=$(cd "$out" && pwd); run_id=gpu-$(date +%Y%m%d-%H%M%S); began=$(date +%s); last=0; child=
+out=$(cd "$out" && pwd); scratch=$(cd "$scratch" && pwd); run_id=gpu-$(date +%Y%m%d-%H%M%S); began=$(date +%s); last=0; child=
 dry=${VPR_GPU_DRY:+1}; device=cuda; profile=${PROFILE:-gpu}; [ -n "$dry" ] && { device=cpu; profile=${PROFILE:-toy}; }
 export VPR_DATA=${VPR_DATA:-$scratch/data} VPR_CACHE=${VPR_CACHE:-$scratch/cache} PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 export JUPYTER_PATH="$scratch/site/share/jupyter" PYTHONPATH="$root:$scratch/site${PYTHONPATH:+:$PYTHONPATH}" MPLBACKEND=agg
@@ -43,7 +43,7 @@ trap finish EXIT
 step() {
   local name=$1 limit=$2 ended=0 now rest code; shift 2
   rest=$(left 8); [ "$limit" -gt "$rest" ] && limit=$rest
-  [ "$limit" -lt 15 ] && { say "$name left out: $limit s left"; last=124; return; }
+  [ "$limit" -lt 6 ] && { say "$name left out: $limit s left"; last=124; return; }
   say "$name, at most $limit s"
   timeout --signal=TERM --kill-after=8 "$limit" "$@" > "$scratch/$name.log" 2>&1 &
   child=$!
@@ -65,7 +65,7 @@ for name in $steps; do
   case $name in
     checks) step checks "${CHECKS_SECONDS:-100}" "$python" "$here/checks.py" --device "$device" --out "$out/checks.json" \
       --seconds "${CHECKS_SECONDS:-90}" ${dry:+--few} ;;
-    bench) step bench "${BENCH_SECONDS:-90}" "$python" -m vpr_lib.cli bench --gpu --repeats 2 --json "$out/bench.json" ;;
+    bench) step bench "${BENCH_SECONDS:-90}" "$python" -m vpr_lib.cli bench --gpu --json "$out/bench.json" ;;
     profile) step profile "$(left 25)" "$python" -m vpr_lib.cli run --profile "$profile" --run-id "$run_id" ${RUN_OPTIONS:-${dry:+--only 00}}
       [ -e "runs/$run_id/report/index.html" ] || [ "$(left)" -lt 12 ] || step report 20 "$python" -m vpr_lib.cli report "$run_id" ;;
   esac

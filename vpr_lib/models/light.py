@@ -3,10 +3,10 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from vpr_lib.digests import digest_file
-from vpr_lib.models.backbones import Backbone
+from vpr_lib.models.backbone import Backbone
 from vpr_lib.models.checkpoints import CheckpointError, read_state_dict
 from vpr_lib.models.pretraining import ask_before_fetching
 
@@ -38,7 +38,10 @@ class TimmTrunk(Backbone):
             raise ValueError(f"{network} has maps of stride {sorted(set(strides))}, not {stride}.")
         self.tap = max(index for index, found in enumerate(strides) if found == stride)
         self.out_channels, self.stride = self.model.feature_info[self.tap]["num_chs"], stride
-        self.model.prune_intermediate_layers([self.tap], prune_norm=True, prune_head=True)
+        try:
+            self.model.prune_intermediate_layers([self.tap], prune_norm=True, prune_head=True)
+        except AssertionError:  # older timm refuses to take EfficientViT's pooling off, after cutting the stages
+            self.model.head = nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model.forward_intermediates(images, indices=[self.tap], stop_early=True, intermediates_only=True)[
