@@ -60,7 +60,7 @@ def picture_of_city(sheet: np.ndarray, conditions: Sequence[str], name: str) -> 
     )
 
 
-def picture_of_places(training: Manifest, seed: int, places: int = 3, images: int = 4) -> Picture:
+def picture_of_places(training: Manifest, name: str, seed: int, places: int = 3, images: int = 4) -> Picture:
     """Some training places, one per line, with the month of every photo."""
     groups = training.table.groupby("place_id", sort=False).indices
     rng = np.random.default_rng(seed)
@@ -71,7 +71,7 @@ def picture_of_places(training: Manifest, seed: int, places: int = 3, images: in
     return Picture(
         figure,
         f"{places} training places in rows, {images} photos each, taken in different months.",
-        f"{places} of {len(groups):,} places of {training.name} ({len(training):,} photos).",
+        f"{places} of {len(groups):,} places of {name} ({len(training):,} photos).",
     )
 
 

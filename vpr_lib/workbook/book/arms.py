@@ -50,3 +50,10 @@ def crossmodal_to(book: Book, run: CrossmodalExperiment, **shared: Any) -> nn.Mo
 def trained_weights(book: Book, run: Experiment) -> Path:
     """As `trained_to`, the file of the best weights."""
     return train(run, run.folder_in(book.cache), str(book.device), quiet=True)[1].best
+
+
+def budget(run: Experiment, places: int, steps: int) -> Experiment:
+    """The experiment on so many training places for about so many steps; the places of a smaller number are among a larger's."""
+    recipe = run.places.model_copy(update={"use_places": places})
+    epochs = max(1, round(steps / -(-places // recipe.places_per_batch)))
+    return run.model_copy(update={"places": recipe, "fit": run.fit.model_copy(update={"epochs": epochs})})
