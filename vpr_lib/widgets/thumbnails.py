@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-HEIGHT = 110  # pixels
+HEIGHT = 160  # pixels; the page shows them between 110 and 240, with the width of the window
 _POOL = ThreadPoolExecutor(4, thread_name_prefix="thumbnail")  # decoding releases the interpreter's lock
 
 
