@@ -16,7 +16,11 @@ FINDINGS = yaml.safe_load(FINDINGS_FILE.read_text(encoding="utf-8"))
 
 
 def cells(path: Path, kind: str) -> list[dict]:
-    return [cell | {"source": "".join(cell["source"])} for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == kind]
+    return [
+        cell | {"source": "".join(cell["source"])}
+        for cell in json.loads(path.read_text())["cells"]
+        if cell["cell_type"] == kind
+    ]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -103,7 +103,8 @@ def plot_published_curves(
         ax.set(title=title, xlabel="N, top candidates", ylabel="recall@N (%)", xscale="log", ylim=(None, 101))
         ax.xaxis.set_major_formatter("{x:g}")
         ax.minorticks_off()
-        ax.legend(fontsize=8, loc="lower right")
+        if ax.get_legend_handles_labels()[0]:
+            ax.legend(fontsize=8, loc="lower right")
     measured = records is not None and len(records) and bool(set(records["protocol"]) & set(panels))
     return Picture(
         figure,
