@@ -12,6 +12,7 @@ from vpr_lib.data.images import CAFFE_MEAN, CAFFE_STD, IMAGENET_MEAN, IMAGENET_S
 from vpr_lib.models.aggregators import build_aggregator
 from vpr_lib.models.backbones import build_backbone
 from vpr_lib.models.minkloc import CLOUD_MODELS, MinkLoc, MinkLocConfig
+from vpr_lib.models.modern import MODERN
 from vpr_lib.registry import lookup
 
 
@@ -92,8 +93,14 @@ class VPRModel(nn.Module):
         """(B, 3, H, W) -> (B, C, h, w)."""
         return self.backbone(images)
 
+    def features(self, images: Tensor) -> tuple[Tensor, ...]:
+        """What the aggregator takes: the map and, where it reads a class token and the backbone has one, that (B, C)."""
+        if getattr(self.aggregator, "uses_token", False) and hasattr(self.backbone, "map_and_token"):
+            return self.backbone.map_and_token(images)
+        return (self.backbone(images),)
+
     def forward(self, images: Tensor) -> Tensor:
-        return self.aggregator(self.backbone(images))
+        return self.aggregator(*self.features(images))
 
 
 def _mixvpr(backbone: str, out_channels: int, out_rows: int, **changes: Any) -> ModelConfig:
@@ -288,6 +295,7 @@ ZOO: dict[str, ModelConfig | MinkLocConfig] = {
     "distilvpr_toy_96": _distilvpr("tinyresnet", [], dim=96, image_size=(90, 120)),
     **CLOUD_MODELS,
 }
+ZOO |= {name: ModelConfig(**values) for name, values in MODERN.items()}
 NETWORKS: dict[type, Callable[[Any, bool], nn.Module]] = {ModelConfig: VPRModel, MinkLocConfig: MinkLoc}
 TRAINING_FREE = frozenset({"pixels"})
 
