@@ -36,4 +36,7 @@ def test_the_variant_is_in_the_name_and_the_weights_in_the_records(streets, tmp_
     variant = Variant(whiten_on=(streets.database,), whiten_to=4, rerank=True)
     white = measure(pixels, streets, run, tmp_path / "records", Compute(quiet=True), variant)
     assert white.run.model == "pixels PCA 4 reranked" and white.run.dim == 4
-    assert {file.name for file in plain.files + white.files} == {"pixels__0.parquet", "pixels PCA 4 reranked__0.parquet"}
+    assert {file.name for file in plain.files + white.files} == {
+        "pixels__0.parquet",
+        "pixels PCA 4 reranked__0.parquet",
+    }

@@ -28,7 +28,9 @@ def places(database: int, queries: int, width: int, seed: int = 0) -> tuple[np.n
 
 def exact(database: np.ndarray, queries: np.ndarray, top_k: int) -> np.ndarray:
     scores = queries.astype(np.float64) @ database.T.astype(np.float64)
-    return np.argsort(-scores.round(12), axis=1, kind="stable")[:, :top_k]  # copies tie: a product's last bits differ by place
+    return np.argsort(-scores.round(12), axis=1, kind="stable")[
+        :, :top_k
+    ]  # copies tie: a product's last bits differ by place
 
 
 @pytest.fixture
@@ -59,7 +61,9 @@ def test_the_ranking_is_that_of_fp32(screened, monkeypatch, kind, width):
     found = search(database, queries, 10)
     assert (found.indices == exact(database, queries, 10)).all()
     np.testing.assert_allclose(found.scores, np.take_along_axis(queries @ database.T, found.indices, 1), atol=1e-6)
-    assert sum(asked for asked, _ in screened) == 5 * 100 and sum(left for _, left in screened) < 50, "most were decided by it"
+    assert sum(asked for asked, _ in screened) == 5 * 100 and sum(left for _, left in screened) < 50, (
+        "most were decided by it"
+    )
 
 
 @needs_int8

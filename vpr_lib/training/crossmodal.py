@@ -58,6 +58,7 @@ class CrossModalDistillation(Strict):
 class CrossmodalExperiment(Recipe):
     """A recipe of the cross-modal systems; the student or the teacher is a model of the zoo."""
 
+    kind: Literal["crossmodal"] = "crossmodal"
     crossmodal: Literal["teacher", "student"]
     model_changes: dict[str, Any] = {}
     pretrained: bool = True

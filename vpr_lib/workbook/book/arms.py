@@ -1,14 +1,13 @@
 """The arms of a comparison: experiments that differ by model, seed or one argument of the head, trained and kept."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from vpr_lib.models.zoo import ZOO
-from vpr_lib.training.crossmodal import CrossmodalExperiment, train_crossmodal
-from vpr_lib.training.recipes import Experiment, train
+from vpr_lib.training.fit import Recipe
+from vpr_lib.training.recipes import Experiment
 from vpr_lib.workbook.book.session import Book
 
 
@@ -32,24 +31,10 @@ def arm(
     return run.model_copy(update=changes)
 
 
-def trained_to(book: Book, run: Experiment) -> tuple[nn.Module, list[dict[str, float]]]:
-    """The experiment's model on the book's device, ready to describe, and its training history.
-
-    What any notebook has trained to the same experiment is used; a begun training goes on where it stopped.
-    """
-    model, result = train(run, run.folder_in(book.cache), str(book.device), quiet=True)
+def trained_to(book: Book, run: Recipe, **given: Any) -> tuple[nn.Module, list[dict[str, float]]]:
+    """`book.train` with the model on the book's device, ready to describe, and its training history."""
+    model, result = book.train(run, **given)
     return model.to(book.device).eval(), result.history
-
-
-def crossmodal_to(book: Book, run: CrossmodalExperiment, **shared: Any) -> nn.Module:
-    """As `trained_to`, of teachers with a cloud branch and their students; `shared` goes to `train_crossmodal`."""
-    model, _ = train_crossmodal(run, run.folder_in(book.cache), str(book.device), quiet=True, **shared)
-    return model.to(book.device).eval()
-
-
-def trained_weights(book: Book, run: Experiment) -> Path:
-    """As `trained_to`, the file of the best weights."""
-    return train(run, run.folder_in(book.cache), str(book.device), quiet=True)[1].best
 
 
 def budget(run: Experiment, places: int, steps: int) -> Experiment:
