@@ -1,5 +1,6 @@
 """Training by places: P places with M images each per batch, in the order of the GSV-Cities loader (mixvpr §3.1)."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,6 +47,11 @@ class Places:
     def __len__(self) -> int:
         """Number of places."""
         return int(self.labels.max()) + 1
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over the list of images and which of them share a place."""
+        return hashlib.sha256(self.manifest.list_hash.encode() + self.labels.tobytes()).hexdigest()
 
     @cached_property
     def dates(self) -> np.ndarray:

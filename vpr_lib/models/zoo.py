@@ -30,6 +30,7 @@ class ModelConfig(Strict):
     std: tuple[float, float, float] = IMAGENET_STD
     antialias: bool = True  # of the resize; this and the next: see InputSpec
     resize_after_normalising: bool = False
+    upright: bool = True  # turn pictures as EXIF says
     query_shorter_side: int | None = None  # pixels; queries then keep their own shape (retrieval/transforms.py)
     reads: ClassVar[tuple[str, ...]] = ("image",)
 
@@ -43,6 +44,7 @@ class ModelConfig(Strict):
             "exact",
             self.antialias,
             self.resize_after_normalising,
+            self.upright,
         )
 
     @property

@@ -21,10 +21,10 @@ from vpr_lib.data.manifest import Manifest
 from vpr_lib.data.run_pairs import RunPairs
 from vpr_lib.models.heatmaps import channel_norm, unit_range, upsample
 from vpr_lib.progress import track
-from vpr_lib.retrieval.describe import Descriptors, cache_key, describe
+from vpr_lib.retrieval.describe import NOT_FINITE, Descriptors, advice, cache_key, describe
 from vpr_lib.retrieval.metrics import first_hit_ranks, recall_from_ranks
 from vpr_lib.retrieval.search import Ranking, search
-from vpr_lib.retrieval.store import DescriptorStore, file_fingerprints
+from vpr_lib.retrieval.store import DescriptorStore, file_fingerprints, joint_fingerprints
 
 log = logging.getLogger(__name__)
 TOP = 25
@@ -170,19 +170,20 @@ def describe_submaps(
         return describe(model, manifest, cache, device, precision, batch_size, quiet=quiet)
     files = submaps.clouds.paths, manifest.image_paths() if "image" in model.reads else []
     parts = cache_key(model, manifest, precision) | {"clouds": _cloud_code()}
-    prints = file_fingerprints(files[0]) ^ (file_fingerprints(files[1]) if files[1] else 0)
-    store = DescriptorStore.open(cache, parts, prints, model.dim)
-    start_time, todo = time.perf_counter(), store.missing_rows()
-    if todo:
-        model.eval().to(device)
-        loader = DataLoader(
-            submaps, batch_size, sampler=todo, num_workers=workers, collate_fn=collate_submaps,
-        )  # fmt: skip
-        for number, batch in enumerate(track(loader, "describing", quiet=quiet)):
-            store.write(
-                np.array(todo[number * batch_size : (number + 1) * batch_size]),
-                describe_submap_batch(model, *batch, device),
-            )
+    prints = joint_fingerprints(*(file_fingerprints(some) for some in files if some))
+    with DescriptorStore.open(cache, parts, prints, model.dim, wait=True) as store:
+        start_time, todo = time.perf_counter(), store.missing_rows()
+        if todo:
+            model.eval().to(device)
+            loader = DataLoader(
+                submaps, batch_size, sampler=todo, num_workers=workers, collate_fn=collate_submaps,
+            )  # fmt: skip
+            for number, batch in enumerate(track(loader, "describing", quiet=quiet)):
+                rows = np.array(todo[number * batch_size : (number + 1) * batch_size])
+                found = describe_submap_batch(model, *batch, device)
+                if not (finite := np.isfinite(found).all(1)).all():
+                    raise ValueError(f"{files[0][rows[finite.argmin()]]}: {NOT_FINITE}.{advice({0: NOT_FINITE})}")
+                store.write(rows, found)
         store.finish()
     return Descriptors(store.array, store.errors, store.path, time.perf_counter() - start_time if todo else 0.0)
 

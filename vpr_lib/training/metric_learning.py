@@ -171,7 +171,12 @@ def train_places(
     settings = scaled_rate(recipe, settings, fabric.world_size)
     batches = place_batches(places, recipe, settings, model.input_spec, fabric, workers, keep_images)
     criterion = MetricLoss(recipe.loss, recipe.miner, recipe.miner_margin)
-    about = {"recipe": recipe.model_dump(), "places": len(places), "images": len(places.labels)} | (about or {})
+    about = {
+        "recipe": recipe.model_dump(),
+        "data": places.hash,
+        "places": len(places),
+        "images": len(places.labels),
+    } | (about or {})
     return fit(
         model,
         batches,
