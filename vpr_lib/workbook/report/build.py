@@ -137,7 +137,7 @@ def _summary(status: RunStatus, chapters: Sequence[Chapter]) -> dict[str, Any]:
     """The numbers at the top of the index."""
     selected = [chapter for chapter in chapters if chapter.line.status != Status.SKIPPED]
     green = [chapter for chapter in selected if chapter.line.status in GREENS]
-    checks = [check for chapter in chapters for check in chapter.checked.checks]
+    checks = [check for chapter in chapters for check in chapter.checked.checks if not check.skipped]
     return {
         "selected": len(selected),
         "green": len(green),
