@@ -37,6 +37,7 @@ class Variant:
     rerank: bool = False  # by k-reciprocal neighbours, over the whole database
     sequence: int = 1  # frames matched together, where both lists are drives in order (retrieval/sequences.py)
     metric: Literal["cosine", "euclidean"] = "cosine"  # of run pairs
+    columns: tuple[int, int] | None = None  # of run pairs: only these numbers of the descriptors, from and before
 
     def name(self, model: str) -> str:
         """What tables call the model under this variant."""
@@ -97,6 +98,9 @@ def measure(
     if isinstance(benchmark, RunPairs):
         if variant.index != "exact" or variant.rerank or variant.sequence > 1:
             raise ValueError("Run pairs are ranked exactly and as they are: leave index, rerank and sequence away.")
+        columns = slice(*variant.columns) if variant.columns else slice(None)
+        run = replace(run, dim=len(range(model.dim)[columns]))
+        options["columns"] = columns
         scores = evaluate_run_pairs(model, benchmark, cache, variant.metric, precision=precision, **options)
         return _written(scores, (benchmark.card,), run, [pair_records(benchmark, scores, run)], folder)
     result = evaluate(model, benchmark, cache, KS, precision=precision, index=variant.index, **options)

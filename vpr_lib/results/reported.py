@@ -87,6 +87,18 @@ def same_backbone(model: str, published: str) -> bool:
     return model not in ZOO or plain(published) in plain(ZOO[model].backbone)
 
 
+def published_recall(system: str, protocol: str, k: int = 1) -> dict[str, float]:
+    """Published R@k in per cent of the zoo's models of a system: those whose backbone and descriptor length a row names."""
+    table = read_reported(system)
+    table = table[(table["metric"] == "recall") & (table["k"].astype(str) == str(k)) & (table["protocol"] == protocol)]
+    rows = [(row, name) for row in table.to_dict("records") for name in ZOO if name.endswith(f"_{row['dim']}")]
+    return {
+        name: float(row["value"])
+        for row, name in reversed(rows)  # the first row of a model wins
+        if ZOO[name].system == row["method"] and _same_backbone(name, row["backbone"])
+    }
+
+
 def impossible_recalls() -> pd.DataFrame:
     """Published recalls that no whole number of queries gives: the rows of `read_reported`, with `queries` and `nearest`.
 
