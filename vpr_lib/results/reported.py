@@ -95,7 +95,7 @@ def published_recall(system: str, protocol: str, k: int = 1) -> dict[str, float]
     return {
         name: float(row["value"])
         for row, name in reversed(rows)  # the first row of a model wins
-        if ZOO[name].system == row["method"] and _same_backbone(name, row["backbone"])
+        if ZOO[name].system == row["method"] and same_backbone(name, row["backbone"])
     }
 
 
