@@ -235,6 +235,7 @@ def load_image(path: str | Path, spec: InputSpec) -> Tensor:
     """Read and resize one image: uint8 (3, height, width). Raises ImageError."""
     return resize(read_image(path, spec.upright), spec)
 
+
 def load_images(paths: Sequence[str | Path], spec: InputSpec) -> Tensor:
     """`load_image` for several pictures of one size, uint8 (B, 3, H, W)."""
     return stack_images([load_image(path, spec) for path in paths])

@@ -25,6 +25,7 @@ from vpr_lib.machine import keep_freed_memory
 from vpr_lib.models.checkpoints import weights_hash
 from vpr_lib.progress import track
 from vpr_lib.registry import lookup
+from vpr_lib.retrieval.runtime import Describer
 from vpr_lib.retrieval.store import DescriptorStore, file_fingerprints
 
 log = logging.getLogger(__name__)
@@ -96,6 +97,7 @@ def describe(
         on_error: an unreadable image raises UnreadableImages after all others are done, or is left as a zero row.
         together: all processes of the torch.distributed group (`torchrun`) make this call; each describes its share of
             the images, the first one writes the file (`cache` is on a disk that all see), and all return everything.
+            On a CPU with OpenVINO, `runtime.Describer` goes over to it where it is as exact and enough images are left.
         spec: how images reach the model; default its `input_spec`.
     Raises:
         UnreadableImages, also for a descriptor that is not finite; StaleDescriptors if a file under this key says it was
@@ -180,12 +182,15 @@ def _batches(model, spec, paths, todo, device, precision, batch_size, workers, q
         collate_fn=list,
         pin_memory=torch.device(device).type == "cuda",
     )
+    plain = lambda images, precision: describe_batch(model, images, device, precision, spec)
+    own = spec == model.input_spec
+    way = Describer(model, plain, device, precision, len(todo)) if own else lambda images: plain(images, precision)
     for samples in track(loader, "describing", quiet=quiet):
         errors.update({row: str(image) for image, row in samples if isinstance(image, ImageError)})
         good = [(image, row) for image, row in samples if not isinstance(image, ImageError)]
         if good:
             rows = np.array([row for _, row in good])
-            found = describe_batch(model, stack_images([image for image, _ in good]), device, precision, spec).numpy()
+            found = way(stack_images([image for image, _ in good])).numpy()
             finite = np.isfinite(found).all(1)
             if (none := ~found.any(1)).any():
                 log.warning(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -140,12 +140,19 @@ def evaluate_run_pairs(
     metric: Literal["cosine", "euclidean"] = "cosine",
     device: str | torch.device = "cpu",
     precision: Literal["fp32", "bf16", "fp16"] = "fp32",
-    batch_size: int = 32,
-    quiet: bool = False,
+    columns: slice = slice(None),
+    **describing: Any,
 ) -> PairScores:
-    """Describe every submap once, then `score_pairs`; queries are rows of their own run's database."""
-    options = dict(cache=cache, device=device, precision=precision, batch_size=batch_size, quiet=quiet)
-    databases = [np.asarray(describe_submaps(model, manifest, **options).array) for manifest in runs.databases]
+    """Describe every submap once, then `score_pairs`; queries are rows of their own run's database.
+
+    Args:
+        columns: numbers of the descriptors that are compared, for instance the cloud half of MinkLoc++.
+        describing: `batch_size` and `quiet` of `describe_submaps`.
+    """
+    options = dict(cache=cache, device=device, precision=precision, **describing)
+    databases = [
+        np.asarray(describe_submaps(model, manifest, **options).array)[:, columns] for manifest in runs.databases
+    ]
     queries = [rows[own] for rows, own in zip(databases, runs.query_rows)]
     return score_pairs(databases, queries, runs.positives, metric, device)
 

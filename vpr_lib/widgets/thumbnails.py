@@ -12,7 +12,7 @@ from PIL import Image
 from vpr_lib.data.images import know_heif
 from vpr_lib.data.pixels import is_turned, to_rgb
 
-HEIGHT = 110  # pixels
+HEIGHT = 160  # pixels; the page shows them between 110 and 240, with the width of the window
 _POOL = ThreadPoolExecutor(4, thread_name_prefix="thumbnail")  # decoding releases the interpreter's lock
 
 

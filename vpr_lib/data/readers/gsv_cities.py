@@ -21,7 +21,7 @@ def read_gsv_cities(root: Path, cities: list[str] | None = None, name: str = "gs
 
     Latitude and longitude are read as text, because the file names repeat them digit for digit. `place_id` becomes
     "<table>/<local id>": local ids count per table, and two tables may say one city_id; where a table has several, each counts
-    for itself. Years and months become `timestamp` = 12 * year + month.
+    for itself. Years and months become `timestamp`, µs since 1970 at the start of the month.
 
     Args:
         cities: which, in this order; default the released ones that are there in the authors' order, then others sorted.
@@ -49,10 +49,16 @@ def read_gsv_cities(root: Path, cities: list[str] | None = None, name: str = "gs
         "pano_id": table["panoid"].tolist(),
         "heading_deg": heading % 360,
         "heading_raw": table["northdeg"].astype(str).tolist(),
-        "timestamp": 12 * table["year"].to_numpy(np.int64) + table["month"].to_numpy(np.int64),
+        "timestamp": _month_starts(table["year"], table["month"]),
         "time_resolution": "month",
     }
     return build_manifest(root, name, "train", "train", columns, keep_order=True)
+
+
+def _month_starts(years: pd.Series, months: pd.Series) -> np.ndarray:
+    """µs since 1970, int64 (N,)."""
+    since = (years.to_numpy(np.int64) - 1970) * 12 + months.to_numpy(np.int64) - 1
+    return since.astype("datetime64[M]").astype("datetime64[us]").astype(np.int64)
 
 
 def _read_city(root: Path, city: str) -> pd.DataFrame:
