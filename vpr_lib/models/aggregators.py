@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vpr_lib.models.clusvpr import ClusVPR
 from vpr_lib.models.netvlad import NetVLAD
+from vpr_lib.models.side_by_side import SideBySide
 from vpr_lib.registry import lookup
 
 Grid = tuple[int, int]  # (h, w) of the feature map
@@ -166,6 +167,7 @@ AGGREGATORS: dict[str, Callable[..., nn.Module]] = {
     "CosPlace": CosPlace,
     "GeM": GeM,
     "NetVLAD": NetVLAD,
+    "NetVLAD+cells": SideBySide,
     "average": AveragePooling,
     "flatten": Flatten,
     "ClusVPR": ClusVPR,

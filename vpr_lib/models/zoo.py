@@ -244,6 +244,7 @@ ZOO: dict[str, ModelConfig] = {
     "netvlad_lite0_1792": _lite0("NetVLAD", "NetVLAD", clusters=16),
     "cosplace_lite0_512": _lite0("CosPlace", "CosPlace", out_dim=512),
     "gem_lite0_112": _lite0("GeM", "GeM"),
+    "places": _lite0("Places", "NetVLAD+cells", clusters=14, share=0.6),  # `vpr retrieve` without --model
     "avg_lite0_112": _lite0("AVG", "average"),
     "pixels": ModelConfig(system="Raw pixels", backbone="pixels", aggregator="flatten", image_size=(128, 128)),
     "mixvpr_toy_256": _toy("MixVPR", "MixVPR", out_channels=64, out_rows=4, mix_depth=4),
@@ -273,7 +274,7 @@ ZOO: dict[str, ModelConfig] = {
     "distilvpr_boreas_resnet18_384": _distilvpr("resnet18", [4], image_size=(256, 306)),
     "distilvpr_toy_96": _distilvpr("tinyresnet", [], dim=96, image_size=(90, 120)),
 }
-TRAINING_FREE = frozenset({"pixels"})
+TRAINING_FREE = frozenset({"pixels", "avg_lite0_112"})
 
 
 def vary(model: str, part: Literal["aggregator", "backbone"] = "aggregator", **arguments: Any) -> dict[str, Any]:

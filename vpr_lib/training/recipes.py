@@ -36,7 +36,7 @@ from vpr_lib.training.tuples import train_tuples
 KS = (1, 5, 10)  # validation cut-offs
 PLACE_SETS = {  # name in a recipe: name in the catalogue, '' for the streets of the toy starting point
     "gsv_cities": "gsv_cities", "gsv_cities_light": "gsv_cities_light", "city": "city_places", "gpu": "gpu_places",
-    "toycity": "toycity_places",
+    "toycity": "toycity_places", "town": "town_places",
     "toycity_start": "",
 }  # fmt: skip
 START_STREETS = 160  # streets of the toy starting point: the more, the better it carries over to others
@@ -202,7 +202,7 @@ def train(
         load_weights(model, result.best)
         return model, result
     places = training_places(experiment)
-    if not (folder / "state.pt").is_file():
+    if not experiment.cached_views and not (folder / "state.pt").is_file():
         start_head(
             model, [places.manifest], folder / "centres.hdf5", seed=experiment.fit.seed, device=device, quiet=quiet
         )

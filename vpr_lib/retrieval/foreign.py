@@ -1,0 +1,55 @@
+"""Queries that the map does not show: the similarity of the best match, below which a query is called foreign."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from vpr_lib.data.ground_truth import Benchmark
+from vpr_lib.retrieval.describe import describe
+
+FAR_M = 100.0  # database images further away than this show another place
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """How well the best similarity tells queries of the map from foreign ones.
+
+    `auroc` is the chance that one of the map scores above a foreign one; `threshold` keeps `recall` of those of the map,
+    `precision` is the share of these among all that are kept.
+    """
+
+    auroc: float
+    threshold: float
+    recall: float
+    precision: float
+
+
+def tell_foreign(own: np.ndarray, foreign: np.ndarray, recall: float = 0.95) -> Foreign:
+    """The threshold that keeps `recall` of the queries that the map shows, and what it does to the others.
+
+    Args:
+        own, foreign: best similarity of every query that the map shows (n,) and does not show (m,).
+    Raises:
+        ValueError: when one of the two is empty.
+    """
+    if not len(own) or not len(foreign):
+        raise ValueError(f"A threshold needs queries of both kinds, got {len(own)} of the map and {len(foreign)} foreign.")
+    above, level = (own[:, None] > foreign).mean(), (own[:, None] == foreign).mean()
+    threshold = np.sort(own)[int(len(own) * (1 - recall))]
+    kept, wrong = (own >= threshold).sum(), (foreign >= threshold).sum()
+    return Foreign(float(above + level / 2), float(threshold), float(kept / len(own)), float(kept / (kept + wrong)))
+
+
+def calibrate(model: nn.Module, benchmark: Benchmark, device: str = "cpu", quiet: bool = False) -> Foreign:
+    """`tell_foreign` on one benchmark with positions: a query is foreign to the database images further than FAR_M from it.
+
+    Raises:
+        ValueError: without positions in metres.
+    """
+    sides = [describe(model, side, device=device, quiet=quiet).array for side in (benchmark.database, benchmark.queries)]
+    similarity = sides[1] @ sides[0].T  # (Q, N)
+    database, queries = benchmark.database.positions(), benchmark.queries.positions()
+    far = np.linalg.norm(queries[:, None] - database[None], axis=2) > FAR_M
+    shown = np.array([len(positives) > 0 for positives in benchmark.positives])
+    return tell_foreign(similarity[shown].max(axis=1), np.where(far, similarity, -1).max(axis=1)[far.any(axis=1)])
