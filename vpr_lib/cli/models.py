@@ -18,7 +18,7 @@ def list_models(json: JsonFile = None) -> None:
     from vpr_lib.models.published import load_published
     from vpr_lib.models.zoo import TRAINING_FREE, ZOO
 
-    table = Table("model", "system", "backbone", "aggregator", "input (h x w)", "weights")
+    table = Table("model", "system", "reads", "backbone", "aggregator", "input (h x w)", "weights")
     for name, config in ZOO.items():
         known = load_published().get(name)
         if name in TRAINING_FREE:
@@ -30,7 +30,13 @@ def list_models(json: JsonFile = None) -> None:
         else:
             state = f"vpr weights get {name}" if known is not None and known.by_hand is None else "train, or weights add"
         table.add_row(
-            name, config.system, config.backbone, config.aggregator, "{} x {}".format(*config.image_size), state
+            name,
+            config.system,
+            " ".join(config.reads),
+            config.backbone if "image" in config.reads else "-",
+            config.aggregator,
+            "{} x {}".format(*config.image_size) if "image" in config.reads else "-",
+            state,
         )
     Console().print(table)
     write_json(json, {name: config.model_dump() for name, config in ZOO.items()})

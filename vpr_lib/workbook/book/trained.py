@@ -7,7 +7,7 @@ from torch import nn
 
 from vpr_lib.models.checkpoints import load_weights, trained_path
 from vpr_lib.models.zoo import build_model
-from vpr_lib.training.recipes import load_experiment, train
+from vpr_lib.training.recipes import load_experiment
 from vpr_lib.widgets.live import Network
 from vpr_lib.workbook.book.session import Book
 
@@ -32,7 +32,7 @@ def trained_model(
         about = load_weights(model, path)
         return model.to(book.device), [], str(about.get("source") or about.get("file") or path.name)
     run = load_experiment(recipe).model_copy(update={"model": name})
-    model, result = train(run, run.folder_in(book.cache), str(book.device))
+    model, result = book.train(run, quiet=False)
     return model.to(book.device), result.history, f"trained here, recipe {recipe}"
 
 

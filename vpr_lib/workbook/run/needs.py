@@ -11,7 +11,6 @@ from typing import Any
 
 from vpr_lib.config import RECIPES_FOLDER, Profile, load_profile
 from vpr_lib.data.catalogue import load_table
-from vpr_lib.models.minkloc import CLOUD_MODELS
 from vpr_lib.models.pretraining import is_fetched
 from vpr_lib.models.zoo import ZOO
 from vpr_lib.training.recipes import open_recipe
@@ -53,7 +52,7 @@ def _named(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
         for word in _words(value):
             if word in load_table().datasets and not load_table().datasets[word].generated:
                 yield "data", word
-            elif released and (word in ZOO or word in CLOUD_MODELS) and key not in ("sized", "latency_models"):
+            elif released and word in ZOO and key not in ("sized", "latency_models"):
                 yield "weights", word
             elif not released and _is_recipe(word):
                 yield from _of_recipe(word)
@@ -65,7 +64,7 @@ def _of_recipe(word: str) -> Iterator[tuple[str, str]]:
     for name in _words([recipe.train_set, recipe.validation]):
         if name in load_table().datasets and not load_table().datasets[name].generated:
             yield "data", name
-    config = ZOO.get(recipe.model) or CLOUD_MODELS[recipe.model]
+    config = ZOO[recipe.model]
     if recipe.pretrained and is_fetched(config.backbone):
         yield "trunks", config.backbone
 
