@@ -74,7 +74,8 @@ def bundle(
 
     experiment = load_experiment(recipe)
     model, result = run(experiment, cache_root() / "training" / recipe, choose_device(device))
-    measured = calibrate(model, open_benchmark(f"{experiment.train_set}_val"), choose_device(device))
+    options = dict(cache=cache_root() / "descriptors", device=choose_device(device), precision=experiment.fit.precision)
+    measured = calibrate(model, open_benchmark(f"{experiment.train_set}_val"), **options)
     about = {"what": f"head of {experiment.model}, fp16", "command": f"vpr bundle {recipe}", "git": git_state(),
              "foreign": vars(measured), "last_epoch": result.history[-1], "recipe": experiment.model_dump()}  # fmt: skip
     path = save_head(model, bundled_path(experiment.model), about)

@@ -1,6 +1,7 @@
 """Queries that the map does not show: the similarity of the best match, below which a query is called foreign."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -41,13 +42,15 @@ def tell_foreign(own: np.ndarray, foreign: np.ndarray, recall: float = 0.95) -> 
     return Foreign(float(above + level / 2), float(threshold), float(kept / len(own)), float(kept / (kept + wrong)))
 
 
-def calibrate(model: nn.Module, benchmark: Benchmark, device: str = "cpu", quiet: bool = False) -> Foreign:
+def calibrate(model: nn.Module, benchmark: Benchmark, **options: Any) -> Foreign:
     """`tell_foreign` on one benchmark with positions: a query is foreign to the database images further than FAR_M from it.
 
+    Args:
+        options: of `describe`.
     Raises:
         ValueError: without positions in metres.
     """
-    sides = [describe(model, side, device=device, quiet=quiet).array for side in (benchmark.database, benchmark.queries)]
+    sides = [describe(model, side, **options).array for side in (benchmark.database, benchmark.queries)]
     similarity = sides[1] @ sides[0].T  # (Q, N)
     database, queries = benchmark.database.positions(), benchmark.queries.positions()
     far = np.linalg.norm(queries[:, None] - database[None], axis=2) > FAR_M
