@@ -11,7 +11,7 @@ import typer
 from vpr_lib.cli import _register, app, main
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-NAMED = re.compile(r"(?:`|^)vpr ([a-z-]+)((?: [A-Za-z0-9_.+{}@/=-]+)*)", re.MULTILINE)
+NAMED = re.compile(r"(?:`|^)vpr ([a-z][a-z-]*)((?: [A-Za-z0-9_.+{}@/=-]+)*)", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")

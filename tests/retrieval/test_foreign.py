@@ -14,7 +14,8 @@ from vpr_lib.retrieval.foreign import calibrate, tell_foreign
 def test_threshold_precision_and_auroc_on_paper():
     own, foreign = np.linspace(0.5, 0.99, 20), np.array([0.1, 0.51, 0.6, 0.2])
     found = tell_foreign(own, foreign)
-    assert found.threshold == pytest.approx(own[1]) and found.recall == 19 / 20
+    assert found.threshold == pytest.approx(0.6 - 0.15 * 0.09)  # 95 % of the way through four numbers
+    assert found.kept == (own >= found.threshold).mean() == 16 / 20
     assert found.precision == 19 / 20  # 0.6 alone of the foreign ones reaches the second lowest of ours, 0.526
     pairs = [(a > b) + (a == b) / 2 for a in own for b in foreign]
     assert found.auroc == pytest.approx(np.mean(pairs))
@@ -32,4 +33,4 @@ def test_calibration_compares_the_own_place_with_far_ones(tmp_path):
         Image.fromarray((picture(index) + noise).clip(0, 255).astype(np.uint8)).save(path)
     torch.set_num_threads(1)
     found = calibrate(build_model("pixels"), read_folders(tmp_path / "db", tmp_path / "query"), quiet=True)
-    assert found.auroc == found.precision == found.recall == 1
+    assert found.auroc == found.precision == found.kept == 1

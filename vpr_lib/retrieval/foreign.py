@@ -10,24 +10,27 @@ from vpr_lib.data.ground_truth import Benchmark
 from vpr_lib.retrieval.describe import describe
 
 FAR_M = 100.0  # database images further away than this show another place
+REFUSED = 0.95  # of the foreign queries fall below the threshold
+RECALL = 0.95  # of the map's own queries are kept where precision is stated
 
 
 @dataclass(frozen=True)
 class Foreign:
     """How well the best similarity tells queries of the map from foreign ones.
 
-    `auroc` is the chance that one of the map scores above a foreign one; `threshold` keeps `recall` of those of the map,
-    `precision` is the share of these among all that are kept.
+    `auroc` is the chance that one of the map scores above a foreign one; `precision` is the share of the map's among all
+    that are kept where 95 % of the map's are; at `threshold` REFUSED of the foreign ones fall out and `kept` of the map's
+    stay.
     """
 
     auroc: float
-    threshold: float
-    recall: float
     precision: float
+    threshold: float
+    kept: float
 
 
-def tell_foreign(own: np.ndarray, foreign: np.ndarray, recall: float = 0.95) -> Foreign:
-    """The threshold that keeps `recall` of the queries that the map shows, and what it does to the others.
+def tell_foreign(own: np.ndarray, foreign: np.ndarray) -> Foreign:
+    """The threshold and the measures from the best similarities alone.
 
     Args:
         own, foreign: best similarity of every query that the map shows (n,) and does not show (m,).
@@ -37,9 +40,10 @@ def tell_foreign(own: np.ndarray, foreign: np.ndarray, recall: float = 0.95) -> 
     if not len(own) or not len(foreign):
         raise ValueError(f"A threshold needs queries of both kinds, got {len(own)} of the map and {len(foreign)} foreign.")
     above, level = (own[:, None] > foreign).mean(), (own[:, None] == foreign).mean()
-    threshold = np.sort(own)[int(len(own) * (1 - recall))]
-    kept, wrong = (own >= threshold).sum(), (foreign >= threshold).sum()
-    return Foreign(float(above + level / 2), float(threshold), float(kept / len(own)), float(kept / (kept + wrong)))
+    most = np.sort(own)[int(len(own) * (1 - RECALL))]
+    right, wrong = (own >= most).sum(), (foreign >= most).sum()
+    threshold = np.quantile(foreign, REFUSED)
+    return Foreign(float(above + level / 2), float(right / (right + wrong)), float(threshold), float((own >= threshold).mean()))
 
 
 def calibrate(model: nn.Module, benchmark: Benchmark, **options: Any) -> Foreign:
