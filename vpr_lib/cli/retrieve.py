@@ -98,8 +98,10 @@ def retrieve(
 
 
 def _print(about: dict, left_out: dict[str, str]) -> None:
+    from rich.markup import escape
+
     for path, reason in left_out.items():
-        show(f"[yellow]left out[/yellow] {path}: {reason}")
+        show(f"[yellow]left out[/yellow] {escape(f'{path}: {reason}')}")
     show(
         f"{about['queries']} queries against {about['database']} database images with {about['model']} "
         f"({about['weights']}; {about['size']}): described in {about['describe_s']:.1f} s, searched in "
@@ -117,4 +119,4 @@ def _print(about: dict, left_out: dict[str, str]) -> None:
     if about["recall"]:
         show("  ".join(f"R@{k} {100 * value:.1f} %" for k, value in about["recall"].items()))
     for name, path in about["files"].items():
-        show(f"  {name}: {path}")
+        show(f"  {name}: {escape(path)}")
