@@ -12,11 +12,13 @@ from vpr_lib.cli.common import (
     Index,
     JsonFile,
     Precision,
+    RawFrame,
     Runtime,
     Untrained,
     Weights,
     choose_device,
     found_in_words,
+    keep_raw_frame,
     load_export,
     load_model,
     show,
@@ -35,6 +37,7 @@ def retrieve(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("retrieval"),
     weights: Weights = None,
     untrained: Untrained = False,
+    raw_frame: RawFrame = False,
     positions: Annotated[Path | None, typer.Option(help="CSV with image and easting, northing (or lat, lon).")] = None,
     matches: Annotated[
         Path | None, typer.Option(help="VPR-Bench ground truth; found by itself beside the folders.")
@@ -57,6 +60,7 @@ def retrieve(
     from vpr_lib.paths import cache_root
     from vpr_lib.results.records import Run
     from vpr_lib.retrieval.folders import retrieve_folders
+    from vpr_lib.retrieval.protocol import unanswerable
     from vpr_lib.widgets.retrieval_files import write_retrieval
 
     start = time.perf_counter()
@@ -67,6 +71,8 @@ def retrieve(
     else:
         network, source, device, precision = load_export(model, runtime, weights, device)
         size = f"{network.config.bytes / 1e6:.2f} MB"
+    if raw_frame:
+        keep_raw_frame(network)
     beside = query.resolve().parent / "ground_truth_new.npy"
     if matches is None and positions is None and beside.is_file() and beside.parent == database.resolve().parent:
         matches = beside
@@ -82,7 +88,8 @@ def retrieve(
              "described": dict(zip(("database", "queries"), found.described)),
              "per_image_ms": dict(zip(("database", "queries"), found.per_image_ms)),
              "search_ms_per_query": 1000 * found.search_s / len(found.benchmark.queries),
-             "index": index, "found_of_exact": found.found_of_exact, "recall": found.recall}  # fmt: skip
+             "index": index, "found_of_exact": found.found_of_exact, "recall": found.recall,
+             "unanswerable": unanswerable(found.benchmark.protocol) if found.benchmark.protocols else ""}  # fmt: skip
     if source == PACKAGE:
         about["foreign_below"] = foreign_below(model)
         best = found.ranking.scores[:, 0] < about["foreign_below"]
@@ -100,8 +107,10 @@ def retrieve(
 
 
 def _print(about: dict, left_out: dict[str, str]) -> None:
+    from rich.markup import escape
+
     for path, reason in left_out.items():
-        show(f"[yellow]left out[/yellow] {path}: {reason}")
+        show(f"[yellow]left out[/yellow] {escape(f'{path}: {reason}')}")
     show(
         f"{about['queries']} queries against {about['database']} database images with {about['model']} "
         f"({about['weights']}; {about['size']}): described in {about['describe_s']:.1f} s, searched in "
@@ -120,7 +129,9 @@ def _print(about: dict, left_out: dict[str, str]) -> None:
             f"  not in this map, by a best similarity under {about['foreign_below']:.3f}: {len(about['foreign'])} of "
             f"{about['queries']} queries ({names})"
         )
+    if about["unanswerable"]:
+        show(f"  {about['unanswerable']}")
     if about["recall"]:
         show("  ".join(f"R@{k} {100 * value:.1f} %" for k, value in about["recall"].items()))
     for name, path in about["files"].items():
-        show(f"  {name}: {path}")
+        show(f"  {name}: {escape(path)}")
