@@ -26,9 +26,9 @@ def test_threshold_precision_and_auroc_on_paper():
 
 def test_calibration_compares_the_own_place_with_far_ones(tmp_path):
     for index in range(6):
-        write_picture(tmp_path / "db" / f"@{500_000 + 300 * index}@5400000@{index}@.png", index)
+        write_picture(tmp_path / "db" / f"@{500_000 + 300 * index}@5400000@.png", index)
         noise = np.random.default_rng(index).integers(-9, 10, (48, 64, 3))
-        path = tmp_path / "query" / f"@{500_005 + 300 * index}@5400000@{index}@.png"
+        path = tmp_path / "query" / f"@{500_005 + 300 * index}@5400000@.png"
         path.parent.mkdir(exist_ok=True)
         Image.fromarray((picture(index) + noise).clip(0, 255).astype(np.uint8)).save(path)
     torch.set_num_threads(1)
