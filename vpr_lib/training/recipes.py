@@ -200,7 +200,7 @@ def validation_sets(experiment: Experiment) -> dict[str, Benchmark]:
     """The experiment's validation sets by name, in its order; none, and the last epoch counts as the best."""
     names, roots = experiment.validation or (), experiment.validation_root
     names = (names,) if isinstance(names, str) else names
-    roots = roots if isinstance(roots, dict) else {names[0]: roots} if roots else {}
+    roots = roots if isinstance(roots, dict) else {name: roots for name in names[:1] if roots}
     return {name: open_benchmark(name, Path(roots[name]) if name in roots else None) for name in names}
 
 
