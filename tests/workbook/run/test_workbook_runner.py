@@ -215,7 +215,11 @@ def test_what_was_executed_or_recorded_is_looked_at_again(chain):
 def test_a_swallowed_check_is_not_green(project):
     check = dict(key="recall_at_1", statement="R@1", target="at least 0.5", measured=0.1, holds=False)
     [line] = project.add("01_data", f"finish(checks=[{check!r}])").run().notebooks
-    assert line.status == "failed" and "a failed check was swallowed" in line.reason and "recall_at_1 is 0.1" in line.reason
+    assert (
+        line.status == "failed"
+        and "a failed check was swallowed" in line.reason
+        and "recall_at_1 is 0.1" in line.reason
+    )
 
 
 def test_force_runs_everything_selected_and_forgets_a_green_that_failed(chain):
