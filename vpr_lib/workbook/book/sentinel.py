@@ -170,6 +170,7 @@ class Sentinel(Checked):
     seconds: float
     headline: str
     outputs: tuple[Output, ...] = ()
+    made: tuple[Output, ...] = ()  # what tables are made of: the records of this notebook
     gpu_memory_bytes: int | None = None
 
 
