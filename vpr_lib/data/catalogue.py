@@ -150,6 +150,11 @@ def status(name: str) -> dict[str, str]:
     return {"get": get, "here": "prepared" if (prepared_folder(name) / STAMP).is_file() else "yes"}
 
 
+def is_here(name: str) -> bool:
+    """Whether a data set is on this disk, or made here."""
+    return status(name)["here"] not in ("no", "-")
+
+
 def find_root(name: str, root: Path | None = None) -> Path:
     """The folder to read: `root` when it is given; the toy city is made on first use.
 

@@ -162,6 +162,7 @@ class Sentinel(Checked):
     seconds: float
     headline: str
     outputs: tuple[Output, ...] = ()
+    holes: dict[str, str] = {}  # file, check or model that is missing -> why, and the command that fills it
     gpu_memory_bytes: int | None = None
 
 

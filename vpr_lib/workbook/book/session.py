@@ -89,6 +89,7 @@ class Book:
         self.checks: dict[str, CheckResult] = {}
         self.findings: dict[str, FindingResult] = {}
         self.notes: dict[str, float] = {}
+        self.holes: dict[str, str] = {}
 
     @property
     def settings(self) -> NotebookSettings:
@@ -267,6 +268,16 @@ class Book:
         show.finding(result)
         return result
 
+    def hole(self, name: str, why: str) -> None:
+        """Leave something out, and say so: the notebook stays green without it.
+
+        Args:
+            name: a file that workbook.yaml declares, a check of the profile, a model or a data set.
+            why: the reason, with the command that fills the hole.
+        """
+        self.holes[name] = why
+        show.hole(name, why)
+
     def takeaways(self, *method: str) -> None:
         """Close with what the run found, statement by statement, after what does not depend on a run.
 
@@ -279,9 +290,9 @@ class Book:
         """The last act of a notebook: write the sentinel that proves it ran to its end.
 
         Raises:
-            CheckFailed: if a check of the profile was not measured. A finding that was not is recorded as such.
+            CheckFailed: if a check of the profile was neither measured nor left out as a hole. A finding that was not is recorded as such.
         """
-        missing = [key for key in self.settings.checks if key not in self.checks]
+        missing = [key for key in self.settings.checks if key not in self.checks and key not in self.holes]
         if missing:
             raise CheckFailed(
                 f"{self.name} did not measure the checks {', '.join(missing)} of profile '{self.profile.name}'"
@@ -299,6 +310,7 @@ class Book:
             seconds=round(time.monotonic() - self._clock, 2),
             headline=headline,
             outputs=tuple(self.outputs.values()),
+            holes=self.holes,
             checks=tuple(self.checks.values()),
             findings=tuple(self.findings.values()),
             notes=self.notes,

@@ -108,7 +108,7 @@ def _not_proved(entry: Entry, job: Job, sentinel: Sentinel | None, profile: str,
             "Pass the injected profile and run_id to open_notebook."
         )
     made = {output.name for output in sentinel.outputs}
-    missing = [name for name in entry.makes if name not in made]
+    missing = [name for name in entry.makes if name not in made and name not in sentinel.holes]
     if missing:
         folder = paths.figures_root() / profile
         stale = [name for name in missing if (folder / name).is_file()]
