@@ -163,6 +163,7 @@ class Sentinel(Checked):
     headline: str
     outputs: tuple[Output, ...] = ()
     holes: dict[str, str] = {}  # file, check or model that is missing -> why, and the command that fills it
+    stopped: str = ""  # why the notebook ended early, by its own decision: what follows needs what is not here
     gpu_memory_bytes: int | None = None
 
 

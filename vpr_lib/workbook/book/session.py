@@ -52,6 +52,13 @@ class CheckFailed(AssertionError):
     """A number lies outside of what its profile says must hold: something is broken."""
 
 
+class Stopped(Exception):
+    """A notebook that ends early because it decided to; Jupyter shows one line instead of a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"The notebook ends here: {self}"]
+
+
 def open_notebook(name: str, profile: str | Path = "toy", run_id: str | None = None) -> "Book":
     """Start the book-keeping of one notebook and give its figures the house style.
 
@@ -278,6 +285,19 @@ class Book:
         self.holes[name] = why
         show.hole(name, why)
 
+    def stop(self, headline: str, why: str) -> None:
+        """End the notebook here, green: what follows needs what is not there. Everything still owed becomes a hole.
+
+        Args:
+            why: the reason, with the command that lets the notebook go on.
+        Raises:
+            Stopped: always; the runner takes it for an orderly end.
+        """
+        self.hole("the rest of this notebook", why)
+        self.holes |= {key: why for key in self.settings.checks if key not in self.checks}
+        self._finish(headline, stopped=why)
+        raise Stopped(why)
+
     def takeaways(self, *method: str) -> None:
         """Close with what the run found, statement by statement, after what does not depend on a run.
 
@@ -297,6 +317,9 @@ class Book:
             raise CheckFailed(
                 f"{self.name} did not measure the checks {', '.join(missing)} of profile '{self.profile.name}'"
             )
+        self._finish(headline)
+
+    def _finish(self, headline: str, stopped: str = "") -> None:
         self.findings = {result.key: result for result in self._every_finding()}
         self._write_checked()
         sentinel = Sentinel(
@@ -311,6 +334,7 @@ class Book:
             headline=headline,
             outputs=tuple(self.outputs.values()),
             holes=self.holes,
+            stopped=stopped,
             checks=tuple(self.checks.values()),
             findings=tuple(self.findings.values()),
             notes=self.notes,
