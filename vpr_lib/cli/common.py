@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result to this JSON file too.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
-Precision = Annotated[str, typer.Option(help="fp32, bf16 or fp16.")]
+Precision = Annotated[str, typer.Option(help="fp32, tf32 (a GPU may round products), bf16 or fp16.")]
 Weights = Annotated[
     Path | None, typer.Option(help="Checkpoint; default: what `vpr train` or `vpr weights add` stored.")
 ]

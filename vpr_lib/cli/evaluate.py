@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A name of the zoo; `vpr models` lists them.")],
+    model: Annotated[str, typer.Argument(help="A name of the zoo, or a cloud model for drives; `vpr models` lists them.")],
     dataset: Annotated[str, typer.Option(help="A data set by name; an unknown name lists the known ones.")] = "toycity",
     root: Annotated[Path | None, typer.Option(help="Where the data set is.")] = None,
     weights: Weights = None,
@@ -61,7 +61,7 @@ def evaluate(
 
     Started by torchrun, the processes share the images; the first one goes on alone.
     """
-    from vpr_lib.data.catalogue import open_benchmark
+    from vpr_lib.data.catalogue import find, open_benchmark
     from vpr_lib.paths import cache_root
     from vpr_lib.results.records import Run, query_records, write_records
     from vpr_lib.results.tables import recall_table
@@ -69,6 +69,10 @@ def evaluate(
     from vpr_lib.retrieval.protocol import evaluate as run_evaluation
     from vpr_lib.retrieval.transforms import under
 
+    if find(dataset).kind == "run_pairs":
+        from vpr_lib.cli.evaluate_runs import evaluate_runs
+
+        return evaluate_runs(model, dataset, root, weights, untrained, records, json, (choose_device(device), precision))
     if runtime == "torch":
         device = choose_device(device)
         network, source = load_model(model, weights, untrained)

@@ -16,6 +16,7 @@ from vpr_lib.retrieval.metrics import distances_m
 from vpr_lib.retrieval.protocol import Scored
 
 TOP = 25  # database images kept per query
+COMMAND_LINE = "command line"  # sorts after the notebooks' numbers
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,20 @@ def write_records(folder: Path, table: pd.DataFrame) -> Path:
     return path
 
 
-def read_records(folder: Path) -> pd.DataFrame:
-    """All evaluations below `folder`, told apart as `tell_apart` does; an empty frame when there are none."""
-    files = sorted(Path(folder).rglob("*.parquet"))
-    return tell_apart([pd.read_parquet(file) for file in files]) if files else pd.DataFrame()
+def read_records(folder: Path, also: Path | None = None) -> pd.DataFrame:
+    """All evaluations below `folder`, told apart as `tell_apart` does; an empty frame when there are none.
+
+    Args:
+        also: the folder of the command line's, which come after the notebooks'. One that was scored under another card than
+            a notebook's protocol of the same name is left out: a table refuses to mix them.
+    """
+    tables = [pd.read_parquet(file) for file in sorted(Path(folder).rglob("*.parquet"))]
+    cards = {table["protocol"].iloc[0]: table["card"].iloc[0] for table in tables}
+    for file in sorted(Path(also).rglob("*.parquet")) if also else []:
+        table = pd.read_parquet(file)
+        if cards.setdefault(table["protocol"].iloc[0], table["card"].iloc[0]) == table["card"].iloc[0]:
+            tables.append(table.assign(notebook=COMMAND_LINE))
+    return tell_apart(tables) if tables else pd.DataFrame()
 
 
 def tell_apart(evaluations: list[pd.DataFrame]) -> pd.DataFrame:
@@ -116,6 +127,7 @@ def tell_apart(evaluations: list[pd.DataFrame]) -> pd.DataFrame:
         if any(table["first_hit"].equals(other["first_hit"]) for other in earlier):
             continue
         if earlier:
-            table = table.assign(model=f"{first['model']} ({str(first['notebook'])[:2]})")
+            whose = str(first["notebook"])
+            table = table.assign(model=f"{first['model']} ({whose if whose == COMMAND_LINE else whose[:2]})")
         earlier.append(table)
     return pd.concat([table for tables in known.values() for table in tables], ignore_index=True)

@@ -90,5 +90,5 @@ def own_records(book: Book) -> pd.DataFrame:
 
 
 def all_records(book: Book) -> pd.DataFrame:
-    """The records of every notebook of this profile."""
-    return read_records(book.cache / "records")
+    """The records of every notebook of this profile, and those of `vpr evaluate`."""
+    return read_records(book.cache / "records", cache_root() / "records")

@@ -16,12 +16,13 @@ from vpr_lib.models.minkloc import CLOUD_MODELS
 from vpr_lib.models.pretraining import find_leave, is_fetched, is_here
 from vpr_lib.models.published import load_published
 from vpr_lib.models.registration import kept_at
-from vpr_lib.models.zoo import ZOO
+from vpr_lib.models.zoo import TRAINING_FREE, ZOO
 from vpr_lib.training.recipes import open_recipe
 from vpr_lib.workbook.run.parameters import read_parameters
 from vpr_lib.workbook.run.plan import Entry, load_workbook
 
 SHOWN = ("dataset", "datasets", "runs")  # parameters: one of the sets they name is enough
+COUNTED = ("profile", "run_id", "sized", "latency_models", "published")  # names there are built with random weights, if at all
 OPTIONAL = ("traverse", "places", "more", "whitening_set")  # parameters whose sets may be missing: a hole in the notebook
 
 
@@ -63,13 +64,15 @@ def absent(entry: Entry, parameters: Mapping[str, Any]) -> str:
     for kind, word in _named(dict(parameters)):
         found[kind].append(word)
     shown = [name for name in _words([parameters.get(key) for key in SHOWN]) if _is_data(name)]
-    wanted = [name for name in found["data"] if name not in (*shown, *_words([parameters.get(key) for key in OPTIONAL]))]
+    spared = (*OPTIONAL, "train_set") if parameters.get("weights") == "registered" else OPTIONAL
+    wanted = [name for name in found["data"] if name not in (*shown, *_words([parameters.get(key) for key in spared]))]
     faults = [f"{name} is not on this disk: vpr data get {name}" for name in dict.fromkeys(wanted) if not in_reach(name)]
     if shown and not any(map(in_reach, shown)):
-        faults += [f"{name} is not on this disk: vpr data get {name}" for name in dict.fromkeys(shown)]
+        faults.append(f"not on this disk: {', '.join(dict.fromkeys(shown))}: vpr data get {shown[0] if len(set(shown)) == 1 else 'NAME'}")
     faults += [f"the pre-training of {name} is not here: vpr weights get {name}"
                for name in dict.fromkeys(found["trunks"]) if not trunk_here(name)]  # fmt: skip
-    if found["weights"] and not any(kept_at(name).is_file() for name in found["weights"]):
+    browses = "networks" in parameters  # what others measured; weights add attention and own images
+    if found["weights"] and not browses and not any(kept_at(name).is_file() for name in found["weights"]):
         faults.append(f"no weights of {', '.join(dict.fromkeys(found['weights']))}: vpr weights get NAME")
     return "; ".join(faults)
 
@@ -88,13 +91,17 @@ def _is_data(word: str) -> bool:
 def _named(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     released = values.get("weights") == "registered"
     for key, value in values.items():
-        if key in ("profile", "run_id"):
+        if key in COUNTED:
             continue
         for word in _words(value):
             if word in load_table().datasets and not load_table().datasets[word].generated:
                 yield "data", word
-            elif released and (word in ZOO or word in CLOUD_MODELS) and key not in ("sized", "latency_models"):
+            elif key == "pooled" and is_fetched(trunk := ZOO[word].backbone):
+                yield "trunks", trunk  # averaged tokens of the pre-training itself
+            elif released and (word in ZOO or word in CLOUD_MODELS) and word not in TRAINING_FREE and key != "pooled":
                 yield "weights", word
+            elif released and key in ("recipe", "teacher_recipe"):
+                yield "weights", open_recipe(word)[0].model
             elif not released and _is_recipe(word):
                 yield from _of_recipe(word)
 
