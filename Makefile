@@ -3,7 +3,7 @@ PYTHON ?= python3
 PROFILE ?= toy
 BIN := .venv/bin
 
-.PHONY: workbook test lab install constraints environment clean
+.PHONY: workbook test test-machines test-gpu-dry lab install constraints environment clean
 
 workbook: .venv/installed
 	$(BIN)/vpr run --profile $(PROFILE)
@@ -35,5 +35,25 @@ constraints: .venv/installed-dev
 	   | grep -vE '^(pip|setuptools|vpr-workbook)==' | sort -f; } > constraints.txt
 	$(BIN)/python tests/write_environment.py
 
+# The machine of examples/gpu, played without a GPU and without a network: Python 3.12, torch 2.11, the rest from wheels.
+PYTHON312 ?= python3.12
+GPU_STACK := torch==2.11.0 torchvision==0.26.0 timm numpy pandas scipy scikit-learn matplotlib seaborn h5py pillow pyarrow rich typer \
+	tqdm pyyaml safetensors jinja2 lightning
+
+test-machines: test-gpu-dry
+
+test-gpu-dry: .venv-gpu/installed wheels/.complete
+	rm -rf runs/gpu-dry && mkdir -p runs/gpu-dry
+	OUT=runs/gpu-dry VPR_SCRATCH=runs/gpu-dry/scratch VPR_GPU_DRY=1 PYTHON=$(CURDIR)/.venv-gpu/bin/python examples/gpu/run.sh 900
+	@! grep -q '"result": "failed"' runs/gpu-dry/checks.json
+
+.venv-gpu/installed:
+	$(PYTHON312) -m venv .venv-gpu && .venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check $(GPU_STACK) && touch $@
+
+wheels/.complete: examples/gpu/wheels.txt
+	$(PYTHON312) -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --python-version 3.12 \
+	    --platform manylinux2014_x86_64 --platform manylinux_2_28_x86_64 --platform manylinux_2_34_x86_64 -d wheels -r examples/gpu/wheels.txt
+	@touch $@
+
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-gpu

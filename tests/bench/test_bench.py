@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from vpr_lib import cli
-from vpr_lib.bench import gpu, images
+from vpr_lib.bench import gpu, gpu_ways, images
 from vpr_lib.bench.measure import SIZES, Comparison, Size, Skipped, Way, compare, matrix_rates
 from vpr_lib.bench.ranking import same_ranking
 from vpr_lib.bench.rows import ROWS
@@ -17,7 +17,17 @@ from vpr_lib.machine import keep_freed_memory, return_freed_memory
 from vpr_lib.paths import bench_file
 
 TINY = Size(
-    images=2, gpu_images=2, gpu_places=3, gpu_steps=2, queries=5, database=60, scored=20, clouds=2, repeats=1, toy=False
+    images=2,
+    gpu_images=2,
+    gpu_places=3,
+    gpu_steps=2,
+    gpu_batch=2,
+    queries=5,
+    database=60,
+    scored=20,
+    clouds=2,
+    repeats=1,
+    toy=False,
 )
 
 
@@ -49,13 +59,27 @@ def test_rows_agree(name, tmp_path):
     assert found["same"] and found["peers_s"] > 0 and found["parity"], found
 
 
-@pytest.mark.parametrize("name", ["gpu_search", "gpu_describe", "gpu_train"])
+@pytest.mark.parametrize("name", [name for name in ROWS if name.startswith("gpu_") and name != "gpu_compile"])
 def test_gpu_rows_agree_when_run_on_the_cpu(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu, "_gpu", lambda: "cpu")
-    monkeypatch.setattr(gpu, "R50", "gem_toy_160")
-    monkeypatch.setattr(gpu, "WORKERS", 0)
+    for module in (gpu, gpu_ways):
+        monkeypatch.setattr(module, "_gpu", lambda: "cpu")
+        monkeypatch.setattr(module, "R50", "gem_toy_160")
+        monkeypatch.setattr(module, "WORKERS", 0)
+    monkeypatch.setattr(gpu_ways, "R18", "gem_toy_160")
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     assert compare(ROWS[name](TINY, tmp_path), 1)["same"]
+
+
+def test_a_failing_row_of_a_gpu_leaves_the_others(monkeypatch, tmp_path):
+    cli._register()
+    for name in [name for name in ROWS if name.startswith("gpu_")]:
+        monkeypatch.delitem(ROWS, name)
+    monkeypatch.setitem(ROWS, "gpu_bad", lambda size, folder: 1 / 0)
+    monkeypatch.setitem(ROWS, "gpu_good", lambda size, folder: two_ways(lambda: 1, lambda: 1))
+    done = CliRunner().invoke(cli.app, ["bench", "--gpu", "--json", str(tmp_path / "b.json")])
+    rows = json.loads((tmp_path / "b.json").read_text())["rows"]
+    assert done.exit_code == 0 and list(rows) == ["gpu_bad", "gpu_good"]
+    assert rows["gpu_bad"]["skipped"] == "failed: ZeroDivisionError: division by zero" and rows["gpu_good"]["same"]
 
 
 def test_the_machine_s_own_rates_are_measured():

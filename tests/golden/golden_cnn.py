@@ -26,7 +26,7 @@ def compute(fixture):
             backbone=config["backbone"],
             backbone_args=arguments,
             aggregator=config["aggregator"],
-            aggregator_args=config["aggregator_args"],
+            aggregator_args=own_arguments(config),
             image_size=config["image_size"],
         )
     ).eval()
@@ -46,6 +46,12 @@ def backbone_arguments(config):
     return {"classifier": True} if config["backbone"].startswith("efficientnet") else {}  # the others ignore cropping
 
 
+def own_arguments(config):
+    """The aggregator's arguments without those that follow from the map, which the authors spell out."""
+    derived = ("in_channels", "in_dim", "in_h", "in_w")
+    return {name: value for name, value in config["aggregator_args"].items() if name not in derived}
+
+
 def module_path(model, name):
     modules = dict(model.named_modules())
     return next((path for path in (f"backbone.model.{name}", f"aggregator.{name}") if path in modules), None)
@@ -60,9 +66,8 @@ def transpose_projection(outputs):
 
 def aggregator_alone(fixture):
     features = torch.from_numpy(fixture.input("features")).requires_grad_()
-    arguments = fixture.config["aggregator_args"]
     aggregator = build_aggregator(
-        fixture.config["aggregator"], features.shape[1], tuple(features.shape[2:]), **arguments
+        fixture.config["aggregator"], features.shape[1], tuple(features.shape[2:]), **own_arguments(fixture.config)
     )
     weights = {key.removeprefix("aggregator."): value for key, value in as_tensors(fixture.weights()).items()}
     aggregator.eval().load_state_dict(weights, strict=True)

@@ -1,6 +1,7 @@
 """DINO-Mix: positional tables, every block, descriptor, other image sizes, Grad-CAM and its overlay."""
 
 import torch
+from golden_cnn import own_arguments
 from goldtools import as_tensors, count, record
 
 from vpr_lib.models.attention import grad_cam
@@ -18,7 +19,7 @@ def compute(fixture):
             backbone=config["backbone"],
             backbone_args={"freeze_to": config["layer1"]},
             aggregator=config["aggregator"],
-            aggregator_args=config["aggregator_args"],
+            aggregator_args=own_arguments(config),
             image_size=config["image_size"],
         )
     ).eval()
@@ -52,7 +53,7 @@ def cams(fixture, model, image):
     return {
         "raw_cam_component": fixed.raw,
         "cam_component": fixed.maps,
-        "overlay": torch.from_numpy(overlay(fixed.maps.numpy(), background.numpy())[0]),
+        "overlay": torch.from_numpy(overlay(fixed.maps.cpu().numpy(), background.cpu().numpy())[0]),
         "raw_cam_argmax": largest.raw,
         "cam_argmax": largest.maps,
         "argmax": largest.component[0],

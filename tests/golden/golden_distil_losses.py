@@ -112,4 +112,4 @@ def hyperbolic(fixture):
             "grad_x": gradient(lambda rows, c=c: (relation(rows, y, "geodesic", c) * direction).sum(), x),
         }  # fmt: skip
         outputs |= {f"{c}.{name}": value for name, value in found.items()}
-    return {name: np.asarray(value.detach()) for name, value in outputs.items()}
+    return {name: np.asarray(value.detach().cpu()) for name, value in outputs.items()}

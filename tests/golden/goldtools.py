@@ -11,6 +11,18 @@ def as_tensors(arrays):
     return {key: torch.from_numpy(value.copy()) for key, value in arrays.items()}
 
 
+@contextmanager
+def on(device):
+    """Golden modules compute on `device`: what they make and read is there, their code is the same."""
+    read = torch.from_numpy
+    torch.from_numpy = lambda array: read(array).to(device)
+    try:
+        with torch.device(device):
+            yield
+    finally:
+        torch.from_numpy = read
+
+
 def count(module):
     return sum(parameter.numel() for parameter in module.parameters())
 

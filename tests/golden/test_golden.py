@@ -5,18 +5,22 @@ or None when the fixture is not its own. A fixture that no module claims is skip
 """
 
 import importlib
+import os
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 from golden import Fixture, draw, fill  # noqa: E402
-from goldtools import DEVIATIONS  # noqa: E402
+from goldtools import DEVIATIONS, on  # noqa: E402
 
 SYSTEMS = [importlib.import_module(path.stem) for path in sorted(HERE.glob("golden_*.py"))]
+WITHOUT_TORCH = ("golden_eval", "golden_totals")  # arrays in, arrays out
+ON_THE_CPU = ("clusvpr_rerank",)  # says itself where it computes
 
 
 def test_fill_rule_reads_as_documented():
@@ -28,9 +32,29 @@ def test_fill_rule_reads_as_documented():
     )
 
 
+def computed(fixture, systems=SYSTEMS):
+    return next((found for system in systems if (found := system.compute(fixture)) is not None), None)
+
+
+@pytest.mark.gpu
+def test_golden_on_cuda(fixture_path):
+    """Within ten times the tolerances that hold for one CPU's sums and another's; what needs no network is left out."""
+    if fixture_path.stem in ON_THE_CPU:
+        pytest.skip("has a device of its own")
+    fixture, where = Fixture(fixture_path), os.environ.get("VPR_CUDA_TESTS", "cuda")
+    before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+    with on(where):
+        outputs = computed(fixture, [system for system in SYSTEMS if system.__name__ not in WITHOUT_TORCH])
+    torch.backends.cudnn.allow_tf32 = before
+    if outputs is None:
+        pytest.skip(f"{fixture.system} ({fixture_path.stem}) has nothing to compute on a device")
+    for name in fixture.outputs:
+        fixture.compare(name, outputs[name], loosen=10)
+
+
 def test_golden(fixture_path):
     fixture = Fixture(fixture_path)
-    outputs = next((found for system in SYSTEMS if (found := system.compute(fixture)) is not None), None)
+    outputs = computed(fixture)
     if outputs is None:
         pytest.skip(f"{fixture.system} ({fixture_path.stem}) is not built yet")
     missing = [name for name in fixture.outputs if name not in outputs]

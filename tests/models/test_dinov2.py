@@ -73,7 +73,7 @@ def test_any_multiple_of_the_patch(small):
 
 def test_a_map_of_256_tokens_that_is_not_square_is_refused(small):
     with pytest.raises(ValueError, match="built for maps of 24x16x16"):  # the authors' code scrambles it silently
-        MixVPR(24, 16, 16)(DINOv2("dinov2_vits14")(torch.zeros(1, 3, 112, 448)))
+        MixVPR(24, (16, 16))(DINOv2("dinov2_vits14")(torch.zeros(1, 3, 112, 448)))
 
 
 # ---- what learns

@@ -60,3 +60,17 @@ def test_depthwise_trunks_ship_in_bf16_and_export(tmp_path):
     torch.testing.assert_close(
         describe_batch(ShippedModel(tmp_path), images, "cpu"), describe_batch(model, images, "cpu"), atol=1e-4, rtol=0
     )
+
+
+def test_a_timm_that_cannot_take_the_pooling_off_gives_the_same_trunk(monkeypatch):
+    name = "lightmixvpr_efficientvit_b1_s16_512"
+    new = build_model(name)
+    network = type(new.backbone.model)
+    cut = network.prune_intermediate_layers
+
+    def older(self, indices, prune_norm=False, prune_head=True):
+        cut(self, indices, prune_norm, False)
+        raise AssertionError("Cannot disable pooling")
+
+    monkeypatch.setattr(network, "prune_intermediate_layers", older)
+    assert list(build_model(name).state_dict()) == list(new.state_dict())

@@ -63,7 +63,7 @@ def test_cropping_sets_channels_and_stride():
 
 def test_mixvpr_is_tied_to_its_grid():
     with pytest.raises(ValueError, match="built for maps of 8x5x5"):
-        MixVPR(8, 5, 5)(torch.zeros(1, 8, 4, 5))
+        MixVPR(8, (5, 5))(torch.zeros(1, 8, 4, 5))
     assert build_model("mixvpr_resnet18_512", image_size=(224, 288)).aggregator.in_w == 18
 
 

@@ -23,7 +23,7 @@ from vpr_lib.plotting.mixing import (
 @pytest.fixture
 def aggregator():
     torch.manual_seed(0)
-    found = MixVPR(8, 3, 4, out_channels=5, mix_depth=2, mlp_ratio=0.5, out_rows=2)
+    found = MixVPR(8, (3, 4), out_channels=5, mix_depth=2, mlp_ratio=0.5, out_rows=2)
     torch.nn.init.normal_(found.mix[0].mix[0].weight)  # a norm scale that is not one
     yield found
     plt.close("all")
@@ -70,7 +70,7 @@ def test_pictures_name_the_sizes_of_the_modules(aggregator):
     text = words(plot_mixer(aggregator))
     for part in ("8 channels × 12 cells", "(3 × 4)", "2 ×\nFeature-Mixer", "5 × 8", "2 × 12", "10 numbers"):
         assert part in text
-    assert "Feature-Mixer" not in words(plot_mixer(MixVPR(8, 3, 4, mix_depth=0)))
+    assert "Feature-Mixer" not in words(plot_mixer(MixVPR(8, (3, 4), mix_depth=0)))
     text = words(plot_mixer_inset(aggregator.mix[0]))
     assert "over 12 cells" in text and "6 × 12" in text and "12 × 6" in text
     figure = plot_mixing_weights(aggregator, units=3)
@@ -78,4 +78,4 @@ def test_pictures_name_the_sizes_of_the_modules(aggregator):
     shown = figure.axes[0].images[0].get_array()
     np.testing.assert_allclose(shown, mixing_maps(aggregator.mix[0], (3, 4), 3)[0])
     with pytest.raises(ValueError, match="no mixers"):
-        plot_mixing_weights(MixVPR(8, 3, 4, mix_depth=0))
+        plot_mixing_weights(MixVPR(8, (3, 4), mix_depth=0))

@@ -75,7 +75,7 @@ def test_a_batch_in_parts_gives_the_loss_and_gradient_of_the_whole():
     labels, found = torch.arange(5).repeat_interleave(2), []
     for parts in (1, 3):
         model = build_model(NORMLESS, seed=4)
-        loss = metric_step(MetricLoss(miner_margin=1.0), model.input_spec, parts)(model, (images, labels))["loss"]
+        loss = metric_step(MetricLoss(miner_margin=1.0), model.input_spec.normalise, parts)(model, (images, labels))["loss"]
         loss.backward()
         found.append([loss.detach(), *(p.grad for p in model.parameters())])
     assert found[0][0] > 0

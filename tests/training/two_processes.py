@@ -50,7 +50,7 @@ def main(folder: Path, places_per_process: int) -> None:
                                world_size=fabric.world_size)  # fmt: skip
         batch = next(PlaceBatches(sampler, model.input_spec).epoch(0))
         criterion, wrapped = MetricLoss(miner_margin=1.0), fabric.setup(model)
-        values = metric_step(criterion, model.input_spec)(wrapped, batch)
+        values = metric_step(criterion, model.input_spec.normalise)(wrapped, batch)
         fabric.backward(values["loss"])
         found[name] = {"loss": values["loss"].detach(), "useful": values["useful"],
                        "gradient": {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None},

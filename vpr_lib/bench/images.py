@@ -2,7 +2,9 @@
 
 import copy
 import importlib.util
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,12 +62,16 @@ def peers_describe(model: nn.Module, paths: list[str], device: str = "cpu", work
 def write_jpegs(folder: Path, count: int, view: int = 0, height: int = 480, width: int = 640) -> Manifest:
     """Generated JPEG files (quality 90, smooth shapes and grain); another `view` shows the same pictures shifted, noisier."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number in range(count):
+
+    def write(number: int) -> None:
         shapes, grain = np.random.default_rng(number), np.random.default_rng((number, view))
         coarse = Image.fromarray(shapes.integers(0, 256, (24, 32, 3), dtype=np.uint8))
         picture = np.roll(np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.int16), 9 * view, 1)
         noisy = picture + grain.integers(-8 - 8 * view, 9 + 8 * view, picture.shape)
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{number:05d}.jpg", quality=90)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # thousands of pictures for a GPU
+        list(pool.map(write, range(count)))
     return folder_manifest(folder, "db", folder.name, "bench")
 
 

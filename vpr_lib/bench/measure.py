@@ -24,6 +24,7 @@ class Size:
     gpu_images: int = 2048
     gpu_places: int = 120  # per training step, four images each
     gpu_steps: int = 6
+    gpu_batch: int = 128  # images of a forward pass
     queries: int = 1024  # search time is nearly linear in them
     database: int = 84_000
     scored: int = 8000
@@ -34,8 +35,9 @@ class Size:
 
 SIZES = {
     "normal": Size(),
-    "quick": Size(images=3, gpu_images=64, gpu_places=8, gpu_steps=2, queries=300, database=20_000, scored=400, clouds=4,
+    "quick": Size(images=3, gpu_images=64, gpu_places=8, gpu_steps=2, gpu_batch=4, queries=300, database=20_000, scored=400, clouds=4,
                   repeats=1, toy=False),
+    "gpu": Size(gpu_images=1536, gpu_steps=3, queries=8000, repeats=1),  # all rows of a GPU in a good minute
     "full": Size(images=64, gpu_images=8192, gpu_steps=12, queries=8000),
 }  # fmt: skip
 

@@ -18,6 +18,7 @@ def bench(
     full: Annotated[
         bool, typer.Option("--full", help="8,000 queries and 64 images: about 20 minutes on two cores.")
     ] = False,
+    gpu: Annotated[bool, typer.Option("--gpu", help="The rows of a CUDA device, a good minute together.")] = False,
     only: Annotated[list[str] | None, typer.Option(help="Rows to run, by name; repeat the option for several.")] = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="Timed runs of each way.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch and faiss; default torch's own.")] = None,
@@ -32,18 +33,22 @@ def bench(
 
     import torch
 
+    from vpr_lib.bench.gpu_ways import gpu_limits
     from vpr_lib.bench.measure import SIZES, Skipped, compare, machine, matrix_rates
     from vpr_lib.bench.rows import ROWS
     from vpr_lib.paths import bench_file
     from vpr_lib.registry import lookup
 
-    if quick and full:
-        raise ValueError("--quick or --full, not both.")
+    if quick + full + gpu > 1:
+        raise ValueError("--quick, --full or --gpu, not both.")
     if threads is not None:
         torch.set_num_threads(threads)
-    size = SIZES["quick" if quick else "full" if full else "normal"]
-    makers = {name: lookup(ROWS, name, "bench row") for name in only or ROWS}
+    size = SIZES["quick" if quick else "full" if full else "gpu" if gpu else "normal"]
+    makers = {
+        name: lookup(ROWS, name, "bench row") for name in only or [row for row in ROWS if row[:4] == "gpu_" or not gpu]
+    }
     found, rates = {}, matrix_rates()
+    limits = gpu_limits() if torch.cuda.is_available() and any(name[:4] == "gpu_" for name in makers) else None
     for name, make in makers.items():
         show(f"[dim]{name} ...[/dim]")
         with tempfile.TemporaryDirectory() as folder:
@@ -51,13 +56,21 @@ def bench(
                 found[name] = compare(make(size, Path(folder)), repeats or size.repeats)
             except Skipped as reason:
                 found[name] = {"skipped": str(reason)}
+            except Exception as error:
+                if not gpu:
+                    raise
+                found[name] = {"skipped": f"failed: {type(error).__name__}: {error}"[:500]}  # the others still count
+        if limits and found[name].get("gflop_per_s"):
+            found[name]["limit"] = (
+                f"{found[name]['gflop_per_s'] / limits['bf16 TFLOP/s'] / 10:.0f} % of its bf16 products"
+            )
         found[name]["when"] = datetime.now(UTC).isoformat(timespec="seconds")
         gc.collect()
-        about = machine() | {"matrix_rates": rates}
+        about = machine() | {"matrix_rates": rates} | ({"gpu_limits": limits} if limits else {})
         write_json(json, {"machine": about, "quick": quick, "rows": found})  # row by row: it takes minutes
         if not quick:
             write_json(bench_file(), {"machine": about, "rows": _kept(bench_file(), about, list(ROWS)) | found})
-    _print(found, machine() | {"matrix_rates": rates})
+    _print(found, about)
     if different := [name for name, row in found.items() if not row.get("same", True)]:
         raise ValueError(
             f"Results differ in {', '.join(different)}: the ratios there mean nothing until that is mended."
@@ -96,6 +109,8 @@ def _print(found: dict[str, dict[str, Any]], about: dict[str, Any]) -> None:
     )
     rates = ", ".join(f"{name} {rate:.0f}" for name, rate in about["matrix_rates"].items())
     show(f"bare matrix products here, in 10^9 operations per second: {rates}")
+    if limits := about.get("gpu_limits"):
+        show("the GPU bare: " + ", ".join(f"{name} {value:.0f}" for name, value in limits.items()))
     for name, row in found.items():
         if "bound" in row:
             rate = f" ({row['gflop_per_s']:.0f} GFLOP/s)" if row["gflop_per_s"] else ""

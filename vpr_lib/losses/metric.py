@@ -20,7 +20,6 @@ LOSSES: dict[str, Callable[[], nn.Module]] = {
     "FastAPLoss": lambda: losses.FastAPLoss(num_bins=30),
     "NTXentLoss": lambda: losses.NTXentLoss(temperature=0.07),
     "TripletMarginLoss": lambda: losses.TripletMarginLoss(margin=0.1, triplets_per_anchor="all"),
-    "CentroidTripletLoss": lambda: losses.CentroidTripletLoss(margin=0.05, triplets_per_anchor="all"),
 }
 MINERS: dict[str, Callable[[float], nn.Module | None]] = {
     "MultiSimilarityMiner": lambda margin: miners.MultiSimilarityMiner(epsilon=margin),

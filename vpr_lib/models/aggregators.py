@@ -1,4 +1,8 @@
-"""Aggregators: feature map (B, C, h, w) -> unit-norm descriptors (B, D). Spec: mixvpr §1.1 and §1.4."""
+"""Aggregators: feature map (B, C, h, w) -> unit-norm descriptors (B, D). Spec: mixvpr §1.1 and §1.4.
+
+Every aggregator is built from (in_channels, grid, ...): the map's channels and its (h, w), then arguments of its own. Those
+that take a map of any size do not look at the grid.
+"""
 
 from collections.abc import Callable
 
@@ -9,6 +13,8 @@ from torch import Tensor, nn
 from vpr_lib.models.clusvpr import ClusVPR
 from vpr_lib.models.netvlad import NetVLAD
 from vpr_lib.registry import lookup
+
+Grid = tuple[int, int]  # (h, w) of the feature map
 
 
 class FeatureMixer(nn.Module):
@@ -39,19 +45,18 @@ class MixVPR(nn.Module):
     def __init__(
         self,
         in_channels: int = 1024,
-        in_h: int = 20,
-        in_w: int = 20,
+        grid: Grid = (20, 20),
         out_channels: int = 1024,
         mix_depth: int = 4,
         mlp_ratio: float = 1,
         out_rows: int = 4,
     ):
         super().__init__()
-        self.in_channels, self.in_h, self.in_w = in_channels, in_h, in_w
+        self.in_channels, (self.in_h, self.in_w) = in_channels, grid
         self.dim = out_channels * out_rows
-        self.mix = nn.Sequential(*(FeatureMixer(in_h * in_w, mlp_ratio) for _ in range(mix_depth)))
+        self.mix = nn.Sequential(*(FeatureMixer(grid[0] * grid[1], mlp_ratio) for _ in range(mix_depth)))
         self.channel_proj = nn.Linear(in_channels, out_channels)
-        self.row_proj = nn.Linear(in_h * in_w, out_rows)
+        self.row_proj = nn.Linear(grid[0] * grid[1], out_rows)
 
     def forward(self, features: Tensor) -> Tensor:
         if features.shape[1:] != (self.in_channels, self.in_h, self.in_w):
@@ -71,7 +76,7 @@ class ConvAP(nn.Module):
     Paper: GSV-Cities (Ali-bey et al., Neurocomputing 2022), Sec. 4.
     """
 
-    def __init__(self, in_channels: int, out_channels: int = 512, s1: int = 2, s2: int = 2):
+    def __init__(self, in_channels: int, grid: Grid | None = None, out_channels: int = 512, s1: int = 2, s2: int = 2):
         super().__init__()
         self.channel_pool = nn.Conv2d(in_channels, out_channels, 1)
         self.AAP = nn.AdaptiveAvgPool2d((s1, s2))
@@ -99,7 +104,7 @@ class GeMPooling(nn.Module):
 class GeM(GeMPooling):
     """GeM pooling as an aggregator: (B, C, h, w) -> unit-norm (B, C)."""
 
-    def __init__(self, in_channels: int = 0, p: float = 3.0, eps: float = 1e-6):
+    def __init__(self, in_channels: int = 0, grid: Grid | None = None, p: float = 3.0, eps: float = 1e-6):
         super().__init__(p, eps)
         self.dim = in_channels
 
@@ -110,7 +115,7 @@ class GeM(GeMPooling):
 class AveragePooling(nn.Module):
     """The mean over space, (B, C, h, w) -> (B, C)."""
 
-    def __init__(self, in_channels: int = 0):
+    def __init__(self, in_channels: int = 0, grid: Grid | None = None):
         super().__init__()
         self.dim = in_channels
 
@@ -121,10 +126,10 @@ class AveragePooling(nn.Module):
 class CosPlace(nn.Module):
     """Channel-normalised features, GeM, a linear layer. Paper: CosPlace (Berton et al., CVPR 2022), Sec. 3.3."""
 
-    def __init__(self, in_dim: int, out_dim: int):
+    def __init__(self, in_channels: int, grid: Grid | None = None, out_dim: int = 512):
         super().__init__()
         self.gem = GeMPooling()
-        self.fc = nn.Linear(in_dim, out_dim)
+        self.fc = nn.Linear(in_channels, out_dim)
         self.dim = out_dim
 
     def forward(self, features: Tensor) -> Tensor:
@@ -134,7 +139,7 @@ class CosPlace(nn.Module):
 class ProjectedGeM(nn.Module):
     """1x1 convolution with bias, then GeM, (B, C, h, w) -> (B, out_channels), not normalised. Spec: distilvpr §5."""
 
-    def __init__(self, in_channels: int, out_channels: int = 384):
+    def __init__(self, in_channels: int, grid: Grid | None = None, out_channels: int = 384):
         super().__init__()
         self.conv1x1 = nn.Conv2d(in_channels, out_channels, 1)
         self.image_gem = GeMPooling()
@@ -147,9 +152,9 @@ class ProjectedGeM(nn.Module):
 class Flatten(nn.Module):
     """The map itself as a descriptor: the pixel baseline and the 'identity' arm of ablations."""
 
-    def __init__(self, in_channels: int, in_h: int, in_w: int):
+    def __init__(self, in_channels: int, grid: Grid):
         super().__init__()
-        self.dim = in_channels * in_h * in_w
+        self.dim = in_channels * grid[0] * grid[1]
 
     def forward(self, features: Tensor) -> Tensor:
         return F.normalize(features.flatten(1), dim=1)
@@ -168,9 +173,6 @@ AGGREGATORS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def build_aggregator(name: str, channels: int, grid: tuple[int, int], **arguments: object) -> nn.Module:
-    """The aggregator of that name for maps of `channels` x `grid`; explicit arguments win over the derived ones."""
-    builder = lookup(AGGREGATORS, name, "aggregator")
-    derived = {"in_channels": channels, "in_dim": channels, "in_h": grid[0], "in_w": grid[1]}
-    known = builder.__init__.__code__.co_varnames
-    return builder(**{key: value for key, value in derived.items() if key in known} | arguments)
+def build_aggregator(name: str, in_channels: int, grid: Grid, **own: object) -> nn.Module:
+    """The aggregator of that name for maps of `in_channels` x `grid` (ValueError for an unknown one, listing the known)."""
+    return lookup(AGGREGATORS, name, "aggregator")(in_channels, grid, **own)

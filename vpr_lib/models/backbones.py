@@ -2,51 +2,21 @@
 
 from collections.abc import Callable
 from functools import partial
-from importlib import import_module
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
+from vpr_lib.models.backbone import Backbone
+from vpr_lib.models.dinov2 import DINOv2
+from vpr_lib.models.light import EfficientNetLite0, TimmTrunk
 from vpr_lib.models.pretraining import ask_before_fetching
+from vpr_lib.models.trunks import EfficientNet, MobileNetV2, SwinV2
 from vpr_lib.registry import lookup
 
 RESNET_STAGES = ("layer1", "layer2", "layer3", "layer4")
 VGG16_LAYERS = tuple(f"conv{group}_{i}" for group, size in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, size + 1))
-
-
-class Backbone(nn.Module):
-    """Base: the network lives in `model`, so its keys read `backbone.model.*` as in the published checkpoints.
-
-    Attributes:
-        out_channels: C of the feature map.
-        stride: input pixels per feature-map cell.
-    """
-
-    out_channels: int
-    stride: int
-
-    def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """Feature-map size (h, w) for an image of (height, width) pixels."""
-        return tuple(-(-side // self.stride) for side in image_size)
-
-    def freeze(self, modules: list[nn.Module], fixed_statistics: bool) -> None:
-        """Stop the gradient of `modules`; with `fixed_statistics` also hold their batch norms in evaluation mode.
-
-        The authors only stop gradients: batch-norm statistics of frozen layers keep drifting during their training, and
-        published numbers rest on that (spec mixvpr §1.3).
-        """
-        for module in modules:
-            module.requires_grad_(False)
-        self._held = modules if fixed_statistics else []
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> "Backbone":
-        super().train(mode)
-        for module in getattr(self, "_held", []):
-            module.eval()
-        return self
 
 
 class ResNet(Backbone):
@@ -258,26 +228,22 @@ class PixelGrid(Backbone):
         return mean.repeat_interleave(self.patch, 2).repeat_interleave(self.patch, 3)
 
 
-def _later(module: str, kind: str, *first: Any) -> Callable[..., Backbone]:
-    """A builder whose module (which builds on this one) is imported when it is first asked for."""
-    return lambda **arguments: getattr(import_module(f"vpr_lib.models.{module}"), kind)(*first, **arguments)
-
-
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "wide_resnet50_2")
 SWINS = ("swinv2_tiny_window8_256", "swinv2_small_window8_256", "swinv2_base_window12to16_192to256",
          "swinv2_large_window12to16_192to256")  # fmt: skip
 DINOV2 = ("dinov2_vits14", "dinov2_vitb14", "dinov2_vitl14", "dinov2_vitg14", "dinov2_toy")
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     **{name: partial(ResNet, name) for name in RESNETS},
-    **{f"efficientnet_b{i}": _later("trunks", "EfficientNet", f"efficientnet_b{i}") for i in range(5)},
-    "mobilenet_v2": _later("trunks", "MobileNetV2"),
-    **{name: _later("trunks", "SwinV2", name) for name in SWINS},
-    "timm": _later("light", "TimmTrunk"),  # any timm network: backbone_args network, stride
+    **{f"efficientnet_b{i}": partial(EfficientNet, f"efficientnet_b{i}") for i in range(5)},
+    "mobilenet_v2": MobileNetV2,
+    **{name: partial(SwinV2, name) for name in SWINS},
+    "timm": TimmTrunk,  # any timm network: backbone_args network, stride
+    "efficientnet_lite0": EfficientNetLite0,
     **{name: partial(VGG, name) for name in ("vgg16", "vgg19_bn")},
     "mobilenet_v3_large": MobileNetV3,
     "tinyresnet": TinyResNet,
     "pixels": PixelGrid,
-    **{name: _later("dinov2", "DINOv2", name) for name in DINOV2},
+    **{name: partial(DINOv2, name) for name in DINOV2},
 }
 
 

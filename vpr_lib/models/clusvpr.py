@@ -7,12 +7,14 @@ is the network that its text defines.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import model_validator
 from torch import Tensor, nn
 
+from vpr_lib.config import Strict
 from vpr_lib.models.cwt import CWTNet
 
 
@@ -56,80 +58,75 @@ class _Exponent(nn.Module):
         self.p = nn.Parameter(torch.full((count,), 3.0))
 
 
+class ClusVPRHead(Strict):
+    """What the head of ClusVPR is made of."""
+
+    clusters: int = 64  # K
+    groups: int = 8  # G
+    expansion: int = 2
+    cwtnets: int = 4  # 0 to 4 in the paper's ablations
+    heads: int = 2
+    neighbours: int = 10
+    dropout: float = 0.1
+    head: Literal["optlad", "netvlad"] = "optlad"  # netvlad: on the normalised map, no expansion, no groups
+    group_attention: Literal["gem", "linear", "none"] = "gem"  # see `ClusVPR.attend`
+    exponent: Literal["per_location", "scalar"] = "per_location"  # of GeM; resized to other map sizes
+    weigh_tokens: bool = True  # this and the next: see WeightedAttention
+    weigh_class_token: bool = True
+    separate_bn: bool = False  # see CWTNet
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_netvlad(cls, values: Any) -> Any:
+        plain = dict(groups=1, expansion=1, group_attention="none")
+        return values | plain if isinstance(values, dict) and values.get("head") == "netvlad" else values
+
+
 class ClusVPR(nn.Module):
     """CWTNets and OptLAD: feature map (B, C, h, w) -> unit-norm (B, K * d) with d = expansion * C / groups.
 
     In evaluation any map size goes: it is resized to the grid for the CWTNets and back before OptLAD (spec §3.5); in
-    training the map must have the grid's size. A batch of one gives what the same image gives inside a batch.
+    training the map must have the grid's size. A batch of one gives what the same image gives inside a batch. At their
+    initial value 3 one exponent per location, as published, and one for all give the same numbers.
 
     Args:
-        in_channels, in_h, in_w: the map it is built for; both sides even.
-        cwtnets: 0 to 4 in the paper's ablations.
-        head: "optlad", or "netvlad" for plain NetVLAD on the normalised map (no expansion, no groups).
-        group_attention: "gem" (generalised mean over a group's channels, then sigmoid), "linear" (the predecessor's
-            sigmoid of a linear layer) or "none".
-        exponent: one GeM exponent per location of the grid, as published, or one for all ("scalar"). At their initial
-            value 3 both give the same numbers. Per location it is resized to other map sizes.
-        weigh_tokens, weigh_class_token, separate_bn: see WeightedAttention and CWTNet.
+        in_channels, grid: the map it is built for; both sides even.
+        head: fields of ClusVPRHead.
     Raises:
         ValueError: for sizes that cannot be split, an unknown option, or in training a map of another size.
     """
 
-    def __init__(
-        self,
-        in_channels: int = 512,
-        in_h: int = 30,
-        in_w: int = 40,
-        clusters: int = 64,
-        groups: int = 8,
-        expansion: int = 2,
-        cwtnets: int = 4,
-        heads: int = 2,
-        neighbours: int = 10,
-        dropout: float = 0.1,
-        head: Literal["optlad", "netvlad"] = "optlad",
-        group_attention: Literal["gem", "linear", "none"] = "gem",
-        exponent: Literal["per_location", "scalar"] = "per_location",
-        weigh_tokens: bool = True,
-        weigh_class_token: bool = True,
-        separate_bn: bool = False,
-    ):
+    def __init__(self, in_channels: int = 512, grid: tuple[int, int] = (30, 40), **head: Any):
         super().__init__()
-        if head == "netvlad":
-            groups, expansion, group_attention = 1, 1, "none"
-        self.in_channels, self.grid, self.groups, self.clusters = in_channels, (in_h, in_w), groups, clusters
-        self.group_attention = group_attention
-        self._check(head, group_attention, exponent, cwtnets, heads, expansion)
-        width = expansion * in_channels
-        self.group_dim = width // groups
-        self.dim = clusters * self.group_dim
-        self.centroids = nn.Parameter(torch.rand(clusters, self.group_dim))
-        self.linear1 = nn.Linear(in_channels, width, bias=False) if head == "optlad" else None
-        self.GeM_pool = (
-            _Exponent(in_h * in_w if exponent == "per_location" else 1) if group_attention == "gem" else None
-        )
-        self.linear2 = nn.Linear(width, groups, bias=False) if group_attention == "linear" else None
-        self.conv = nn.Conv2d(self.group_dim, clusters, 1, bias=False)
-        attention = dict(heads=heads, neighbours=neighbours, weigh=weigh_tokens, weigh_class_token=weigh_class_token)
+        own = ClusVPRHead(**head)
+        self.in_channels, self.grid, self.groups, self.clusters = in_channels, tuple(grid), own.groups, own.clusters
+        self.group_attention = own.group_attention
+        self._check(own)
+        width = own.expansion * in_channels
+        self.group_dim = width // own.groups
+        self.dim = own.clusters * self.group_dim
+        self.centroids = nn.Parameter(torch.rand(own.clusters, self.group_dim))
+        self.linear1 = nn.Linear(in_channels, width, bias=False) if own.head == "optlad" else None
+        count = grid[0] * grid[1] if own.exponent == "per_location" else 1
+        self.GeM_pool = _Exponent(count) if own.group_attention == "gem" else None
+        self.linear2 = nn.Linear(width, own.groups, bias=False) if own.group_attention == "linear" else None
+        self.conv = nn.Conv2d(self.group_dim, own.clusters, 1, bias=False)
+        attention = dict(heads=own.heads, neighbours=own.neighbours, weigh=own.weigh_tokens,
+                         weigh_class_token=own.weigh_class_token)  # fmt: skip
         self.vit_layer = nn.ModuleList(
-            CWTNet(in_channels, separate_bn, dropout=dropout, **attention) for _ in range(cwtnets)
+            CWTNet(in_channels, own.separate_bn, dropout=own.dropout, **attention) for _ in range(own.cwtnets)
         )
 
-    def _check(self, head: str, group_attention: str, exponent: str, cwtnets: int, heads: int, expansion: int) -> None:
-        options = {"head": (head, ("optlad", "netvlad")), "group_attention": (group_attention, ("gem", "linear", "none")),
-                   "exponent": (exponent, ("per_location", "scalar"))}  # fmt: skip
-        for name, (value, known) in options.items():
-            if value not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got '{value}'.")
-        if cwtnets and (self.grid[0] % 2 or self.grid[1] % 2):
+    def _check(self, own: ClusVPRHead) -> None:
+        if own.cwtnets and (self.grid[0] % 2 or self.grid[1] % 2):
             raise ValueError(
                 f"CWTNets halve the map, so its sides must be even, got {self.grid[0]}x{self.grid[1]}. Choose an image "
                 "size that twice the backbone's stride divides."
             )
-        if cwtnets and self.in_channels % (2 * heads):
-            raise ValueError(f"{self.in_channels} channels do not split into two halves of {heads} heads.")
-        if expansion * self.in_channels % self.groups:
-            raise ValueError(f"{expansion * self.in_channels} channels do not split into {self.groups} groups.")
+        if own.cwtnets and self.in_channels % (2 * own.heads):
+            raise ValueError(f"{self.in_channels} channels do not split into two halves of {own.heads} heads.")
+        if own.expansion * self.in_channels % own.groups:
+            raise ValueError(f"{own.expansion * self.in_channels} channels do not split into {own.groups} groups.")
 
     # ---- the CWTNets
 
@@ -159,7 +156,10 @@ class ClusVPR(nn.Module):
         return wide.unflatten(1, (self.groups, self.group_dim))
 
     def attend(self, y: Tensor, size: tuple[int, int]) -> Tensor:
-        """Group attention, y (B, G, d, L) of a map of `size` -> a (B, G, L) between 0 and 1."""
+        """Group attention, y (B, G, d, L) of a map of `size` -> a (B, G, L) between 0 and 1.
+
+        "gem": generalised mean over a group's channels, then sigmoid; "linear": the predecessor's sigmoid of a linear layer.
+        """
         if self.group_attention == "gem":
             return self.pool(y, size).sigmoid()
         if self.group_attention == "linear":

@@ -9,11 +9,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
-from timm.layers import SwiGLUPacked
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from vpr_lib.models.backbones import Backbone
+from vpr_lib.models.backbone import Backbone
 from vpr_lib.models.checkpoints import load_toy_start, load_weights
 from vpr_lib.models.published import find_published
 from vpr_lib.paths import cache_root
@@ -165,7 +163,10 @@ class DINOv2(Backbone):
         return {f"{prefix}dino_model.mask_token": self.dino_model.mask_token.detach()} | named
 
 
-def _block(size: Size) -> Block:
+def _block(size: Size) -> nn.Module:
+    from timm.layers import SwiGLUPacked  # importing timm costs a second, which models without it do not pay
+    from timm.models.vision_transformer import Block
+
     hidden = 8 * math.ceil(int(size.dim * 4 * 2 / 3) / 8)  # SwiGLU: two halves of 4096 for the giant (spec §1.2)
     norm = partial(nn.LayerNorm, eps=1e-6)
     feed_forward = dict(mlp_ratio=4)

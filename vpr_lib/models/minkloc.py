@@ -164,7 +164,7 @@ class ImageBranch(nn.Module):
     def __init__(self, backbone: str, backbone_args: Mapping[str, Any], out_channels: int, pretrained: bool = False):
         super().__init__()
         self.backbone = build_backbone(backbone, pretrained=pretrained, **backbone_args)
-        self.aggregator = ProjectedGeM(self.backbone.out_channels, out_channels)
+        self.aggregator = ProjectedGeM(self.backbone.out_channels, out_channels=out_channels)
         self.dim = out_channels
 
     def forward(self, images: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ class NetVLAD(nn.Module):
     any h and w. A fresh module holds random centres: call `initialise` with real features before training.
     """
 
-    def __init__(self, in_channels: int, clusters: int = 64):
+    def __init__(self, in_channels: int, grid: tuple[int, int] | None = None, clusters: int = 64):
         super().__init__()
         self.dim = clusters * in_channels
         self.assign = nn.Conv2d(

@@ -77,9 +77,8 @@ def _convolve(features: Tensor, kernel: Tensor, pairs: list[tuple[Tensor, Tensor
         return _Convolve.apply(features, kernel, pairs, rows)
     # one channel in: (rows, offsets) values times (offsets, Cout) is a single product
     source, target = (torch.cat(side) for side in zip(*pairs))
-    offset = torch.repeat_interleave(
-        torch.arange(len(pairs), device=target.device), torch.tensor([len(s) for s, _ in pairs], device=target.device)
-    )
+    counts = torch.tensor([len(rows) for rows, _ in pairs], device=target.device)
+    offset = torch.arange(len(pairs), device=target.device).repeat_interleave(counts, output_size=len(target))
     values = features.new_zeros(rows, len(pairs)).index_put((target, offset), features[source, 0])
     return values @ kernel[:, 0]
 

@@ -5,7 +5,7 @@ import math
 import torchvision
 from torch import Tensor, nn
 
-from vpr_lib.models.backbones import Backbone
+from vpr_lib.models.backbone import Backbone
 from vpr_lib.models.pretraining import ask_before_fetching
 
 

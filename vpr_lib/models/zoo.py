@@ -130,6 +130,21 @@ def _toy(system: str, aggregator: str, crop: bool = False, **head: Any) -> Model
     )
 
 
+def _lite0(system: str, aggregator: str, **head: Any) -> ModelConfig:
+    """A head on the frozen ImageNet trunk that is installed with this package."""
+    return ModelConfig(
+        system=system,
+        backbone="efficientnet_lite0",
+        backbone_args=dict(layers_to_freeze=5),
+        aggregator=aggregator,
+        aggregator_args=head,
+        image_size=(224, 224),
+        interpolation="bicubic",
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+    )
+
+
 TOY_EVEN = {"image_size": (128, 128)}  # an even map, 8 x 8, which CWTNets can halve
 
 
@@ -224,6 +239,12 @@ ZOO: dict[str, ModelConfig] = {
         aggregator_args=dict(clusters=32),
     ),
     "gem_vgg19bn_512": ModelConfig(system="GeM", backbone="vgg19_bn", aggregator="GeM"),
+    "mixvpr_lite0_512": _lite0("MixVPR", "MixVPR", out_channels=128, out_rows=4, mix_depth=4),
+    "convap_lite0_512": _lite0("Conv-AP", "ConvAP", out_channels=128),
+    "netvlad_lite0_1792": _lite0("NetVLAD", "NetVLAD", clusters=16),
+    "cosplace_lite0_512": _lite0("CosPlace", "CosPlace", out_dim=512),
+    "gem_lite0_112": _lite0("GeM", "GeM"),
+    "avg_lite0_112": _lite0("AVG", "average"),
     "pixels": ModelConfig(system="Raw pixels", backbone="pixels", aggregator="flatten", image_size=(128, 128)),
     "mixvpr_toy_256": _toy("MixVPR", "MixVPR", out_channels=64, out_rows=4, mix_depth=4),
     "mixvpr_toy_64": _toy("MixVPR", "MixVPR", out_channels=16, out_rows=4, mix_depth=4),

@@ -186,7 +186,7 @@ def cache_key(model: nn.Module, manifest: Manifest, precision: str, spec: InputS
         "input": f"{spec or model.input_spec}",
         "images": manifest.list_hash,
         "precision": precision,
-        "code": _code_hash(type(model)),
+        "code": code_hash(type(model)),
     }
 
 
@@ -196,7 +196,8 @@ def _model_text(model: nn.Module) -> str:
 
 
 @cache
-def _code_hash(model_class: type) -> str:
+def code_hash(model_class: type) -> str:
+    """SHA-256 over the sources that a model's output depends on."""
     folder = Path(inspect.getfile(model_class)).parent
     files = [*sorted(folder.glob("*.py")), Path(images_module.__file__), Path(__file__)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

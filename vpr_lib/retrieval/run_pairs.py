@@ -199,15 +199,17 @@ def describe_places(
     return np.stack(described, 1).reshape(rows.size, -1)
 
 
-@torch.inference_mode()
 def energy_maps(model: nn.Module, images: torch.Tensor, device: str | torch.device = "cpu") -> np.ndarray:
     """Where an image model's features are strong: norms of its feature map, scaled to 0..1 per image, (B, H, W).
 
     Args:
         images: uint8 (B, 3, H, W) of the model's input size; the maps are brought to that size.
+        device: the model is moved there.
     """
-    features = model.eval().feature_map(model.input_spec.normalise(images.to(device))).float()
-    return unit_range(upsample(channel_norm(features), images.shape[2:])).cpu().numpy()
+    model.eval().to(device)  # outside inference mode, where moved weights could not be trained any more
+    with torch.inference_mode():
+        features = model.feature_map(model.input_spec.normalise(images.to(device))).float()
+        return unit_range(upsample(channel_norm(features), images.shape[2:])).cpu().numpy()
 
 
 @torch.inference_mode()

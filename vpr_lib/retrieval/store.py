@@ -33,7 +33,7 @@ def file_fingerprints(paths: list[str]) -> np.ndarray:
 
 
 class DescriptorStore:
-    """float32 (N, D) rows of one key; `done` says which are valid, `errors` maps unreadable rows to the reason.
+    """Rows (N, D) of one key; `done` says which are valid, `errors` maps unreadable rows to the reason.
 
     On disk: `<key>.npy` when whole and `<key>.partial.npy` before, `<key>.npz` with the state of every row, and
     `<key>.json` in words. Rows whose image file changed since are described again, all others are kept.
@@ -45,7 +45,9 @@ class DescriptorStore:
         self._saved = time.monotonic()
 
     @classmethod
-    def open(cls, folder: Path | None, parts: dict[str, Any], fingerprints: np.ndarray, dim: int) -> "DescriptorStore":
+    def open(
+        cls, folder: Path | None, parts: dict[str, Any], fingerprints: np.ndarray, dim: int, dtype: type = np.float32
+    ) -> "DescriptorStore":
         """Open, resume or create the file of this key below `folder`; without a folder, plain memory.
 
         Raises:
@@ -53,7 +55,7 @@ class DescriptorStore:
         """
         n = len(fingerprints)
         if folder is None:
-            return cls(np.zeros((n, dim), np.float32), np.zeros(n, bool), fingerprints, None)
+            return cls(np.zeros((n, dim), dtype), np.zeros(n, bool), fingerprints, None)
         key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
         path = Path(folder) / f"{key}.npy"
         partial, about = path.with_suffix(".partial.npy"), path.with_suffix(".json")
@@ -68,8 +70,8 @@ class DescriptorStore:
                 os.replace(path, partial)
             return cls(np.lib.format.open_memmap(partial, mode="r+"), done, fingerprints, path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=(n, dim))
-        write_text(about, json.dumps({"key": parts, "shape": [n, dim], "dtype": "float32"}, indent=1))
+        array = np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=(n, dim))
+        write_text(about, json.dumps({"key": parts, "shape": [n, dim], "dtype": np.dtype(dtype).name}, indent=1))
         return cls(array, done, fingerprints, path)
 
     def missing_rows(self) -> list[int]:

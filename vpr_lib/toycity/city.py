@@ -63,9 +63,9 @@ CITY = ToyCitySpec(
     run_conditions=("day", "overcast", "night", "winter", "rain", "dusk", "fog", "overcast", "day", "night_rain"),
     runs_train_streets=16, runs_test_streets=8, run_image_size=(240, 320),
 )  # fmt: skip
-GPU = replace(  # what 16 cores render in about a minute: 22,000 pictures
-    CITY, streets_per_city=100, views_per_place=8, start_streets=10, val_streets=5, test_streets=18, poses_per_street=12,
-    traverse_frames=250, run_street_m=240.0, run_conditions=TOY.run_conditions, runs_train_streets=10, runs_test_streets=5,
+GPU = replace(  # what 16 cores render in half a minute: 11,000 pictures
+    CITY, streets_per_city=50, views_per_place=6, start_streets=10, val_streets=4, test_streets=10, poses_per_street=12,
+    traverse_frames=150, run_street_m=240.0, run_conditions=TOY.run_conditions, runs_train_streets=6, runs_test_streets=3,
 )  # fmt: skip
 PRESETS = {"toy": TOY, "city": CITY, "gpu": GPU}
 

@@ -67,7 +67,9 @@ def scaled_rate(recipe: PlaceRecipe, settings: FitSettings, world_size: int = 1)
     return settings.model_copy(update={"learning_rate": rate})
 
 
-def metric_step(criterion: MetricLoss, spec: Any, parts: int = 1) -> Callable[[nn.Module, Any], dict[str, Any]]:
+def metric_step(
+    criterion: MetricLoss, prepare: Callable[[Tensor], Tensor], parts: int = 1
+) -> Callable[[nn.Module, Any], dict[str, Any]]:
     """The step `fit` calls: (images uint8, labels) -> loss over the descriptors of all processes.
 
     With several processes the descriptors are gathered with their gradient, so that mining sees the global batch: the
@@ -75,6 +77,7 @@ def metric_step(criterion: MetricLoss, spec: Any, parts: int = 1) -> Callable[[n
     does over its own images).
 
     Args:
+        prepare: what happens to a batch on the device, for images `input_spec.normalise`.
         parts: the images go through the network in so many parts, each forgotten and computed again for its gradient.
             Memory falls by about that factor for one more forward pass; loss and mining still see the whole batch.
             Batch norm takes each part by itself and moves its running statistics twice. One process only.
@@ -84,7 +87,7 @@ def metric_step(criterion: MetricLoss, spec: Any, parts: int = 1) -> Callable[[n
 
     def step(model: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Any]:
         device = next(model.parameters()).device
-        images = spec.normalise(batch[0].to(device, non_blocking=True))
+        images = prepare(batch[0].to(device, non_blocking=True))
         descriptors, labels = gather(in_parts(model, images, parts)), gather(batch[1].to(device))
         loss = criterion(descriptors.float(), labels)
         return {"loss": loss, "useful": criterion.useful_fraction, "images": float(len(images))}
@@ -126,7 +129,13 @@ def place_batches(
     keep_images: bool = False,
 ) -> PlaceBatches:
     """This process's share of the recipe's batches for images of that spec."""
-    sampler = PlaceSampler(
+    sampler = place_sampler(places, recipe, settings, fabric)
+    return PlaceBatches(sampler, spec, AUGMENTATIONS[recipe.augmentation](), workers, keep_images)
+
+
+def place_sampler(places: Places, recipe: PlaceRecipe, settings: FitSettings, fabric: Fabric) -> PlaceSampler:
+    """This process's share of the recipe's batches, as rows of the manifest."""
+    return PlaceSampler(
         places,
         recipe.places_per_batch,
         recipe.images_per_place,
@@ -137,7 +146,6 @@ def place_batches(
         rank=fabric.global_rank,
         world_size=fabric.world_size,
     )
-    return PlaceBatches(sampler, spec, AUGMENTATIONS[recipe.augmentation](), workers, keep_images)
 
 
 def train_places(
@@ -167,7 +175,7 @@ def train_places(
     return fit(
         model,
         batches,
-        metric_step(criterion, model.input_spec, recipe.parts),
+        metric_step(criterion, model.input_spec.normalise, recipe.parts),
         settings,
         folder,
         about=about,

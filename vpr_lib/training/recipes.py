@@ -7,10 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import model_validator
 from torch import nn
 
 from vpr_lib.config import find_recipe, load_yaml
 from vpr_lib.data.catalogue import find_root, open_benchmark
+from vpr_lib.data.ground_truth import Benchmark
 from vpr_lib.data.manifest import Manifest
 from vpr_lib.data.places import Places
 from vpr_lib.data.readers.gsv_cities import read_gsv_cities
@@ -24,6 +26,7 @@ from vpr_lib.retrieval.protocol import evaluate
 from vpr_lib.training.centres import start_head
 from vpr_lib.training.distillation import Distillation, train_distilled
 from vpr_lib.training.fit import FitResult, Recipe
+from vpr_lib.training.heads import evaluate_heads, train_heads
 from vpr_lib.training.metric_learning import PlaceRecipe, train_places
 from vpr_lib.training.optimisation import FitSettings
 from vpr_lib.training.token_start import train_tokens
@@ -54,10 +57,17 @@ class Experiment(Recipe):
     places: PlaceRecipe = PlaceRecipe()
     tuples: TupleRecipe | None = None  # train by tuples instead of places
     distillation: Distillation | None = None  # None is the control run: the same schedule without a teacher
+    cached_views: int = 0  # n > 0: the frozen layers run once over n views of every picture (training/heads.py)
     fit: FitSettings
     workers: int = 8
     keep_images: bool = False
     variants: dict[str, dict[str, Any]] = {}  # named changes, field -> value: 'recipe+variant' applies one
+
+    @model_validator(mode="after")
+    def _maps_serve_places(self) -> "Experiment":
+        if self.cached_views and (self.tuples or self.distillation or self.token_teacher):
+            raise ValueError("cached_views trains by places alone: leave out tuples, distillation and token_teacher")
+        return self
 
 
 def load_experiment(name: str | Path) -> Experiment:
@@ -164,12 +174,16 @@ def validator(experiment: Experiment, device: str) -> Callable[[nn.Module], dict
     if experiment.select not in keys.values():
         raise ValueError(f"select: '{experiment.select}' is none of {', '.join(keys.values())}.")
 
+    def recall(model: nn.Module, benchmark: Benchmark) -> dict[int, float]:
+        precision = experiment.fit.precision
+        if experiment.cached_views:
+            maps = cache_root() / "maps"
+            return evaluate_heads(model, benchmark, maps, KS, device, precision, experiment.workers)
+        return evaluate(model, benchmark, None, KS, device, precision, quiet=True).recall
+
     def validate(model: nn.Module) -> dict[str, float]:
-        scores = {
-            name: evaluate(model, benchmark, None, KS, device, experiment.fit.precision, quiet=True)
-            for name, benchmark in benchmarks.items()
-        }
-        return {keys[name, k]: value for name, found in scores.items() for k, value in found.recall.items()}
+        scores = {name: recall(model, benchmark) for name, benchmark in benchmarks.items()}
+        return {keys[name, k]: value for name, found in scores.items() for k, value in found.items()}
 
     return validate
 
@@ -193,7 +207,10 @@ def train(
             model, [places.manifest], folder / "centres.hdf5", seed=experiment.fit.seed, device=device, quiet=quiet
         )
     learn = train_places
-    if experiment.distillation is not None:
+    if experiment.cached_views:
+        rest.pop("keep_images")
+        learn = partial(train_heads, views=experiment.cached_views, cache=cache_root() / "maps")
+    elif experiment.distillation is not None:
         learn = partial(train_distilled, distillation=experiment.distillation)
     elif experiment.token_teacher:
         learn = partial(train_tokens, teacher=build_backbone(experiment.token_teacher, pretrained=True))

@@ -14,7 +14,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from vpr_lib.data.places import Places
-from vpr_lib.models.backbones import Backbone
+from vpr_lib.models.backbone import Backbone
 from vpr_lib.training.fit import FitResult, fit, make_fabric
 from vpr_lib.training.metric_learning import PlaceRecipe, place_batches
 from vpr_lib.training.optimisation import FitSettings

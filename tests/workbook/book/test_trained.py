@@ -1,4 +1,5 @@
 import pytest
+from second_device import second_device
 
 from vpr_lib.models.checkpoints import save_weights, trained_path, weights_hash
 from vpr_lib.models.zoo import build_model
@@ -46,6 +47,17 @@ def test_missing_weights_leave_a_hole_with_the_command(tmp_path):
     assert "`vpr weights get mixvpr_resnet50_4096` fetches resnet50_MixVPR" in book.holes["mixvpr_resnet50_4096"]
     with pytest.raises(FileNotFoundError, match=r"No registered weights of avg_toy_160\. `vpr weights list`"):
         at_hand(book, "registered", ["avg_toy_160"])
+
+
+@pytest.mark.parametrize("weights", ["registered", "trained"])
+def test_the_model_is_on_the_device_of_the_book(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(trained, "train", lambda *_: (build_model("gem_toy_160"), type("Result", (), {"history": []})))
+    save_weights(build_model("gem_toy_160"), trained_path("gem_toy_160"), {})
+    with second_device() as device:
+        desk = Desk(tmp_path)
+        desk.device = device
+        model, *_ = trained_model(desk, "gem_toy_160", "toy", weights)
+        assert {part.device for part in (*model.parameters(), *model.buffers())} == {device}
 
 
 def test_networks_on_disk_are_found_without_training(tmp_path, monkeypatch):

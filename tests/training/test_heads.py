@@ -1,0 +1,106 @@
+"""Heads on cached maps: the maps are the network's, made once; training from them is training through the network."""
+
+import numpy as np
+import pytest
+import torch
+from pictures import write_picture, write_places
+
+from vpr_lib.data.images import ImageError, load_image
+from vpr_lib.models.checkpoints import load_weights
+from vpr_lib.models.zoo import build_model
+from vpr_lib.retrieval.feature_maps import feature_maps
+from vpr_lib.training.fit import make_fabric
+from vpr_lib.training.heads import HeadLearner, MapBatches, train_heads
+from vpr_lib.training.metric_learning import AUGMENTATIONS, PlaceRecipe, place_sampler, train_places
+from vpr_lib.training.optimisation import FitSettings
+from vpr_lib.training.recipes import load_experiment, set_field
+
+RECIPE = PlaceRecipe(places_per_batch=3, order="shuffled", augmentation="none", miner_margin=1.0)
+SETTINGS = FitSettings(epochs=2, learning_rate=1e-2, channels_last=False)  # SGD: Adam makes rounding errors into signs
+
+
+def small(name="convap_lite0_512", **changes):
+    return build_model(name, pretrained=True, image_size=(64, 64), **changes)
+
+
+def test_maps_are_the_frozen_layers_output_whatever_the_pictures_size(tmp_path):
+    places, model = write_places(tmp_path), small()
+    write_picture(tmp_path / "3.png", seed=7, height=90, width=31)
+    maps = feature_maps(model, places.manifest, tmp_path / "maps", workers=2, batch_size=5, quiet=True)
+    assert maps.array.dtype == np.float16 and maps.shape == (112, 4, 4) and maps.images == 24
+    for row in (0, 3, 23):
+        image = load_image(places.manifest.image_paths()[row], model.input_spec)[None]
+        with torch.no_grad():
+            alone = model.backbone(model.input_spec.normalise(image))[0]
+        torch.testing.assert_close(torch.from_numpy(maps.array[row]).reshape(112, 4, 4).float(), alone, atol=5e-3, rtol=1e-2)
+
+
+def test_a_file_of_maps_is_used_again_continued_and_told_apart(tmp_path):
+    places, model = write_places(tmp_path), small()
+    first = feature_maps(model, places.manifest, tmp_path / "maps", quiet=True)
+    written = first.path.stat().st_mtime_ns
+    assert feature_maps(small("gem_lite0_112"), places.manifest, tmp_path / "maps").path == first.path  # the head is no part
+    assert first.path.stat().st_mtime_ns == written
+    before = np.array(first.array)
+    write_picture(tmp_path / "5.png", seed=99)
+    again = feature_maps(model, places.manifest, tmp_path / "maps", quiet=True)
+    assert np.flatnonzero((np.array(again.array) != before).any(axis=1)).tolist() == [5]
+    unfrozen = small(backbone_args={"layers_to_freeze": 4})
+    other = feature_maps(unfrozen, places.manifest, tmp_path / "maps", quiet=True)
+    assert other.path != first.path and other.shape == (80, 4, 4)
+
+
+def test_views_are_augmented_pictures_the_same_every_time(tmp_path):
+    places, model = write_places(tmp_path), small()
+    light = AUGMENTATIONS["light"]()
+    maps = feature_maps(model, places.manifest, None, 3, light, quiet=True)
+    array = maps.array.reshape(3, 24, -1)
+    assert (maps.views, maps.images) == (3, 24)
+    assert not (array[0] == array[1]).all(axis=1).any() and not (array[1] == array[2]).all(axis=1).any()
+    alone = feature_maps(model, places.manifest, None, quiet=True)
+    assert (alone.array == array[0]).all()
+    split = feature_maps(model, places.manifest, None, 3, light, workers=2, batch_size=64, quiet=True)
+    assert (split.array == maps.array).all()
+    with pytest.raises(ValueError, match="3 views of a picture need an augmentation"):
+        feature_maps(model, places.manifest, None, 3)
+    (tmp_path / "2.png").write_bytes(b"")
+    with pytest.raises(ImageError, match=r"2\.png: the file is empty"):
+        feature_maps(model, places.manifest, None, quiet=True)
+
+
+@pytest.mark.parametrize("arguments", [{"layers_to_freeze": 5}, {"layers_to_freeze": 4}])
+def test_training_from_maps_is_training_through_the_network(tmp_path, arguments):
+    places = write_places(tmp_path)
+    through, cached = (small(backbone_args=arguments) for _ in range(2))
+    start = {name: value.clone() for name, value in cached.state_dict().items()}
+    train_places(through, places, RECIPE, SETTINGS, tmp_path / "a", device="cpu", quiet=True)
+    found = train_heads(cached, places, RECIPE, SETTINGS, tmp_path / "b", 1, None, device="cpu", quiet=True)
+    moved = {name for name, value in cached.state_dict().items() if not torch.equal(value, start[name])}
+    assert all(name.startswith(("aggregator.", "backbone.model.blocks.4.")) for name in moved)
+    assert any(name.startswith("backbone.") for name in moved) == (arguments["layers_to_freeze"] == 4)
+    images = torch.stack([load_image(path, through.input_spec) for path in places.manifest.image_paths()])
+    with torch.no_grad():
+        one, two = (model.eval()(through.input_spec.normalise(images)) for model in (through, cached))
+    assert (one * two).sum(dim=1).min() > 0.999  # fp16 maps are all that differs
+    fresh = small(backbone_args=arguments)
+    assert load_weights(fresh, found.last)["views"] == 1
+
+
+def test_batches_are_the_same_from_any_start(tmp_path):
+    places, model = write_places(tmp_path), small()
+    maps = feature_maps(model, places.manifest, None, 2, AUGMENTATIONS["light"](), quiet=True)
+    fabric = make_fabric(SETTINGS, "cpu")
+    batches = MapBatches(place_sampler(places, RECIPE, SETTINGS, fabric), maps, fabric.device)
+    whole, later = list(batches.epoch(3)), list(batches.epoch(3, start=1))
+    assert len(whole) == len(batches) == 2 and torch.equal(whole[1][0], later[0][0])
+    shown, labels = whole[0]
+    assert shown.shape == (12, 112, 4, 4) and labels.tolist() == sorted(labels.tolist(), key=labels.tolist().index)
+    assert not torch.equal(shown, next(batches.epoch(4))[0])
+    assert HeadLearner(model)(shown.float()).shape == (12, 512)
+
+
+def test_a_recipe_with_cached_views_trains_by_places_alone():
+    values = load_experiment("lite0").model_dump()
+    set_field(values, "token_teacher", "tinyresnet")
+    with pytest.raises(ValueError, match="cached_views trains by places alone"):
+        type(load_experiment("lite0")).model_validate(values)

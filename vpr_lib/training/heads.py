@@ -1,0 +1,160 @@
+"""Training by places on cached maps: the frozen layers ran once, so an epoch of a head takes seconds."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from vpr_lib.data.ground_truth import Benchmark
+from vpr_lib.data.places import Places, PlaceSampler
+from vpr_lib.losses.metric import MetricLoss
+from vpr_lib.retrieval.describe import AUTOCAST
+from vpr_lib.retrieval.feature_maps import FeatureMaps, feature_maps
+from vpr_lib.retrieval.indexes import rank
+from vpr_lib.retrieval.protocol import ranking_depth, score
+from vpr_lib.seeds import derive_seed
+from vpr_lib.training.fit import FitResult, fit, make_fabric
+from vpr_lib.training.metric_learning import AUGMENTATIONS, PlaceRecipe, metric_step, place_sampler, scaled_rate
+from vpr_lib.training.optimisation import FitSettings
+
+log = logging.getLogger(__name__)
+
+
+class HeadLearner(nn.Module):
+    """A model from its frozen layers on: maps of `backbone.fixed_map` (B, C, h, w) -> descriptors (B, D)."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.model.aggregator(self.model.backbone.from_fixed(maps))
+
+
+class MapBatches:
+    """What a training loop consumes: `(maps float16 (P*M, C, h, w), labels int64 (P*M,))`, from any batch on.
+
+    Which view of a picture is shown follows from (seed, epoch, picture). On a GPU the maps live in its memory when they
+    take less than half of what is free; otherwise every batch is read from the file.
+    """
+
+    def __init__(self, sampler: PlaceSampler, maps: FeatureMaps, device: torch.device):
+        self.sampler, self.maps, self.device = sampler, maps, device
+        self.on_device: Tensor | None = None
+        if device.type == "cuda" and maps.array.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
+            self.on_device = _to_device(maps.array, device)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        rng = np.random.default_rng(derive_seed("view", self.sampler.seed, epoch))
+        views = rng.integers(self.maps.views, size=self.maps.images)
+        for batch in list(self.sampler.epoch(epoch))[start:]:
+            rows = batch.ravel()
+            maps = self._take(views[rows] * self.maps.images + rows)
+            yield maps.unflatten(1, self.maps.shape), torch.from_numpy(self.sampler.places.labels[rows])
+
+    def _take(self, rows: np.ndarray) -> Tensor:
+        if self.on_device is not None:
+            return self.on_device[torch.from_numpy(rows).to(self.device)]
+        return torch.from_numpy(np.asarray(self.maps.array[rows]))
+
+
+def _to_device(array: np.ndarray, device: torch.device, rows: int = 1024) -> Tensor:
+    """The array on the device, copied in blocks so that the host never holds a second one."""
+    whole = torch.empty(array.shape, dtype=torch.float16, device=device)
+    for first in range(0, len(array), rows):
+        block = np.array(array[first : first + rows])
+        whole[first : first + len(block)] = torch.from_numpy(block).to(device)
+    return whole
+
+
+def evaluate_heads(
+    model: nn.Module,
+    benchmark: Benchmark,
+    cache: Path | None,
+    ks: Sequence[int],
+    device: str | torch.device = "cpu",
+    precision: str = "fp32",
+    workers: int = 0,
+) -> dict[int, float]:
+    """Recall (k -> share) under the benchmark's first card, as `evaluate` gives it, from cached maps of its pictures.
+
+    The frozen layers run once for all epochs of all trainings with this trunk; maps are rounded to half precision.
+    """
+    sides = []
+    for manifest in (benchmark.database, benchmark.queries):
+        maps = feature_maps(
+            model, manifest, cache, device=device, precision=precision, workers=workers, quiet=True
+        )  # fmt: skip
+        sides.append(_describe_maps(HeadLearner(model), maps, device, precision))
+    ranking, _ = rank("exact", *sides, ranking_depth(benchmark, ks), device)
+    return score(ranking.indices, benchmark.protocols[0], ks).recall
+
+
+@torch.inference_mode()
+def _describe_maps(head: HeadLearner, maps: FeatureMaps, device: str | torch.device, precision: str) -> np.ndarray:
+    """Descriptors of the pictures themselves (view 0), float32 (N, D)."""
+    parts = []
+    for first in range(0, maps.images, 256):
+        block = torch.from_numpy(np.array(maps.array[first : min(first + 256, maps.images)])).to(device)
+        with torch.autocast(torch.device(device).type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
+            parts.append(head(block.unflatten(1, maps.shape).float()).float().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def train_heads(
+    model: nn.Module,
+    places: Places,
+    recipe: PlaceRecipe,
+    settings: FitSettings,
+    folder: Path,
+    views: int,
+    cache: Path | None,
+    device: str = "auto",
+    workers: int = 0,
+    about: dict[str, Any] | None = None,
+    fabric: Fabric | None = None,
+    **rest: Any,
+) -> FitResult:
+    """As `train_places`, for a model whose backbone is frozen at least in its first layers.
+
+    Args:
+        views: pictures shown per picture: itself, and `views - 1` augmented ones by `recipe.augmentation`, all made once.
+        cache: folder of the maps; trainings with the same trunk, pictures and views share them.
+        rest: `validate`, `select` and `quiet` of `fit`.
+    Raises:
+        ValueError: for a backbone that learns from its first layer on, or several views without an augmentation.
+    """
+    fabric = fabric or make_fabric(settings, device)
+    settings = scaled_rate(recipe, settings, fabric.world_size)
+    if fabric.global_rank > 0:
+        fabric.barrier()  # the first process makes the file that the others then open
+    maps = feature_maps(
+        model, places.manifest, cache, views, AUGMENTATIONS[recipe.augmentation](), device=fabric.device,
+        precision=settings.precision, workers=workers, quiet=rest.get("quiet", False),
+    )  # fmt: skip
+    if fabric.global_rank == 0:
+        fabric.barrier()
+    batches = MapBatches(place_sampler(places, recipe, settings, fabric), maps, fabric.device)
+    criterion = MetricLoss(recipe.loss, recipe.miner, recipe.miner_margin)
+    about = {"recipe": recipe.model_dump(), "places": len(places), "images": len(places.labels), "views": views} | (
+        about or {}
+    )
+    return fit(
+        HeadLearner(model),
+        batches,
+        metric_step(criterion, Tensor.float, recipe.parts),
+        settings,
+        folder,
+        weights_of=lambda learner: learner.model,
+        about=about,
+        fabric=fabric,
+        **rest,
+    )
