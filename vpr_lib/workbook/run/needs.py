@@ -23,6 +23,7 @@ from vpr_lib.workbook.run.plan import Entry, load_workbook
 
 SHOWN = ("dataset", "datasets", "runs")  # parameters: one of the sets they name is enough
 COUNTED = ("profile", "run_id", "sized", "latency_models", "published")  # names there are built with random weights, if at all
+TRAINED = ("recipe", "teacher_recipe", "student_recipe", "cnn_recipes", "family")  # parameters whose recipes are run
 OPTIONAL = ("traverse", "places", "more", "whitening_set")  # parameters whose sets may be missing: a hole in the notebook
 
 
@@ -102,7 +103,7 @@ def _named(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 yield "weights", word
             elif released and key in ("recipe", "teacher_recipe"):
                 yield "weights", open_recipe(word)[0].model
-            elif not released and _is_recipe(word):
+            elif not released and key in TRAINED and _is_recipe(word):
                 yield from _of_recipe(word)
 
 
