@@ -3,13 +3,18 @@ PYTHON ?= python3
 PROFILE ?= toy
 BIN := .venv/bin
 
-.PHONY: workbook test test-machines test-gpu-dry lab install constraints environment clean
+.PHONY: workbook test check test-machines test-gpu-dry lab install constraints environment clean
 
 workbook: .venv/installed
 	$(BIN)/vpr run --profile $(PROFILE)
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadgroup tests
+
+check: .venv/installed-dev
+	$(BIN)/ruff check vpr_lib tests
+	$(BIN)/ruff format --check vpr_lib tests
+	$(BIN)/ty check --python .venv --quiet vpr_lib
 
 lab: .venv/installed
 	$(BIN)/jupyter lab notebooks

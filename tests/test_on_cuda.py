@@ -24,7 +24,6 @@ from vpr_lib.models.attention import attend, attention_rollout
 from vpr_lib.models.checkpoints import save_weights, trained_path
 from vpr_lib.models.cost import cost_of_model
 from vpr_lib.models.heatmaps import heat_maps
-from vpr_lib.models.minkloc import build_cloud_model
 from vpr_lib.models.whitening import fit_whitening
 from vpr_lib.models.zoo import build_model
 from vpr_lib.retrieval.describe import describe
@@ -90,9 +89,9 @@ def test_losses_and_their_gradients(name):
 @pytest.mark.parametrize("name", ["minklocpp_384", "minkloc3d_384", "minklocpp_toy_96"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_models_that_read_clouds(name, precision):
-    model, clouds = build_cloud_model(name), [street_cloud(seed) for seed in range(4)]
+    model, clouds = build_model(name), [street_cloud(seed) for seed in range(4)]
     voxels = torch.cat([F.pad(cloud, (1, 0), value=number) for number, cloud in enumerate(clouds)])
-    images = torch.randn(4, 3, *model.input_spec.size) if model.reads_images else None
+    images = torch.randn(4, 3, *model.input_spec.size) if "image" in model.reads else None
     found = []
     for device in ("cpu", WHERE):
         own = copy.deepcopy(model).eval().to(device)

@@ -18,7 +18,6 @@ from vpr_lib.losses.triplet import batch_hard_triplet
 from vpr_lib.losses.tuples import TUPLE_LOSSES, tuple_loss
 from vpr_lib.models.attention import attend, attention_rollout, change_without, last_block_attention
 from vpr_lib.models.heatmaps import heat_maps
-from vpr_lib.models.minkloc import build_cloud_model
 from vpr_lib.models.whitening import fit_whitening
 from vpr_lib.models.zoo import build_model
 from vpr_lib.retrieval import search as search_module
@@ -77,9 +76,9 @@ def test_models(name, device):
 
 @pytest.mark.parametrize("name", ["minklocpp_toy_96", "minkloc3d_384"])
 def test_models_that_read_clouds(name, device):
-    model, clouds = build_cloud_model(name), [street_cloud(seed, 500) for seed in range(2)]
+    model, clouds = build_model(name), [street_cloud(seed, 500) for seed in range(2)]
     voxels = torch.cat([F.pad(cloud, (1, 0), value=number) for number, cloud in enumerate(clouds)])
-    images = model.input_spec.normalise(pictures(model, 2)) if model.reads_images else None
+    images = model.input_spec.normalise(pictures(model, 2)) if "image" in model.reads else None
     expected = model.eval()(images, voxels).detach()
     model.to(device)
     found = model(images.to(device) if images is not None else None, voxels.to(device))

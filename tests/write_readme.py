@@ -1,4 +1,4 @@
-"""Write the README's numbers from a run: time and headline of every notebook, and the scoreboard.
+"""Write the numbers of README and docs/scoreboard.md from a run: time and headline of every notebook, and the scoreboard.
 
 python tests/write_readme.py            # of the latest run; what notebooks it did not execute checked comes from their last green run
 """
@@ -13,7 +13,8 @@ from vpr_lib.workbook.book.sentinel import read_sentinel
 from vpr_lib.workbook.run.scoreboard import checks_table, findings_table
 from vpr_lib.workbook.run.status import checked_of, find_run, read_status
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+ROOT = Path(__file__).resolve().parent.parent
+README, BOARD_PAGE = ROOT / "README.md", ROOT / "docs" / "scoreboard.md"
 ROW = re.compile(r"^(?P<start>\| \[\d\d [^]]+\]\(notebooks/(?P<name>\w+)\.ipynb\) \| [^|]+) \|.*$", re.MULTILINE)
 BOARD = re.compile(r"(?<=<!-- scoreboard -->\n).*?(?=<!-- /scoreboard -->)", re.DOTALL)
 
@@ -28,8 +29,8 @@ def main(run: str) -> None:
         if sentinel is None:
             sys.exit(f"{name} has not been green under profile '{status.profile}': run it first.")
         cells[name] = f"{profile.notebooks[name].minutes:g} min | {sentinel.headline}"
-    text = ROW.sub(lambda row: f"{row['start']} | {cells[row['name']]} |", text)
-    README.write_text(BOARD.sub(lambda _: scoreboard(profile, folder), text))
+    README.write_text(ROW.sub(lambda row: f"{row['start']} | {cells[row['name']]} |", text))
+    BOARD_PAGE.write_text(BOARD.sub(lambda _: scoreboard(profile, folder), BOARD_PAGE.read_text()))
 
 
 def scoreboard(profile: Profile, run: Path) -> str:

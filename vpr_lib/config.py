@@ -21,6 +21,16 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Compute(Strict):
+    """Where and how numbers are computed."""
+
+    device: str = "cpu"  # cpu, cuda, cuda:1
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    batch_size: int = Field(default=32, gt=0)
+    workers: int | None = None  # loader processes; default none on the CPU, up to eight beside a GPU
+    quiet: bool = False
+
+
 class Check(Strict):
     """A sanity test: a number that must lie where it is expected, or something is broken.
 

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from vpr_lib.data.boreas import build_boreas, raw_frames, reduce_cloud
 from vpr_lib.data.clouds import CloudError, read_cloud, voxelise
 from vpr_lib.data.readers.pointnetvlad import read_boreas, read_boreas_tuples
-from vpr_lib.models.minkloc import CLOUD_MODELS
+from vpr_lib.models.zoo import ZOO
 
 DRIVES = ("boreas-2020-11-26-13-58", "boreas-2021-01-26-11-22", "boreas-2021-02-02-14-07")
 EAST, NORTH, START = 623_400.0, 4_848_800.0, 1_606_417_097_000_000
@@ -73,7 +73,7 @@ def test_the_cut_reads_back(raw, tmp_path):
     }
     assert trained.positives[9].tolist() == [7, 8, 10, 11] and trained.positives.hash == tuples.positives.hash
     assert trained.non_negatives[0].tolist() == list(range(13))
-    table, spec = trained.database.table, CLOUD_MODELS["minklocpp_boreas_384"]
+    table, spec = trained.database.table, ZOO["minklocpp_boreas_384"]
     assert table["cloud_format"][0] == "npy" and table["utm_zone"][0] == 17 and table["run"][0] == DRIVES[2]
     assert read_cloud(root / table["cloud_path"][0], "npy").shape == (4096, 3) and spec.voxel_size == 1.0
     image = Image.open(root / table["image_path"][3])

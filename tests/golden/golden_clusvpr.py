@@ -148,5 +148,7 @@ def reranking(fixture):
     picked = raw[torch.arange(config["queries"]) * (len(raw) // config["queries"])]
     # the note can be read as normalising the database rows first; its own distances (0.3928 first) say the raw rows are meant
     database, queries = F.normalize(raw, dim=1), F.normalize(picked + tensor(fixture, "queries"), dim=1)
-    again = k_reciprocal_distances(database.cpu().numpy(), queries.cpu().numpy(), config["k1"], config["k2"], config["lambda"])
+    again = k_reciprocal_distances(
+        database.cpu().numpy(), queries.cpu().numpy(), config["k1"], config["k2"], config["lambda"]
+    )
     return {"distances": torch.cdist(queries, database).square(), "reranked": torch.from_numpy(np.asarray(again))}

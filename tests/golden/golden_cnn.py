@@ -13,9 +13,9 @@ NAMES = {"features": "backbone", "pooled": "aggregator.AAP"}
 
 def compute(fixture):
     config = fixture.config
-    if fixture.system == "DINO-Mix" or "aggregator_args" not in config or config["aggregator"] not in AGGREGATORS:
+    if fixture.system == "DINO-Mix" or "layout" in config or config.get("aggregator") not in AGGREGATORS:
         return None
-    if config["backbone"] is None:
+    if config.get("backbone") is None:
         return aggregator_alone(fixture)
     if config["backbone"] not in BACKBONES:
         return None

@@ -5,10 +5,10 @@ import torch
 from goldtools import as_tensors, count, record
 
 from vpr_lib.data.clouds import collate_voxels, voxelise
-from vpr_lib.models.minkloc import CLOUD_MODELS, UNUSED, ECABlock, build_cloud_model, official_weights
+from vpr_lib.models.minkloc import UNUSED, ECABlock, official_weights
 from vpr_lib.models.sparse import SparseConv, SparseConvTranspose, SparseGeM, SparseTensor
 from vpr_lib.models.voxel_grid import VoxelGrid, kernel_offsets
-from vpr_lib.models.zoo import build_model
+from vpr_lib.models.zoo import ZOO, build_model
 
 
 def compute(fixture):
@@ -127,7 +127,7 @@ def load_published(model, fixture):
 
 
 def teacher(fixture):
-    model = load_published(build_cloud_model("minklocpp_384"), fixture)
+    model = load_published(build_model("minklocpp_384"), fixture)
     clouds = [voxelise(fixture.input(f"cloud.{i}"), fixture.config["voxel_size"])[0] for i in range(2)]
     images, batch = torch.from_numpy(fixture.input("images")), collate_voxels(clouds)
     passed = {}
@@ -160,7 +160,7 @@ def teacher(fixture):
     outputs |= {"descriptor": heads["final"], "cloud_descriptor": heads["cloud"], "image_descriptor": heads["image"]}
     outputs["parameters"] = [stored(fixture), stored(fixture, "cloud_fe."), stored(fixture, "image_fe.")]
     assert count(model.cloud_fe) == 646_122 and count(model.image_fe) == 2_848_577  # spec distilvpr §4.4
-    assert CLOUD_MODELS["minklocpp_384"].voxel_size == fixture.config["voxel_size"]
+    assert ZOO["minklocpp_384"].voxel_size == fixture.config["voxel_size"]
     return outputs
 
 

@@ -15,7 +15,8 @@ from vpr_lib.models.attention import (
 )
 from vpr_lib.models.zoo import ZOO, build_model
 
-TOY = [name for name, config in ZOO.items() if config.backbone in ("tinyresnet", "dinov2_toy")]
+TOY = [name for name, config in ZOO.items()
+       if config.backbone in ("tinyresnet", "dinov2_toy") and config.reads == ("image",)]  # fmt: skip
 
 
 def images(model, batch=2, seed=1):

@@ -195,9 +195,13 @@ def test_official_weights_load_at_full_size(tmp_path, monkeypatch):
 
 def test_missing_files_say_where_they_are_published(small, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"vpr weights get dinov2_vits14.*dinov2_vits14/dinov2_vits14_pretrain.pth"):
+    with pytest.raises(
+        FileNotFoundError, match=r"vpr weights get dinov2_vits14.*dinov2_vits14/dinov2_vits14_pretrain.pth"
+    ):
         build_model("dinomix_vits14_4096", pretrained=True, backbone_args={"freeze_to": 1})
-    assert "dinov2_vitb14_mix.ckpt (~334 MB; GaoShuang98/DINO-Mix, release v1.0.0)" in published_at("dinomix_vitb14_4096")
+    assert "dinov2_vitb14_mix.ckpt (~334 MB; GaoShuang98/DINO-Mix, release v1.0.0)" in published_at(
+        "dinomix_vitb14_4096"
+    )
     assert published_at("pixels") == ""
 
 

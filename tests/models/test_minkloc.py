@@ -9,7 +9,6 @@ from vpr_lib.models.checkpoints import CheckpointError
 from vpr_lib.models.minkloc import (
     MinkFPN,
     MinkLocConfig,
-    build_cloud_model,
     load_official,
     official_weights,
 )
@@ -23,7 +22,7 @@ def clouds(count, voxels=150, seed=0):
 
 @pytest.fixture(scope="module")
 def toy():
-    model = build_cloud_model("minklocpp_toy_96").eval()
+    model = build_model("minklocpp_toy_96").eval()
     for name, buffer in model.named_buffers():  # statistics that are not those of an untrained network
         if name.endswith("running_mean"):
             buffer.normal_(0, 0.1)
@@ -76,15 +75,15 @@ def test_heads_and_fusion(toy):
     with torch.no_grad():
         heads = toy.heads(images, voxels)
         assert torch.equal(toy(images, voxels), torch.cat([heads["cloud"], heads["image"]], 1)) and toy.dim == 96
-        added = build_cloud_model(toy.config.model_copy(update={"fusion": "add"})).eval()
+        added = build_model(toy.config.model_copy(update={"fusion": "add"})).eval()
         heads = added.heads(images, voxels)
         assert torch.equal(heads["final"], heads["cloud"] + heads["image"]) and added.dim == 48
     with pytest.raises(ValueError, match="3 images came with 2 clouds"):
         toy(torch.randn(3, 3, 90, 120), voxels)
     with pytest.raises(ValueError, match="Adding needs equal widths, got cloud 48 and image 32"):
-        build_cloud_model(toy.config.model_copy(update={"fusion": "add", "image_dim": 32}))
-    with pytest.raises(ValueError, match="Unknown cloud model 'minkloc'"):
-        build_cloud_model("minkloc")
+        build_model(toy.config.model_copy(update={"fusion": "add", "image_dim": 32}))
+    with pytest.raises(ValueError, match="Unknown model 'minkloc'"):
+        build_model("minkloc")
     with pytest.raises(ValueError, match="fewer top-down steps"):
         MinkFPN((32, 64), (1, 1), top_down=2)
 
@@ -93,7 +92,7 @@ def test_pyramids_of_other_depths():
     voxels = collate_voxels(clouds(2))
     for planes, top_down in (((8, 16, 16, 8), 2), ((8, 16, 24), 0)):
         config = MinkLocConfig(planes=planes, layers=(1,) * len(planes), top_down=top_down, cloud_dim=20, image_dim=0)
-        model = build_cloud_model(config).eval()
+        model = build_model(config).eval()
         with torch.no_grad():
             assert model(None, voxels).shape == (2, 20)
             assert model.cloud_fe.feature_map(voxels).stride == 2 ** (len(planes) - top_down)
@@ -118,8 +117,7 @@ def published(model, original=False):
     ("name", "original"), [("minklocpp_toy_96", False), ("minklocpp_256", True), ("distilvpr_toy_96", False)]
 )
 def test_published_state_dicts_load_strictly(tmp_path, name, original):
-    build = build_model if name.startswith("distilvpr") else build_cloud_model
-    source, model = build(name, seed=1), build(name, seed=2)
+    source, model = build_model(name, seed=1), build_model(name, seed=2)
     torch.save(published(source, original), tmp_path / "weights.pth")
     load_official(model, tmp_path / "weights.pth")
     for key, tensor in source.state_dict().items():

@@ -15,7 +15,6 @@ from vpr_lib.data import download
 from vpr_lib.data.download import DownloadError, recorded_sum
 from vpr_lib.models import published, registration
 from vpr_lib.models.checkpoints import CheckpointError, trained_path, weights_hash
-from vpr_lib.models.minkloc import build_cloud_model
 from vpr_lib.models.published import Published
 from vpr_lib.models.registration import fetch_weights, kept_at, register_weights
 from vpr_lib.models.zoo import build_model
@@ -245,10 +244,10 @@ def test_cloud_models_and_dinov2_are_kept_too(tmp_path, monkeypatch):
     from vpr_lib.models import dinov2
 
     monkeypatch.setenv("VPR_CACHE", str(tmp_path))
-    teacher = build_cloud_model("minklocpp_toy_96", seed=5)
+    teacher = build_model("minklocpp_toy_96", seed=5)
     torch.save(teacher.state_dict(), tmp_path / "teacher.pth")
     kept = register_weights(tmp_path / "teacher.pth", "minklocpp_toy_96")
-    fresh = build_cloud_model("minklocpp_toy_96")
+    fresh = build_model("minklocpp_toy_96")
     registration.load_weights(fresh, kept.path)
     assert weights_hash(fresh) == weights_hash(teacher)
     monkeypatch.setitem(dinov2.SIZES, "dinov2_vits14", dinov2.Size(24, 2, 2, table=5))

@@ -9,11 +9,12 @@ from vpr_lib.data.ground_truth import Positives
 from vpr_lib.data.readers.folders import read_folders
 from vpr_lib.models.zoo import build_model
 from vpr_lib.retrieval import describe as describe_module
+from vpr_lib.retrieval import exact
 from vpr_lib.retrieval.describe import UnreadableImages, cache_key, describe
 from vpr_lib.retrieval.folders import retrieve_folders
 from vpr_lib.retrieval.metrics import first_hit_ranks, recall_at_k, suppress_panoramas
 from vpr_lib.retrieval.protocol import evaluate
-from vpr_lib.retrieval.search import CHUNKS, _nearest_on_gpu, search
+from vpr_lib.retrieval.search import CHUNKS, search
 from vpr_lib.retrieval.store import StaleDescriptors
 
 
@@ -69,7 +70,8 @@ def test_panoramas_are_kept_once_and_padded():
 def test_search_is_exact_across_chunks(monkeypatch, metric, device):
     monkeypatch.setitem(CHUNKS, "cpu", (7, 11))
     if device != "cpu":
-        monkeypatch.setattr("vpr_lib.retrieval.search._nearest_on_cpu", _nearest_on_gpu)
+        monkeypatch.setattr(exact, "_propose_on_cpu", exact._propose_on_gpu)
+        monkeypatch.setattr(exact, "_scores_on_cpu", exact._scores_on_gpu)
     rng = np.random.default_rng(0)
     database, queries = rng.normal(size=(50, 6)).astype(np.float32), rng.normal(size=(20, 6)).astype(np.float32)
     unit = lambda rows: rows / np.linalg.norm(rows, axis=1, keepdims=True)

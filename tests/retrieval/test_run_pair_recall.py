@@ -11,7 +11,7 @@ from vpr_lib.data.ground_truth import Positives
 from vpr_lib.data.manifest import build_manifest
 from vpr_lib.data.readers.submaps import run_card
 from vpr_lib.data.run_pairs import make_run_pairs
-from vpr_lib.models.minkloc import MinkLocConfig, build_cloud_model
+from vpr_lib.models.minkloc import MinkLocConfig
 from vpr_lib.models.zoo import build_model
 from vpr_lib.results.records import Run, read_records, write_records
 from vpr_lib.results.run_pairs import method_table, pair_records, run_pair_table
@@ -102,7 +102,7 @@ def model():
     config = MinkLocConfig(
         planes=(4, 8), layers=(1, 1), top_down=1, conv0_kernel=3, cloud_dim=16, image_dim=0, voxel_size=0.2
     )
-    return build_cloud_model(config)
+    return build_model(config)
 
 
 def test_from_clouds_to_records_and_table(tmp_path, model):
@@ -150,7 +150,7 @@ def test_descriptions_are_kept_and_a_changed_cloud_is_described_again(tmp_path, 
 def test_a_model_of_images_needs_images(tmp_path):
     manifest = drives(tmp_path).databases[0]
     with pytest.raises(ValueError, match="have no images"):
-        describe_submaps(build_cloud_model("minklocpp_toy_96"), manifest, quiet=True)
+        describe_submaps(build_model("minklocpp_toy_96"), manifest, quiet=True)
     with pytest.raises(ValueError, match="have no images"):
         describe_submaps(build_model("distilvpr_toy_96"), manifest, quiet=True)
     assert torch.is_grad_enabled()

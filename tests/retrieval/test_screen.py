@@ -27,7 +27,10 @@ def places(database: int, queries: int, width: int, seed: int = 0) -> tuple[np.n
 
 
 def exact(database: np.ndarray, queries: np.ndarray, top_k: int) -> np.ndarray:
-    return np.argsort(-(queries.astype(np.float64) @ database.T.astype(np.float64)), axis=1, kind="stable")[:, :top_k]
+    scores = queries.astype(np.float64) @ database.T.astype(np.float64)
+    return np.argsort(-scores.round(12), axis=1, kind="stable")[
+        :, :top_k
+    ]  # copies tie: a product's last bits differ by place
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ def screened(monkeypatch):
 
     def counted(*given):
         found = real(*given)
-        seen.append((len(found[0]), found[2]))
+        seen.append((len(found[0]), found[2]))  # one entry per block and part of the queries; threads set the parts
         return found
 
     monkeypatch.setattr(search_module, "_screened", counted)
@@ -58,7 +61,9 @@ def test_the_ranking_is_that_of_fp32(screened, monkeypatch, kind, width):
     found = search(database, queries, 10)
     assert (found.indices == exact(database, queries, 10)).all()
     np.testing.assert_allclose(found.scores, np.take_along_axis(queries @ database.T, found.indices, 1), atol=1e-6)
-    assert len(screened) == 10 and sum(left for _, left in screened) < 50, "most were decided by the screen"
+    assert sum(asked for asked, _ in screened) == 5 * 100 and sum(left for _, left in screened) < 50, (
+        "most were decided by it"
+    )
 
 
 @needs_int8
@@ -126,7 +131,7 @@ def test_queries_that_cannot_be_thinned_out_go_through_fp32(screened, monkeypatc
     database = unit(np.ones((2100, 128)) + 1e-4 * rng.normal(size=(2100, 128)))
     queries = unit(np.ones((100, 128)) + 1e-1 * rng.normal(size=(100, 128)))
     found = search(database, queries, 10)
-    assert [left for _, left in screened] == [64, 36]
+    assert sum(left for _, left in screened) == sum(asked for asked, _ in screened) == 100
     scores = np.take_along_axis(queries.astype(np.float64) @ database.T.astype(np.float64), found.indices, 1)
     best = -np.sort(-(queries.astype(np.float64) @ database.T.astype(np.float64)), axis=1)[:, :10]
     np.testing.assert_allclose(scores, best, atol=2e-7)
@@ -142,9 +147,7 @@ def test_zeros_copies_and_short_blocks(screened, monkeypatch, kind):
     queries[0], queries[1] = database[700], 0
     found = search(database, queries, 12)
     assert found.indices[0, :3].tolist() == [10, 700, 1404]
-    keep = np.arange(100) != 1  # all scores of the zero query are 0: by index
-    assert (found.indices[keep] == exact(database, queries, 12)[keep]).all()
-    assert (found.scores[1] == 0).all()
+    assert (found.indices == exact(database, queries, 12)).all() and (found.scores[1] == 0).all()
 
 
 @pytest.mark.parametrize("kind", SCREENS)
@@ -157,7 +160,7 @@ def test_a_row_that_is_no_number_is_never_found_and_disturbs_nobody(screened, mo
     found = search(database, queries, 5).indices
     clean = (wanted >= 0).all(1)
     assert (found[clean] == wanted[clean]).all() and clean.sum() > 50 and not (found == 800).any()
-    assert len(screened) == 1, "the second block went through fp32"
+    assert sum(asked for asked, _ in screened) == 64, "the second block went through fp32"
 
 
 @needs_int8

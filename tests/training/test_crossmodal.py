@@ -15,8 +15,8 @@ from vpr_lib.config import find_recipe, load_yaml
 from vpr_lib.data.catalogue import DATASETS
 from vpr_lib.data.readers.submaps import read_toy_runs, read_toy_tuples
 from vpr_lib.models.checkpoints import save_weights, trained_path, weights_hash
-from vpr_lib.models.minkloc import CLOUD_MODELS, MinkLoc, build_cloud_model
-from vpr_lib.models.zoo import build_model
+from vpr_lib.models.minkloc import MinkLoc
+from vpr_lib.models.zoo import ZOO, build_model
 from vpr_lib.toycity.city import TOY
 from vpr_lib.toycity.export import ensure
 from vpr_lib.training.crossmodal import (
@@ -25,7 +25,6 @@ from vpr_lib.training.crossmodal import (
     CrossmodalExperiment,
     CrossmodalStep,
     _Heads,
-    build_any,
     load_teacher,
     teacher_descriptors,
     train_crossmodal,
@@ -35,7 +34,7 @@ from vpr_lib.training.optimisation import FitSettings, make_optimizer
 from vpr_lib.training.pairs import PairBatches, PairSampler
 from vpr_lib.training.recipes import open_recipe
 
-TINY = CLOUD_MODELS["minklocpp_toy_96"].model_copy(
+TINY = ZOO["minklocpp_toy_96"].model_copy(
     update=dict(
         planes=(4, 8), layers=(1, 1), conv0_kernel=3, cloud_dim=8, image_dim=8, voxel_size=0.2, image_size=(30, 40)
     )
@@ -58,7 +57,7 @@ def tuples(town):
 
 @pytest.fixture
 def tiny(monkeypatch):
-    monkeypatch.setitem(CLOUD_MODELS, "tiny", TINY)
+    monkeypatch.setitem(ZOO, "tiny", TINY)
 
 
 def recipe(**changes):
@@ -105,7 +104,7 @@ def test_samplers_that_cannot_work(tuples):
 
 def test_batches_from_the_middle_are_those_of_a_whole_epoch(tuples, tiny):
     experiment = recipe()
-    batches = PairBatches(PairSampler(tuples, 8, 3), training_submaps(build_any("tiny"), tuples, experiment))
+    batches = PairBatches(PairSampler(tuples, 8, 3), training_submaps(build_model("tiny"), tuples, experiment))
     whole, rest = list(batches.epoch(1)), list(batches.epoch(1, start=1))
     assert len(rest) == len(whole) - 1 > 0
     for (rows, images, voxels), (other_rows, other_images, other_voxels) in zip(whole[1:], rest):
@@ -130,7 +129,7 @@ def test_masks_of_a_batch(tuples):
 
 
 def test_head_weights_make_the_loss(tuples, tiny):
-    model = build_any("tiny")
+    model = build_model("tiny")
     batch = next(PairBatches(PairSampler(tuples, 8, 3), training_submaps(model, tuples, recipe())).epoch(0))
     values = CrossmodalStep(tuples, model.input_spec, {"final": 0.5, "cloud": 0.25, "image": 0.0})(_Heads(model), batch)
     assert values["loss"].item() == pytest.approx((values["triplet_final"] + values["triplet_cloud"]).item())
@@ -138,7 +137,7 @@ def test_head_weights_make_the_loss(tuples, tiny):
 
 
 def test_a_batch_without_negatives_teaches_nothing(tuples, tiny):
-    model = build_any("tiny")
+    model = build_model("tiny")
     batch = next(PairBatches(PairSampler(tuples, 8, 3), training_submaps(model, tuples, recipe())).epoch(0))
     near = replace(
         tuples,
@@ -151,7 +150,7 @@ def test_a_batch_without_negatives_teaches_nothing(tuples, tiny):
 
 
 def test_the_image_branch_has_its_own_rate(tiny):
-    model = build_any("tiny")
+    model = build_model("tiny")
     optimizer = make_optimizer(_Heads(model, 0.1), FitSettings(epochs=1, optimizer="adam"))
     cloud, image = optimizer.param_groups
     assert (cloud.get("rate_factor", 1.0), image["rate_factor"]) == (1.0, 0.1)
@@ -225,7 +224,7 @@ def test_two_processes_train_as_one_does(town, tmp_path):
 
 
 def test_shares_of_a_batch_are_its_samples(tuples, tiny):
-    submaps = training_submaps(build_any("tiny"), tuples, recipe())
+    submaps = training_submaps(build_model("tiny"), tuples, recipe())
     sampler = PairSampler(tuples, 8, 3)
     whole, *shares = (list(PairBatches(sampler, submaps, 0, *part).epoch(0)) for part in ((0, 1), (0, 2), (1, 2)))
     for (rows, images, _), *parts in zip(whole, *shares):
@@ -236,7 +235,7 @@ def test_shares_of_a_batch_are_its_samples(tuples, tiny):
 
 
 def test_teacher_descriptors_are_clean_unless_told(tuples, tiny, tmp_path):
-    teacher = build_cloud_model(TINY)
+    teacher = build_model(TINY)
     clean = teacher_descriptors(teacher, tuples, tmp_path, quiet=True)
     assert clean.shape == (len(tuples.database), 16) and torch.equal(
         clean, teacher_descriptors(teacher, tuples, tmp_path, quiet=True)
@@ -258,11 +257,11 @@ def test_what_stops_a_student(tuples, tiny, tmp_path):
             True,
             tuples,
             None,
-            build_any("tiny"),
+            build_model("tiny"),
         )
-    path = save_weights(build_any("tiny", seed=5), tmp_path / "w.safetensors", {})
+    path = save_weights(build_model("tiny", seed=5), tmp_path / "w.safetensors", {})
     assert weights_hash(load_teacher(student("SC", teacher_weights=str(path)))) == weights_hash(
-        build_any("tiny", seed=5)
+        build_model("tiny", seed=5)
     )
 
 
@@ -271,7 +270,7 @@ def test_recipes_name_models_that_fit_and_data_sets_that_exist(name):
     taught, run = open_recipe(f"distilvpr_{name}_teacher")
     learns, _ = open_recipe(f"distilvpr_{name}_student")
     assert run is train_crossmodal and (taught.crossmodal, learns.crossmodal) == ("teacher", "student")
-    assert build_any(taught.model).dim == build_any(learns.model).dim and learns.teacher == taught.model
+    assert build_model(taught.model).dim == build_model(learns.model).dim and learns.teacher == taught.model
     for experiment in (taught, learns):
         assert (
             DATASETS[experiment.train_set].kind == "tuples"

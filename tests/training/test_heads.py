@@ -32,14 +32,18 @@ def test_maps_are_the_frozen_layers_output_whatever_the_pictures_size(tmp_path):
         image = load_image(places.manifest.image_paths()[row], model.input_spec)[None]
         with torch.no_grad():
             alone = model.backbone(model.input_spec.normalise(image))[0]
-        torch.testing.assert_close(torch.from_numpy(maps.array[row]).reshape(112, 4, 4).float(), alone, atol=5e-3, rtol=1e-2)
+        torch.testing.assert_close(
+            torch.from_numpy(maps.array[row]).reshape(112, 4, 4).float(), alone, atol=5e-3, rtol=1e-2
+        )
 
 
 def test_a_file_of_maps_is_used_again_continued_and_told_apart(tmp_path):
     places, model = write_places(tmp_path), small()
     first = feature_maps(model, places.manifest, tmp_path / "maps", quiet=True)
     written = first.path.stat().st_mtime_ns
-    assert feature_maps(small("gem_lite0_112"), places.manifest, tmp_path / "maps").path == first.path  # the head is no part
+    assert (
+        feature_maps(small("gem_lite0_112"), places.manifest, tmp_path / "maps").path == first.path
+    )  # the head is no part
     assert first.path.stat().st_mtime_ns == written
     before = np.array(first.array)
     write_picture(tmp_path / "5.png", seed=99)

@@ -40,9 +40,20 @@ def test_the_paper_and_its_code():
         load_experiment("mixvpr_paper+paper_txt")
 
 
-def test_a_recipe_of_another_kind_has_no_variants():
-    with pytest.raises(ValueError, match="'distilvpr_toy_teacher' has no variants, 'bf16' was asked for"):
+def test_a_recipe_says_of_which_kind_it_is(tmp_path):
+    assert open_recipe("distilvpr_toy_teacher")[0].kind == "crossmodal" and open_recipe("toy")[0].kind == "images"
+    with pytest.raises(ValueError, match="'distilvpr_toy_teacher' trains on crossmodal, not on images"):
+        load_experiment("distilvpr_toy_teacher")
+    with pytest.raises(ValueError, match="variant of recipe 'distilvpr_toy_teacher' 'bf16'"):
         open_recipe("distilvpr_toy_teacher+bf16")
+    (tmp_path / "odd.yaml").write_text("kind: sonar\n")
+    with pytest.raises(ValueError, match=r"kind of recipe 'odd' 'sonar'.*crossmodal"):
+        open_recipe(tmp_path / "odd.yaml")
+
+
+def test_dictionaries_of_a_variant_are_merged():
+    head = load_experiment("clusvpr_toy+cwt0").model_changes
+    assert head["aggregator_args"] == {"clusters": 16, "neighbours": 4, "cwtnets": 0} and "backbone_args" in head
 
 
 def test_a_variant_cannot_invent_a_field(tmp_path):
@@ -75,7 +86,9 @@ def test_a_batch_in_parts_gives_the_loss_and_gradient_of_the_whole():
     labels, found = torch.arange(5).repeat_interleave(2), []
     for parts in (1, 3):
         model = build_model(NORMLESS, seed=4)
-        loss = metric_step(MetricLoss(miner_margin=1.0), model.input_spec.normalise, parts)(model, (images, labels))["loss"]
+        loss = metric_step(MetricLoss(miner_margin=1.0), model.input_spec.normalise, parts)(model, (images, labels))[
+            "loss"
+        ]
         loss.backward()
         found.append([loss.detach(), *(p.grad for p in model.parameters())])
     assert found[0][0] > 0

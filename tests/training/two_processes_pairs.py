@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from vpr_lib.data.readers.submaps import read_toy_runs, read_toy_tuples
-from vpr_lib.models.minkloc import CLOUD_MODELS
-from vpr_lib.training.crossmodal import CrossmodalExperiment, build_any, train_crossmodal
+from vpr_lib.models.zoo import ZOO, build_model
+from vpr_lib.training.crossmodal import CrossmodalExperiment, train_crossmodal
 
 SMALL = dict(planes=(4, 8), layers=(1, 1), cloud_dim=8, image_dim=8, voxel_size=0.2, image_size=(30, 40))
 FIXED = dict(layers_to_crop=[3], layers_to_freeze=2, fixed_statistics=True)  # batch norm sees a process's samples alone
@@ -18,14 +18,14 @@ COMMON = dict(claim="", expected="", hardware="", teacher="tiny", pretrained=Fal
 
 def main(town: Path, folder: Path) -> None:
     torch.set_num_threads(1)
-    CLOUD_MODELS["tiny"] = CLOUD_MODELS["minklocpp_toy_96"].model_copy(update=SMALL)
+    ZOO["tiny"] = ZOO["minklocpp_toy_96"].model_copy(update=SMALL)
     tuples, runs = read_toy_tuples(town), read_toy_runs(town)
     teaching = CrossmodalExperiment(crossmodal="teacher", model="tiny", **COMMON)
     learning = CrossmodalExperiment(
         crossmodal="student", model="distilvpr_toy_96", model_changes=STUDENT, distillation={"method": "SC"},
         head_weights={"final": 0.5}, image_augmentation=False, **COMMON,
     )  # fmt: skip
-    same_teacher = build_any("tiny", seed=7)
+    same_teacher = build_model("tiny", seed=7)
     found = {}
     for name, run, teacher in (("teacher", teaching, None), ("student", learning, same_teacher)):
         model, result = train_crossmodal(run, folder / name, "cpu", True, tuples, runs, teacher, folder / "descriptors")

@@ -56,9 +56,11 @@ class Project:
         return self.root / "tiny.yaml"
 
     def run(self, command=FAKE, report=False, **options):
+        from vpr_lib.workbook.report import build
         from vpr_lib.workbook.run.runner import run_workbook
 
-        return run_workbook(self.profile, command=command, report=report, grace_s=0.5, **options)
+        pages = build.build_report if report else None
+        return run_workbook(self.profile, command=command, report=pages, grace_s=0.5, **options)
 
     def statuses(self, **options) -> dict[str, str]:
         return {line.name: str(line.status) for line in self.run(**options).notebooks}

@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A name of the zoo, or a cloud model for drives; `vpr models` lists them.")],
+    model: Annotated[str, typer.Argument(help="A name of the zoo; `vpr models` lists them.")],
     dataset: Annotated[str, typer.Option(help="A data set by name; an unknown name lists the known ones.")] = "toycity",
     root: Annotated[Path | None, typer.Option(help="Where the data set is.")] = None,
     weights: Weights = None,
@@ -61,104 +61,98 @@ def evaluate(
 
     Started by torchrun, the processes share the images; the first one goes on alone.
     """
-    from vpr_lib.data.catalogue import find, open_benchmark
+    from vpr_lib.config import Compute
+    from vpr_lib.data.catalogue import open_dataset
+    from vpr_lib.data.ground_truth import Benchmark
     from vpr_lib.paths import cache_root
-    from vpr_lib.results.records import Run, query_records, write_records
-    from vpr_lib.results.tables import recall_table
-    from vpr_lib.retrieval.protocol import KS
-    from vpr_lib.retrieval.protocol import evaluate as run_evaluation
+    from vpr_lib.results.measure import Variant, measure
+    from vpr_lib.results.records import Run
     from vpr_lib.retrieval.transforms import under
 
-    if find(dataset).kind == "run_pairs":
-        from vpr_lib.cli.evaluate_runs import evaluate_runs
-
-        return evaluate_runs(model, dataset, root, weights, untrained, records, json, (choose_device(device), precision))
     if runtime == "torch":
         device = choose_device(device)
         network, source = load_model(model, weights, untrained)
-        computed_in = None
     else:
-        network, source, device, computed_in = load_export(model, runtime, weights, device)
+        network, source, device, _ = load_export(model, runtime, weights, device)
         precision = "fp32"  # an export's precision is in its file
     process, processes, device = join_processes(device)
-    benchmark = open_benchmark(dataset, root)
-    if transform is not None:
-        network, benchmark, precision = under(transform, network, benchmark)
-    name, system = model, network.config.system
-    if whiten_on is not None:
-        network, name = _whitened(network, whiten_on, whiten_to, device, precision), f"{name} PCA {whiten_to}"
+    benchmark = open_dataset(dataset, root)
+    variant = Variant(transform, _training_images(whiten_on), whiten_to, index, rerank)
+    compute = Compute(device=device, precision=precision, batch_size=batch_size)
     if processes > 1:
         if whiten_on is not None:
             raise ValueError("--whiten-on is fitted in one process: run this once without torchrun, or leave it away.")
-        _describe_together(network, benchmark, cache_root() / "descriptors", device, precision, batch_size)
+        described = (network, benchmark, precision) if transform is None else under(transform, network, benchmark)
+        _describe_together(*described, cache_root() / "descriptors", device, batch_size)
         if process > 0:
             return
-    result = run_evaluation(
-        network, benchmark, cache_root() / "descriptors", KS, device, precision, batch_size, index=index
-    )
-    if index != "exact":
-        name = f"{name} {index}"
-    if rerank:
-        from vpr_lib.retrieval.rerank import reranked
-
-        result, name = reranked(result, device=device), f"{name} reranked"
-    dim, precision = result.database.array.shape[1], computed_in or precision
-    run = Run(model=name, system=system, dim=dim, weights=source, device=device, precision=precision)
-    tables = [query_records(benchmark, scored, result.ranking.scores, run) for scored in result.scores]
-    files = [write_records(records or cache_root() / "records", table) for table in tables]
-    rows = [row for table in tables for row in recall_table(table, KS).to_dict("records")]
-    for scored, row, file in zip(result.scores, rows, files):
-        _print(scored, row, source, file)
-    if result.found:
-        show(f"  {found_in_words(index, result.found)}")
+    run = Run(model=model, system=network.config.system, weights=source)
+    measured = measure(network, benchmark, run, records or cache_root() / "records", compute, variant)
+    protocols = [_protocol(*each) for each in zip(measured.rows(), measured.cards, measured.files)]
+    result, of_exact = measured.evaluation, {}
+    about = {"model": measured.run.model, "dataset": benchmark.name, "weights": source, "device": device,
+             "precision": measured.run.precision, "index": index}  # fmt: skip
+    if isinstance(benchmark, Benchmark):
+        of_exact = result.found
+        about |= {"database": len(benchmark.database), "queries": len(benchmark.queries),
+                  "seconds": result.database.seconds + result.queries.seconds}  # fmt: skip
+    for row, card in zip(measured.rows(), measured.cards):
+        _print(row, card, source)
+    for file in measured.files:
+        show(f"  [dim]records: {file}[/dim]")
+    if of_exact:
+        show(f"  {found_in_words(index, of_exact)}")
     if out is not None:
-        _draw(result, out, run)
-    write_json(json, {"model": name, "dataset": benchmark.name, "weights": source, "device": device,
-                      "precision": precision, "index": index, "found_of_exact": result.found,
-                      "database": len(benchmark.database), "queries": len(benchmark.queries),
-                      "seconds": result.database.seconds + result.queries.seconds,
-                      "protocols": [{"card": scored.protocol.card.model_dump(), "card_hash": scored.protocol.card.hash,
-                                     "queries_counted": int(scored.counted.sum()), "records": str(file),
-                                     "recall": {str(k): v for k, v in scored.recall.items()},
-                                     "interval": {str(k): [row[f"R@{k} low"] / 100, row[f"R@{k} high"] / 100]
-                                                  for k in scored.recall}}
-                                    for scored, row, file in zip(result.scores, rows, files)]})  # fmt: skip
+        _draw(result, out, measured.run)
+    write_json(json, about | {"found_of_exact": of_exact, "protocols": protocols})
 
 
-def _describe_together(network, benchmark, cache: Path, device: str, precision: str, batch_size: int) -> None:
+def _describe_together(network, benchmark, precision: str, cache: Path, device: str, batch_size: int) -> None:
     """Both sides described by all processes of torchrun, each image by one; the descriptors are on disk afterwards."""
     import torch.distributed as dist
 
+    from vpr_lib.data.ground_truth import Benchmark
     from vpr_lib.retrieval.describe import describe
 
+    if not isinstance(benchmark, Benchmark):
+        raise ValueError(f"'{benchmark.name}' is pairs of drives: run this in one process, without torchrun.")
     for manifest in (benchmark.database, benchmark.queries):
         describe(network, manifest, cache, device, precision, batch_size, quiet=dist.get_rank() > 0, together=True)
     dist.destroy_process_group()
 
 
-def _whitened(network, dataset: str, dim: int, device: str, precision: str):
-    """The network with a whitening fitted on a training set, kept with the descriptors."""
+def _training_images(dataset: str | None) -> list:
     from vpr_lib.data.catalogue import open_dataset
     from vpr_lib.data.prepare import manifests_of
-    from vpr_lib.paths import cache_root
-    from vpr_lib.retrieval.whitening import whiten
 
-    manifests = list(manifests_of(open_dataset(dataset)).values())
-    return whiten(network, manifests, dim, cache_root() / "whitening", device=device, precision=precision)
+    return list(manifests_of(open_dataset(dataset)).values()) if dataset else []
 
 
-def _print(scored, row: dict, source: str, file: Path) -> None:
-    card = scored.protocol.card
+def _ks(row: dict) -> list[int]:
+    """The cut-offs that a row of a recall table has."""
+    return [int(name[2:]) for name in row if name.startswith("R@") and name[2:].isdigit()]
+
+
+def _protocol(row: dict, card, file: Path) -> dict:
+    return {"card": card.model_dump(), "card_hash": card.hash, "queries_counted": row["queries"], "records": str(file),
+            "recall": {str(k): row[f"R@{k}"] / 100 for k in _ks(row)},
+            "interval": {str(k): [row[f"R@{k} low"] / 100, row[f"R@{k} high"] / 100] for k in _ks(row)}}  # fmt: skip
+
+
+def _print(row: dict, card, source: str) -> None:
     show(
         f"[bold]{row['model']}[/bold] on [bold]{row['dataset']}[/bold]  ({card.name}: {card.rule_in_words()}; "
         f"{row['queries']} queries, weights: {source}, {row['device']} {row['precision']})"
     )
-    for k in scored.recall:
+    if "pairs" in row:
+        show(f"  mean over {row['pairs']} pairs of drives; R@1% {row['R@1%']:.2f} %")
+    for k in _ks(row):
         show(f"  R@{k:<4d} {row[f'R@{k}']:6.2f} %   [dim]{row[f'R@{k} low']:.1f} to {row[f'R@{k} high']:.1f}[/dim]")
-    show(f"  [dim]records: {file}[/dim]")
 
 
 def _draw(result, out: Path, run) -> None:
+    if not hasattr(result, "queries"):
+        raise ValueError("--out draws queries and their matches; pairs of drives have no one database to draw from.")
     from vpr_lib.retrieval.folders import FolderRetrieval
     from vpr_lib.retrieval.search import Ranking
     from vpr_lib.widgets.retrieval_files import write_retrieval

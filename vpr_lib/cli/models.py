@@ -17,11 +17,17 @@ def list_models(json: JsonFile = None) -> None:
     from vpr_lib.models.checkpoints import trained_path
     from vpr_lib.models.zoo import TRAINING_FREE, ZOO
 
-    table = Table("model", "system", "backbone", "aggregator", "input (h x w)", "weights")
+    table = Table("model", "system", "reads", "backbone", "aggregator", "input (h x w)", "weights")
     for name, config in ZOO.items():
         state = "needs none" if name in TRAINING_FREE else "yes" if trained_path(name).is_file() else "-"
         table.add_row(
-            name, config.system, config.backbone, config.aggregator, "{} x {}".format(*config.image_size), state
+            name,
+            config.system,
+            " ".join(config.reads),
+            config.backbone if "image" in config.reads else "-",
+            config.aggregator,
+            "{} x {}".format(*config.image_size) if "image" in config.reads else "-",
+            state,
         )
     Console().print(table)
     write_json(json, {name: config.model_dump() for name, config in ZOO.items()})

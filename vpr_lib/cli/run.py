@@ -61,7 +61,15 @@ def register(app: typer.Typer, after: After | None = None) -> None:
                 result = _night(profile, only, start_from, set_ or (), force, keep_going, run_id, report, keep, accept)
             else:
                 result = run_workbook(
-                    profile, only, start_from, set_ or (), force, keep_going, run_id, report, choose_display()
+                    profile,
+                    only,
+                    start_from,
+                    set_ or (),
+                    force,
+                    keep_going,
+                    run_id,
+                    _pages if report else None,
+                    choose_display(),
                 )
         except UsageError as error:
             typer.echo(f"Cannot start: {error}", err=True)
@@ -91,9 +99,14 @@ def register(app: typer.Typer, after: After | None = None) -> None:
     @app.command()
     def report(run: Annotated[str, typer.Argument(help="Run id; default: the latest run.")] = "latest") -> None:
         """Build the HTML report of a run again."""
-        from vpr_lib.workbook.report.build import build_report
+        typer.echo(_or_exit(lambda: _pages(run)))
 
-        typer.echo(_or_exit(lambda: build_report(run)))
+
+def _pages(run: "Path | str") -> Path:
+    """Build the report of a run; imported when the run is over."""
+    from vpr_lib.workbook.report.build import build_report
+
+    return build_report(run)
 
 
 def _look_ahead(profile: str) -> None:

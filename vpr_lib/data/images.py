@@ -156,7 +156,6 @@ def load_image(path: str | Path, spec: InputSpec) -> Tensor:
     return resize(read_image(path), spec)
 
 
-
 def load_images(paths: Sequence[str | Path], spec: InputSpec) -> Tensor:
     """`load_image` for several pictures of one size, uint8 (B, 3, H, W)."""
     return stack_images([load_image(path, spec) for path in paths])

@@ -72,7 +72,9 @@ def load_prepared(name: str, kind: type[Content], root: Path, reading: dict[str,
         return None
     if not fits:
         return None
-    return Manifest.load(folder / "manifest.parquet", root) if kind is Manifest else kind.load(folder)
+    if kind is Manifest:
+        return Manifest.load(folder / "manifest.parquet", root)
+    return kind.load(folder)  # ty: ignore[missing-argument]  (the other kinds know their roots)
 
 
 @lru_cache(maxsize=1)

@@ -10,8 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vpr_lib.models.boq import BoQ
 from vpr_lib.models.clusvpr import ClusVPR
 from vpr_lib.models.netvlad import NetVLAD
+from vpr_lib.models.salad import SALAD, MegaLoc
+from vpr_lib.models.token_heads import CricaVPR, EDTformer, SuperVLAD
 from vpr_lib.registry import lookup
 
 Grid = tuple[int, int]  # (h, w) of the feature map
@@ -170,6 +173,12 @@ AGGREGATORS: dict[str, Callable[..., nn.Module]] = {
     "flatten": Flatten,
     "ClusVPR": ClusVPR,
     "ProjectedGeM": ProjectedGeM,  # DistilVPR
+    "SALAD": SALAD,
+    "BoQ": BoQ,
+    "MegaLoc": MegaLoc,
+    "CricaVPR": CricaVPR,
+    "EDTformer": EDTformer,
+    "SuperVLAD": SuperVLAD,
 }
 
 

@@ -228,6 +228,13 @@ class PixelGrid(Backbone):
         return mean.repeat_interleave(self.patch, 2).repeat_interleave(self.patch, 3)
 
 
+def adapted_dinov2(kind: Literal["CricaDINOv2", "SidePathDINOv2"], **arguments: object) -> Backbone:
+    """ViT-B/14 with the adapters of CricaVPR or EDTformer."""
+    from vpr_lib.models import adapters  # imports timm, which costs a second
+
+    return getattr(adapters, kind)("dinov2_vitb14", **arguments)
+
+
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "wide_resnet50_2")
 SWINS = ("swinv2_tiny_window8_256", "swinv2_small_window8_256", "swinv2_base_window12to16_192to256",
          "swinv2_large_window12to16_192to256")  # fmt: skip
@@ -244,6 +251,8 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     "tinyresnet": TinyResNet,
     "pixels": PixelGrid,
     **{name: partial(DINOv2, name) for name in DINOV2},
+    "dinov2_vitb14_crica": partial(adapted_dinov2, "CricaDINOv2"),
+    "dinov2_vitb14_side": partial(adapted_dinov2, "SidePathDINOv2"),
 }
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from scipy.io import loadmat
 from torch import Tensor, nn
 
+from vpr_lib.models.layouts import translate
 from vpr_lib.models.published import find_published
 from vpr_lib.paths import atomic_path, cache_root, write_text
 
@@ -129,10 +130,11 @@ def load_tensors(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> No
 
 
 def _own_names(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Keys as `model` spells them: an alias of the aggregator met in the wild, and what a backbone with `own_names` knows."""
+    """Keys as `model` spells them: known layouts, an alias of the aggregator, and what a backbone with `own_names` knows."""
+    tensors = translate(tensors)
     tensors = {re.sub(r"^aggregation\.", "aggregator.", key): value for key, value in tensors.items()}
-    translate = getattr(getattr(model, "backbone", model), "own_names", None)
-    return translate(tensors) if translate else tensors
+    own_names = getattr(getattr(model, "backbone", model), "own_names", None)
+    return own_names(tensors) if own_names else tensors
 
 
 def save_weights(model: nn.Module, path: Path, about: dict[str, Any], half: bool = False) -> Path:

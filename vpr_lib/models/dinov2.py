@@ -1,4 +1,4 @@
-"""DINOv2 vision transformers as DINO-Mix uses them: every block, no final norm, patch tokens as a map. Spec: dinomix §1."""
+"""DINOv2 vision transformers: every block, patch tokens as a map, with or without the final norm. Spec: dinomix §1."""
 
 import math
 import re
@@ -9,6 +9,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpr_lib.models.backbone import Backbone
@@ -40,9 +41,10 @@ SIZES = {
 
 
 class DINOv2(Backbone):
-    """Images (B, 3, H, W) -> patch tokens of the last block, before any norm, as a map (B, D, H / 14, W / 14).
+    """Images (B, 3, H, W) -> patch tokens of the last block as a map (B, D, H / 14, W / 14).
 
-    The transformer lives in `dino_model`, under the keys of the official DINO-Mix checkpoints.
+    The transformer lives in `dino_model`, under the keys of the official DINO-Mix checkpoints. A subclass may build its
+    blocks from another class.
 
     Args:
         name: a key of SIZES.
@@ -50,16 +52,28 @@ class DINOv2(Backbone):
             None nothing. Class token and positions still learn, as released, so gradients run through all fixed blocks.
         detach_frozen: also fix class token and positions; then the fixed blocks run without a graph in training, which
             saves the memory of their activations (spec §9, row 19).
+        final_norm: apply the network's last LayerNorm, as SALAD and MegaLoc do and DINO-Mix and BoQ do not
+            (spec modern_methods §0). It always learns.
+        round_sides: resize images whose sides are no multiples of 14 to the nearest ones (bilinear, antialias) instead
+            of refusing them, as MegaLoc does.
         pretrained: load the authors' weights, see `pretrained_path`.
     Raises:
         ValueError: for a block that does not exist, or an image side that is no multiple of 14.
         FileNotFoundError: when pre-trained weights are absent, saying where their authors publish them.
     """
 
-    def __init__(self, name: str, freeze_to: int | None = None, detach_frozen: bool = False, pretrained: bool = False):
+    def __init__(
+        self,
+        name: str,
+        freeze_to: int | None = None,
+        detach_frozen: bool = False,
+        final_norm: bool = False,
+        round_sides: bool = False,
+        pretrained: bool = False,
+    ):
         super().__init__()
         self.name, self.size = name, (size := lookup(SIZES, name, "DINOv2 size"))
-        self.out_channels, self.stride = size.dim, size.patch
+        self.out_channels, self.stride, self.round_sides = size.dim, size.patch, round_sides
         if freeze_to is not None and not -1 <= freeze_to < size.depth:
             raise ValueError(f"freeze_to is the last fixed block of {name}: -1 to {size.depth - 1}, got {freeze_to}.")
         if detach_frozen and freeze_to is None:
@@ -70,7 +84,9 @@ class DINOv2(Backbone):
         net.mask_token = nn.Parameter(torch.zeros(1, size.dim))  # never used here, but part of every official file
         net.patch_embed = nn.Module()
         net.patch_embed.proj = nn.Conv2d(3, size.dim, size.patch, size.patch)
-        net.blocks = nn.ModuleList(_block(size) for _ in range(size.depth))
+        net.blocks = nn.ModuleList(self._block() for _ in range(size.depth))
+        net.norm = nn.LayerNorm(size.dim, eps=1e-6) if final_norm else None
+        self._extend(net)
         self._initialise()
         if pretrained and name in PUBLISHED:
             load_weights(self, pretrained_path(name))
@@ -84,6 +100,12 @@ class DINOv2(Backbone):
             for token in (net.cls_token, net.pos_embed, net.mask_token):
                 token.requires_grad_(False)
 
+    def _block(self) -> nn.Module:
+        return build_block(self.size)
+
+    def _extend(self, net: nn.Module) -> None:
+        """Room for what a method adds to the transformer, before it is initialised and loaded."""
+
     def _initialise(self) -> None:
         net = self.dino_model
         nn.init.trunc_normal_(net.pos_embed, std=0.02)
@@ -96,6 +118,8 @@ class DINOv2(Backbone):
     def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """(h, w) tokens for an image of (height, width) pixels. Raises ValueError unless both are multiples of 14."""
         patch = self.size.patch
+        if self.round_sides:
+            return tuple(max(1, round(side / patch)) for side in image_size)
         if any(side % patch or side <= 0 for side in image_size):
             near = " x ".join(str(max(patch, round(side / patch) * patch)) for side in image_size)
             raise ValueError(
@@ -107,13 +131,21 @@ class DINOv2(Backbone):
 
     def embed(self, images: Tensor) -> Tensor:
         """Input of block 0: class token and patches with their positions, (B, 1 + h w, D)."""
-        net, grid = self.dino_model, self.grid(tuple(images.shape[-2:]))
+        net, images = self.dino_model, self.fit(images)
+        grid = self.grid(tuple(images.shape[-2:]))
         patches = net.patch_embed.proj(images).flatten(2).transpose(1, 2)  # row-major
         cls = net.cls_token
         if self.training and net.mask_token.requires_grad:
             cls = cls + 0 * net.mask_token  # a gradient of zero: DDP waits for every trainable parameter
         tokens = torch.cat([cls.expand(len(patches), -1, -1), patches], dim=1)
         return tokens + self.positions(grid).to(tokens.dtype)
+
+    def fit(self, images: Tensor) -> Tensor:
+        """The images at sides that patches divide; unchanged where they already do, or where the model is to refuse them."""
+        size = tuple(side * self.size.patch for side in self.grid(tuple(images.shape[-2:])))
+        if tuple(images.shape[-2:]) == size:
+            return images
+        return F.interpolate(images, size, mode="bilinear", antialias=True)
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
         """The positional table resampled to a grid (h, w), (1, 1 + h w, D), in float32; the class row is unchanged."""
@@ -142,28 +174,43 @@ class DINOv2(Backbone):
         """(B, 1 + h w, D) -> (B, D, h, w); the class token is left out."""
         return tokens[:, 1:].transpose(1, 2).unflatten(2, grid)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def last_tokens(self, images: Tensor) -> Tensor:
+        """All tokens after the last block and, where there is one, the final norm: (B, 1 + h w, D)."""
         *_, last = self.tokens(images)
-        return self.as_map(last, self.grid(tuple(images.shape[-2:])))
+        return self.dino_model.norm(last) if self.dino_model.norm is not None else last
+
+    def map_and_token(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` gives, and the class token (B, D) beside it."""
+        tokens = self.last_tokens(images)
+        return self.as_map(tokens, self.grid(tuple(images.shape[-2:]))), tokens[:, 0]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.map_and_token(images)[0]
 
     def own_names(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Keys of facebookresearch and DINO-Mix files as they are called here (spec §1.7 and §2).
 
-        Final norm and head are not part of the model; a file may lack the unused mask token.
+        A head, and the final norm of a model that does not apply it, are left out; a file may lack the unused mask token.
+        Pre-trained files know nothing of what a method adds: that stays as it was initialised.
         """
+        added = {}
         if "cls_token" in tensors:
             tensors = {f"dino_model.{key}": value for key, value in tensors.items()}
+            added = {key: value for key, value in self.state_dict().items() if ".adapter" in key}
         prefix = "backbone." if any(key.startswith("backbone.dino_model.") for key in tensors) else ""
-        unused = re.compile(r"(backbone\.)?dino_model\.(norm|head)\.")
+        unused = re.compile(
+            rf"(backbone\.)?dino_model\.({'head' if self.dino_model.norm is not None else 'norm|head'})\."
+        )
         named = {
             key.replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2."): value
             for key, value in tensors.items()
             if not unused.match(key)
         }
-        return {f"{prefix}dino_model.mask_token": self.dino_model.mask_token.detach()} | named
+        return added | {f"{prefix}dino_model.mask_token": self.dino_model.mask_token.detach()} | named
 
 
-def _block(size: Size) -> nn.Module:
+def build_block(size: Size, kind: type[nn.Module] | None = None) -> nn.Module:
+    """One transformer block of that size, of timm's class or one derived from it."""
     from timm.layers import SwiGLUPacked  # importing timm costs a second, which models without it do not pay
     from timm.models.vision_transformer import Block
 
@@ -172,7 +219,7 @@ def _block(size: Size) -> nn.Module:
     feed_forward = dict(mlp_ratio=4)
     if size.swiglu:
         feed_forward = dict(mlp_ratio=2 * hidden / size.dim, mlp_layer=SwiGLUPacked, act_layer=nn.SiLU)
-    return Block(size.dim, size.heads, qkv_bias=True, init_values=1.0, norm_layer=norm, **feed_forward)
+    return (kind or Block)(size.dim, size.heads, qkv_bias=True, init_values=1.0, norm_layer=norm, **feed_forward)
 
 
 @lru_cache(maxsize=64)

@@ -245,6 +245,8 @@ class ShippedModel(nn.Module):
         FileNotFoundError; ValueError for a file that was changed since, a device or a package that is not there.
     """
 
+    reads = ("image",)
+
     def __init__(self, path: Path, device: str = "cpu"):
         super().__init__()
         folder = Path(path) if Path(path).is_dir() else Path(path).parent
@@ -259,6 +261,11 @@ class ShippedModel(nn.Module):
         self.dim = self.config.dim
         self.input_spec = InputSpec(self.config.image_size, self.config.interpolation, (0.0,) * 3, (1 / 255,) * 3)
         self.runs_in, self._call = _RUNNERS[self.config.format](file, self.config.precision, device)
+
+    @property
+    def computed_in(self) -> str:
+        """Format and precision, for records: an export's precision is in its file."""
+        return f"{self.config.format} {self.runs_in}"
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) as `input_spec` gives them, values 0..255 -> descriptors (B, D)."""

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,6 @@ from vpr_lib.models.sparse import (
     SparseTensor,
 )
 from vpr_lib.models.voxel_grid import VoxelGrid
-from vpr_lib.registry import lookup
 
 UNUSED = ("model.layer4.", "model.fc.", "imagecosplace.", "imageconvap.", "imagenetvlad.")  # stored, never run
 STEM = {0: "conv1", 1: "bn1", 4: "layer1", 5: "layer2", 6: "layer3"}  # of ResNet in the original MinkLoc++
@@ -187,6 +186,13 @@ class MinkLocConfig(Strict):
     image_size: tuple[int, int] = (240, 320)  # (height, width); Oxford. Boreas (256, 306)
     voxel_size: float = 0.01  # Oxford, in units of the scaled submap. Boreas 1.0 m
 
+    aggregator: ClassVar[str] = "GeM"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The kinds of input of a sample."""
+        return ("image", "cloud") if self.image_dim else ("cloud",)
+
 
 class MinkLoc(nn.Module):
     """MinkLoc++: descriptors (B, D) of clouds and images, cloud half first, not normalised.
@@ -216,8 +222,13 @@ class MinkLoc(nn.Module):
         return InputSpec(self.config.image_size, "bicubic", IMAGENET_MEAN, IMAGENET_STD)
 
     @property
-    def reads_images(self) -> bool:
-        return self.image_fe is not None
+    def reads(self) -> tuple[str, ...]:
+        return self.config.reads
+
+    @property
+    def branches(self) -> dict[str, nn.Module]:
+        """What reads each kind of input."""
+        return {"cloud": self.cloud_fe} | ({"image": self.image_fe} if self.image_fe is not None else {})
 
     def heads(self, images: Tensor | None, voxels: Tensor) -> dict[str, Tensor]:
         """{"final", "cloud"} and, where there is an image branch, {"image"}: descriptors (B, .)."""
@@ -235,13 +246,13 @@ class MinkLoc(nn.Module):
 
 
 CLOUD_MODELS: dict[str, MinkLocConfig] = {
-    "minklocpp_384": MinkLocConfig(),  # DistilVPR's teacher
+    "minklocpp_384": MinkLocConfig(system="MinkLoc++ (teacher)"),  # DistilVPR's
     "minklocpp_256": MinkLocConfig(image_dim=128),  # the original MinkLoc++
     "minkloc3d_128": MinkLocConfig(system="MinkLoc++ (3D)", image_dim=0),
     "minkloc3d_384": MinkLocConfig(  # the 3-D student that the options describe; as wide as the teacher
         system="MinkLoc++ (3D)", planes=(32, 64, 128), top_down=0, cloud_dim=384, image_dim=0
     ),
-    "minklocpp_boreas_384": MinkLocConfig(image_size=(256, 306), voxel_size=1.0),
+    "minklocpp_boreas_384": MinkLocConfig(system="MinkLoc++ (teacher)", image_size=(256, 306), voxel_size=1.0),
     "minklocpp_toy_96": MinkLocConfig(
         planes=(16, 32, 32),
         conv0_kernel=3,
@@ -256,20 +267,6 @@ CLOUD_MODELS: dict[str, MinkLocConfig] = {
         system="MinkLoc++ (3D)", planes=(16, 32, 32), conv0_kernel=3, cloud_dim=96, image_dim=0, voxel_size=0.08
     ),
 }
-
-
-def build_cloud_model(model: str | MinkLocConfig, pretrained: bool = False, seed: int | None = 0) -> MinkLoc:
-    """A model that reads clouds, by name or config (ValueError for an unknown name, listing the known ones).
-
-    Args:
-        pretrained: start the image branch from its published pre-training.
-        seed: as in `zoo.build_model`.
-    """
-    config = lookup(CLOUD_MODELS, model, "cloud model") if isinstance(model, str) else model
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
-        if seed is not None:
-            torch.manual_seed(seed)
-        return MinkLoc(config, pretrained)
 
 
 def official_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -16,13 +16,16 @@ class NetVLAD(nn.Module):
 
     Features are brought to unit length first; every cluster's sum too (intra-normalisation), then the whole. Works for
     any h and w. A fresh module holds random centres: call `initialise` with real features before training.
+
+    Args:
+        bias: of the assignment; pytorch-NetVlad's "vladv1", its default, has none and assigns by the angle to a centre.
     """
 
-    def __init__(self, in_channels: int, grid: tuple[int, int] | None = None, clusters: int = 64):
+    def __init__(self, in_channels: int, grid: tuple[int, int] | None = None, clusters: int = 64, bias: bool = True):
         super().__init__()
         self.dim = clusters * in_channels
         self.assign = nn.Conv2d(
-            in_channels, clusters, 1
+            in_channels, clusters, 1, bias=bias
         )  # w_k = 2 alpha c_k, b_k = -alpha |c_k|^2, then learned freely
         self.centroids = nn.Parameter(torch.empty(clusters, in_channels))
         self.set_centres(F.normalize(torch.randn(clusters, in_channels), dim=1), alpha=10.0)
@@ -33,8 +36,11 @@ class NetVLAD(nn.Module):
         if centres.shape != self.centroids.shape:
             raise ValueError(f"NetVLAD needs centres {tuple(self.centroids.shape)}, got {tuple(centres.shape)}.")
         self.centroids.copy_(centres)
+        if self.assign.bias is None:
+            centres = F.normalize(centres, dim=1)
+        else:
+            self.assign.bias.copy_(-alpha * centres.square().sum(dim=1))
         self.assign.weight.copy_(2 * alpha * centres[:, :, None, None])
-        self.assign.bias.copy_(-alpha * centres.square().sum(dim=1))
 
     def forward(self, features: Tensor) -> Tensor:
         features = F.normalize(features, dim=1)

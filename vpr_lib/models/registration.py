@@ -11,7 +11,7 @@ from vpr_lib.data.download import DownloadError, check_disk, fetch, fetch_from_h
 from vpr_lib.digests import digest_file
 from vpr_lib.models.backbones import build_backbone
 from vpr_lib.models.checkpoints import CheckpointError, load_weights, save_weights, trained_path
-from vpr_lib.models.minkloc import CLOUD_MODELS, build_cloud_model, load_official
+from vpr_lib.models.minkloc import load_official
 from vpr_lib.models.published import Published, find_published, load_published
 from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import cache_root
@@ -39,7 +39,7 @@ def register_weights(file: Path, name: str, source: str = "", licence: str = "")
     """Load a checkpoint strictly into the network of that name and keep it, with name, sha256, source and licence.
 
     Args:
-        name: a model of the zoo, a cloud model, or a published trunk.
+        name: a model of the zoo, or a published trunk.
     Raises:
         FileNotFoundError, ValueError (unknown name), CheckpointError.
     """
@@ -47,7 +47,7 @@ def register_weights(file: Path, name: str, source: str = "", licence: str = "")
     if not Path(file).is_file():
         raise FileNotFoundError(f"No checkpoint {file}.")
     network, path = _network(name, known), kept_at(name)
-    if name in CLOUD_MODELS and Path(file).suffix != ".safetensors":
+    if "cloud" in getattr(network, "reads", ()) and Path(file).suffix != ".safetensors":
         load_official(network, file)
     else:
         load_weights(network, file)
@@ -64,7 +64,7 @@ def register_weights(file: Path, name: str, source: str = "", licence: str = "")
 def _network(name: str, known: Published) -> nn.Module:
     if known.kind in ("trunk", "dinov2"):
         return build_backbone(known.backbone or name)
-    return build_cloud_model(name) if name in CLOUD_MODELS else build_model(name)
+    return build_model(name)
 
 
 def fetch_weights(name: str, quiet: bool = False, **options: object) -> Registered | None:

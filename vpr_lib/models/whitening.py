@@ -113,7 +113,7 @@ class Whitened(nn.Module):
                 f"The whitening takes descriptors of {len(whitening.mean)} numbers, the model gives {model.dim}: it was "
                 "fitted for another model."
             )
-        self.model, self.config = model, model.config
+        self.model, self.config, self.reads = model, model.config, model.reads
         self.register_buffer("mean", whitening.mean)
         self.register_buffer("matrix", whitening.matrix())
         self.dim = self.matrix.shape[1]

@@ -1,7 +1,8 @@
 """The zoo: every model by name. One line in ZOO, and a model appears in `vpr models`, every table and every figure."""
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from vpr_lib.config import Strict
 from vpr_lib.data.images import CAFFE_MEAN, CAFFE_STD, IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from vpr_lib.models.aggregators import build_aggregator
 from vpr_lib.models.backbones import build_backbone
+from vpr_lib.models.minkloc import CLOUD_MODELS, MinkLoc, MinkLocConfig
+from vpr_lib.models.modern import MODERN
 from vpr_lib.registry import lookup
 
 
@@ -28,6 +31,7 @@ class ModelConfig(Strict):
     antialias: bool = True  # of the resize; this and the next: see InputSpec
     resize_after_normalising: bool = False
     query_shorter_side: int | None = None  # pixels; queries then keep their own shape (retrieval/transforms.py)
+    reads: ClassVar[tuple[str, ...]] = ("image",)
 
     @property
     def input_spec(self) -> InputSpec:
@@ -50,6 +54,8 @@ class ModelConfig(Strict):
 
 class VPRModel(nn.Module):
     """Backbone and aggregator: normalised images (B, 3, H, W) -> unit-norm descriptors (B, D)."""
+
+    reads = ModelConfig.reads
 
     def __init__(self, config: ModelConfig, pretrained: bool = False):
         super().__init__()
@@ -74,12 +80,27 @@ class VPRModel(nn.Module):
         """D, the length of a descriptor."""
         return self.aggregator.dim
 
+    @property
+    def branches(self) -> dict[str, nn.Module]:
+        """What reads each kind of input."""
+        return {"image": self}
+
+    def heads(self, images: Tensor) -> dict[str, Tensor]:
+        """Descriptors (B, .) by name; `final` is what `forward` gives, others serve a loss of training."""
+        return {"final": self(images)}
+
     def feature_map(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, C, h, w)."""
         return self.backbone(images)
 
+    def features(self, images: Tensor) -> tuple[Tensor, ...]:
+        """What the aggregator takes: the map and, where it reads a class token and the backbone has one, that (B, C)."""
+        if getattr(self.aggregator, "uses_token", False) and hasattr(self.backbone, "map_and_token"):
+            return self.backbone.map_and_token(images)
+        return (self.backbone(images),)
+
     def forward(self, images: Tensor) -> Tensor:
-        return self.aggregator(self.backbone(images))
+        return self.aggregator(*self.features(images))
 
 
 def _mixvpr(backbone: str, out_channels: int, out_rows: int, **changes: Any) -> ModelConfig:
@@ -179,7 +200,7 @@ def _distilvpr(backbone: str, crop: list[int], dim: int = 384, **changes: Any) -
     )  # fmt: skip
 
 
-ZOO: dict[str, ModelConfig] = {
+ZOO: dict[str, ModelConfig | MinkLocConfig] = {
     "mixvpr_resnet50_4096": _mixvpr("resnet50", 1024, 4),
     "mixvpr_resnet50_512": _mixvpr("resnet50", 256, 2),
     "mixvpr_resnet50_128": _mixvpr("resnet50", 64, 2),
@@ -272,7 +293,10 @@ ZOO: dict[str, ModelConfig] = {
     "distilvpr_resnet34_384": _distilvpr("resnet34", [4]),
     "distilvpr_boreas_resnet18_384": _distilvpr("resnet18", [4], image_size=(256, 306)),
     "distilvpr_toy_96": _distilvpr("tinyresnet", [], dim=96, image_size=(90, 120)),
+    **CLOUD_MODELS,
 }
+ZOO |= {name: ModelConfig(**values) for name, values in MODERN.items()}
+NETWORKS: dict[type, Callable[[Any, bool], nn.Module]] = {ModelConfig: VPRModel, MinkLocConfig: MinkLoc}
 TRAINING_FREE = frozenset({"pixels"})
 
 
@@ -285,23 +309,25 @@ def vary(model: str, part: Literal["aggregator", "backbone"] = "aggregator", **a
     return {field: getattr(lookup(ZOO, model, "model"), field) | arguments}
 
 
-def build_model(model: str | ModelConfig, pretrained: bool = False, seed: int | None = 0, **changes: Any) -> nn.Module:
+def build_model(
+    model: str | ModelConfig | MinkLocConfig, pretrained: bool = False, seed: int | None = 0, **changes: Any
+) -> nn.Module:
     """Build a model by its name in the zoo, or from a config.
 
     Args:
         pretrained: start the backbone from its published pre-training (ImageNet; the toy start for toy models).
         seed: initialise under this seed without disturbing the global generator; None draws from the global one.
-        changes: fields of ModelConfig to replace, for instance `image_size=(224, 224)`.
+        changes: fields of its configuration to replace, for instance `image_size=(224, 224)`.
     Raises:
         ValueError: for an unknown name (the known ones are listed) or field.
     """
     config = lookup(ZOO, model, "model") if isinstance(model, str) else model
     if changes:
-        config = ModelConfig.model_validate(config.model_dump() | changes)
+        config = type(config).model_validate(config.model_dump() | changes)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
-        return VPRModel(config, pretrained)
+        return NETWORKS[type(config)](config, pretrained)
 
 
 def with_head(model: VPRModel, **changes: Any) -> VPRModel:

@@ -45,7 +45,7 @@ def plot_training(
         marker, recall = method_marker(label), [100 * row["recall@1"] for row in history]
         ax.plot(epochs, recall, marker=marker, label=label or "recall@1", color=colour)
     ax.set(xlabel="epoch", ylabel="validation recall@1 (%)")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.get_major_locator().set_params(integer=True)  # ty: ignore[unknown-argument]  (a MaxNLocator)
     return ax
 
 

@@ -73,7 +73,7 @@ def plot_mode_curves(
             ax.plot(epochs, run, color=look["color"], linewidth=0.7, alpha=0.5)
         ax.plot(epochs, np.mean(runs, axis=0), label=mode, **look)
     ax.set(xlabel="epoch")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.get_major_locator().set_params(integer=True)  # ty: ignore[unknown-argument]  (a MaxNLocator)
     ax.legend(fontsize=9)
     return ax
 

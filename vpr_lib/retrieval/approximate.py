@@ -132,7 +132,8 @@ class IvfPq:
         queries = np.ascontiguousarray(queries, np.float32)
         scores, rows = self.index.search(queries, max(top_k, wanted))
         if database is not None:
-            scores = np.stack([database[np.maximum(found, 0)] @ query for found, query in zip(rows, queries)])
+            # row by row: a product's last bits depend on a row's place in it
+            scores = np.stack([(database[np.maximum(found, 0)] * query).sum(1) for found, query in zip(rows, queries)])
         scores[rows < 0] = -np.inf
         order = np.lexsort((rows, -scores), axis=1)[:, :top_k]
         return Ranking(np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1))

@@ -20,7 +20,6 @@ from vpr_lib.data.ground_truth import Positives
 from vpr_lib.data.manifest import Manifest
 from vpr_lib.data.run_pairs import RunPairs
 from vpr_lib.models.heatmaps import channel_norm, unit_range, upsample
-from vpr_lib.models.minkloc import MinkLoc
 from vpr_lib.progress import track
 from vpr_lib.retrieval.describe import Descriptors, cache_key, describe
 from vpr_lib.retrieval.metrics import first_hit_ranks, recall_from_ranks
@@ -167,9 +166,9 @@ def describe_submaps(
         ImageError, CloudError: for a file that cannot be used; ValueError when the model needs images and there are none.
     """
     submaps = submap_set(model, manifest)
-    if not isinstance(model, MinkLoc):
+    if "cloud" not in model.reads:
         return describe(model, manifest, cache, device, precision, batch_size, quiet=quiet)
-    files = submaps.clouds.paths, manifest.image_paths() if model.reads_images else []
+    files = submaps.clouds.paths, manifest.image_paths() if "image" in model.reads else []
     parts = cache_key(model, manifest, precision) | {"clouds": _cloud_code()}
     prints = file_fingerprints(files[0]) ^ (file_fingerprints(files[1]) if files[1] else 0)
     store = DescriptorStore.open(cache, parts, prints, model.dim)
@@ -213,7 +212,7 @@ def energy_maps(model: nn.Module, images: torch.Tensor, device: str | torch.devi
 
 
 @torch.inference_mode()
-def describe_submap_batch(model: MinkLoc, images, voxels, device: str | torch.device = "cpu") -> np.ndarray:
+def describe_submap_batch(model: nn.Module, images, voxels, device: str | torch.device = "cpu") -> np.ndarray:
     """uint8 images (B, 3, H, W) or None and voxels (N, 4) -> raw descriptors float32 (B, D)."""
     images = model.input_spec.normalise(images.to(device)) if images is not None else None
     return model(images, voxels.to(device)).float().cpu().numpy()
@@ -221,10 +220,10 @@ def describe_submap_batch(model: MinkLoc, images, voxels, device: str | torch.de
 
 def submap_set(model: nn.Module, manifest: Manifest, keep: bool = False) -> SubmapSet:
     """What a model reads of some submaps, without augmentation."""
-    if not isinstance(model, MinkLoc):
+    if "cloud" not in model.reads:
         return SubmapSet(manifest, model.input_spec, keep=keep)
     clouds = CloudSet(manifest, size=model.config.voxel_size, keep=keep)
-    return SubmapSet(manifest, model.input_spec if model.reads_images else None, clouds, keep=keep)
+    return SubmapSet(manifest, model.input_spec if "image" in model.reads else None, clouds, keep=keep)
 
 
 def _cloud_code() -> str:

@@ -17,8 +17,9 @@ from typing import Literal
 import faiss
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from vpr_lib.retrieval.exact import decide, nearest, scores_of, sum_by_halves
 from vpr_lib.retrieval.screen import BLOCK, HalfScreen, Int8Screen, above, highest, int8_levels
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,6 @@ log = logging.getLogger(__name__)
 CHUNKS = {"cpu": (512, 8192), "cuda": (4096, 32_768)}
 SCREENED = 256  # queries, from which on coding the database pays
 CANDIDATES = 16  # a query with more than a 16th of the rows as candidates is quicker searched in fp32
-GATHERED = 2**27  # numbers copied together on a GPU, 512 MB
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ def search(
         top_k: at most this many per query; a smaller database gives N columns.
         metric: "cosine" is the dot product of rows at unit length; "euclidean" scores are negative squared distances.
     Returns:
-        Ranking; equal scores are ordered by database index.
+        Ranking; equal scores are ordered by database index. Equal descriptors have equal scores, so they rank by index on
+        every device and instruction set, with any block size and number of threads, in memory or on disk, screened or not.
     Raises:
         ValueError: if the widths differ, an input is empty, or top_k is below 1.
     """
@@ -75,12 +76,13 @@ def search(
 
     def look(rows: Tensor, start: int, screened: bool, some: slice) -> int:
         """Bring the rankings of some queries up to date with a block; how many of them were searched in fp32."""
+        so_far = torch.from_numpy(scores[some, -1].copy()).to(device)
         if screened:
-            more, found, left = _screened(screen, queries, some, rows, scores[some, -1], top_k)
+            more, found, left = _screened(screen, queries, some, rows, so_far, top_k)
         else:
-            (more, found), left = _nearest(queries[some], rows, min(top_k, len(rows)), metric), 0
-        found = np.where(found < 0, -1, found + start)
-        indices[some], scores[some] = _best(indices[some], scores[some], found, more, top_k)
+            (more, found), left = nearest(queries[some], rows, so_far, min(top_k, len(rows)), metric), 0
+        found = torch.where(found < 0, -1, found + start).cpu().numpy()
+        indices[some], scores[some] = _best(indices[some], scores[some], found, more.cpu().numpy(), top_k)
         return left
 
     with _full_precision(device), _each_on_one_thread(device) as spread:
@@ -105,8 +107,8 @@ def _screen(queries: Tensor, database: np.ndarray | Tensor, top_k: int, metric: 
 
 
 def _screened(
-    screen: HalfScreen | Int8Screen, queries: Tensor, some: slice, rows: Tensor, so_far: np.ndarray, top_k: int
-) -> tuple[np.ndarray, np.ndarray, int]:
+    screen: HalfScreen | Int8Screen, queries: Tensor, some: slice, rows: Tensor, so_far: Tensor, top_k: int
+) -> tuple[Tensor, Tensor, int]:
     """Exact scores and rows (q, R) of what can still enter some queries' rankings; the third: queries searched in fp32.
 
     Args:
@@ -116,36 +118,18 @@ def _screened(
     """
     part = queries[some]
     y, unit, shift, error = screen.scores(some)
-    beat = torch.from_numpy(so_far.copy()).to(part.device)
+    beat = so_far
     if bool(torch.isinf(beat).any()) and len(rows) >= top_k:  # the worst of any top_k exact scores is a bound as well
-        beat = torch.maximum(beat, _exact(part, rows, highest(y, top_k)).amin(1))
+        beat = torch.maximum(beat, scores_of(part, rows, highest(y, top_k), "cosine").amin(1))
     ids, unsure = above(y, (beat - shift - error) / unit, len(rows) // CANDIDATES)
-    scores = _exact(part, rows, ids)
-    scores[(ids < 0) | (scores < beat[:, None])] = -torch.inf
-    scores, order = scores.sort(dim=1, descending=True, stable=True)  # ids rise, so equal scores stay in their order
-    scores, ids = scores[:, :top_k].cpu().numpy(), ids.gather(1, order)[:, :top_k].cpu().numpy()
-    ids[np.isinf(scores)] = -1
+    scores, ids = decide(part, rows, ids, top_k, "cosine")
     left = unsure.nonzero()[:, 0]
     if len(left):
         width = min(top_k, len(rows))
-        scores, ids = (np.pad(a, ((0, 0), (0, max(0, width - a.shape[1]))), constant_values=fill)
-                       for a, fill in ((scores, -np.inf), (ids, -1)))  # fmt: skip
-        scores[left.cpu(), :width], ids[left.cpu(), :width] = _nearest(part[left], rows, width, "cosine")
+        missing = (0, max(0, width - ids.shape[1]))
+        scores, ids = nn.functional.pad(scores, missing, value=-torch.inf), nn.functional.pad(ids, missing, value=-1)
+        scores[left, :width], ids[left, :width] = nearest(part[left], rows, so_far[left], width, "cosine")
     return scores, ids, len(left)
-
-
-def _exact(queries: Tensor, rows: Tensor, ids: Tensor) -> Tensor:
-    """fp32 dot products (q, M) of each query with its own rows `ids` (q, M); -1 is no row and gives what comes."""
-    scores = torch.empty(ids.shape, dtype=torch.float32, device=rows.device)
-    if rows.device.type == "cpu":
-        pointers = [faiss.swig_ptr(a.numpy()) for a in (scores, queries, rows, ids)]
-        faiss.fvec_inner_products_by_idx(*pointers, rows.shape[1], *ids.shape)
-        return scores
-    step = max(1, GATHERED // (ids.shape[1] * rows.shape[1]))
-    for first in range(0, len(ids), step):
-        some = slice(first, first + step)
-        scores[some] = (rows[ids[some].clamp(min=0)] * queries[some, None]).sum(2)
-    return scores
 
 
 @contextmanager
@@ -194,9 +178,11 @@ def _rows(rows: np.ndarray | Tensor, start: int, count: int, device: torch.devic
     tensor = tensor.detach().to(device, torch.float32).contiguous()
     if metric == "euclidean":
         return tensor
-    norm = tensor.norm(dim=1, keepdim=True)  # unit rows stay as they are, zeros (unreadable images) too
+    norm = tensor.norm(dim=1)  # unit rows stay as they are, zeros (unreadable images) too
     other = ((norm - 1).abs() > 1e-3) & (norm > 0)
-    return tensor / torch.where(other, norm, torch.ones_like(norm)) if bool(other.any()) else tensor
+    if bool(other.any()):
+        tensor = torch.where(other[:, None], tensor / sum_by_halves(tensor.square()).sqrt()[:, None], tensor)
+    return tensor
 
 
 def _best(indices, scores, more_indices, more_scores, top_k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -204,25 +190,3 @@ def _best(indices, scores, more_indices, more_scores, top_k: int) -> tuple[np.nd
     scores, indices = np.concatenate([scores, more_scores], 1), np.concatenate([indices, more_indices], 1)
     order = np.lexsort((indices, -scores), axis=1)[:, :top_k]
     return np.take_along_axis(indices, order, 1), np.take_along_axis(scores, order, 1)
-
-
-def _nearest(queries: Tensor, rows: Tensor, top_k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and rows (q, top_k) in fp32 alone."""
-    kernel = _nearest_on_cpu if rows.device.type == "cpu" else _nearest_on_gpu
-    return kernel(queries, rows, top_k, metric)
-
-
-def _nearest_on_cpu(queries: Tensor, rows: Tensor, top_k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """faiss has the quicker kernels there, keeps no copy and no score matrix."""
-    faiss.omp_set_num_threads(torch.get_num_threads())
-    kind = faiss.METRIC_INNER_PRODUCT if metric == "cosine" else faiss.METRIC_L2
-    scores, found = faiss.knn(queries.numpy(), rows.numpy(), top_k, metric=kind)
-    return (scores if metric == "cosine" else -scores), found
-
-
-def _nearest_on_gpu(queries: Tensor, rows: Tensor, top_k: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    scores = queries @ rows.T
-    if metric == "euclidean":
-        scores = 2 * scores - rows.square().sum(1) - queries.square().sum(1, keepdim=True)
-    scores, found = scores.topk(top_k, dim=1)
-    return scores.cpu().numpy(), found.cpu().numpy()

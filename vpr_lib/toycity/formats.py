@@ -6,16 +6,14 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import utm
 
-from vpr_lib.toycity.city import UTM_BAND, UTM_ZONE, ToyCitySpec
-
-if TYPE_CHECKING:
-    from vpr_lib.toycity.plan import Frame
+from vpr_lib.toycity.city import UTM_BAND, UTM_ZONE, Site, ToyCitySpec
+from vpr_lib.toycity.conditions import Condition
+from vpr_lib.toycity.view import Pose
 
 IMAGES_NEAR_US = 700_000  # images this close in time count as taken where a cloud was
 
@@ -49,6 +47,19 @@ class Shot:
         return cls(lat=latitude, lon=longitude, panoid=panoid, **columns)
 
 
+@dataclass(frozen=True)
+class Frame:
+    """One file to be made, an image or (suffix .bin) a cloud."""
+
+    path: str  # below the subset's folder
+    site: Site
+    pose: Pose
+    condition: Condition
+    visit: str  # frames of equal visit meet the same cars, people and light
+    occluded: bool = False
+    shot: Shot | None = None  # what GSV-style tables say about it
+
+
 def gsv_name(shot: Shot) -> str:
     """File name of the GSV-Cities format; the coordinates are spelled as in the table."""
     return (f"{shot.city_id}_{shot.place_id:07d}_{shot.year:04d}_{shot.month:02d}_{shot.northdeg:03d}"
@@ -61,7 +72,7 @@ def run_name(number: int, rng: np.random.Generator) -> tuple[str, int]:
     return "-".join(f"{part:02d}" for part in date), calendar.timegm((*date, 0, 0, 0)) * 1_000_000
 
 
-def write_tables(spec: ToyCitySpec, subset: str, frames: Sequence["Frame"], folder: Path) -> None:
+def write_tables(spec: ToyCitySpec, subset: str, frames: Sequence[Frame], folder: Path) -> None:
     """Write what a subset holds besides images and clouds."""
     if subset in ("places", "start"):
         _write_dataframes(frames, folder)
@@ -72,7 +83,7 @@ def write_tables(spec: ToyCitySpec, subset: str, frames: Sequence["Frame"], fold
         _write_lidar2image(frames, folder)
 
 
-def _write_dataframes(frames: Sequence["Frame"], folder: Path) -> None:
+def _write_dataframes(frames: Sequence[Frame], folder: Path) -> None:
     table = pd.DataFrame([asdict(frame.shot) for frame in frames], columns=[f.name for f in fields(Shot)])
     (folder / "Dataframes").mkdir(exist_ok=True)
     for city, rows in table.groupby("city_id"):
@@ -87,7 +98,7 @@ def _write_ground_truth(count: int, folder: Path) -> None:
     np.save(folder / "ground_truth_new.npy", truth, allow_pickle=True)
 
 
-def _write_locations(frames: Sequence["Frame"], folder: Path) -> None:
+def _write_locations(frames: Sequence[Frame], folder: Path) -> None:
     rows: dict[Path, list[tuple[int, float, float]]] = {}
     for frame in frames:
         path = Path(frame.path)
@@ -100,7 +111,7 @@ def _write_locations(frames: Sequence["Frame"], folder: Path) -> None:
         table.to_csv(folder / path, index=False)
 
 
-def _write_lidar2image(frames: Sequence["Frame"], folder: Path) -> None:
+def _write_lidar2image(frames: Sequence[Frame], folder: Path) -> None:
     """For every cloud's time stamp the images taken there, nearest in time first, at most 20."""
     stamps = {
         kind: np.array(sorted({int(Path(f.path).stem) for f in frames if f.path.endswith(kind)}))

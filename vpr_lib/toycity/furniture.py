@@ -1,6 +1,7 @@
 """What stands in a street besides its houses: trees, lamps, signs, kiosks, and the roofs seen behind the first row."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -8,10 +9,7 @@ from vpr_lib.toycity.buildings import SIGN_COLOURS, WALL_COLOURS, Design
 from vpr_lib.toycity.prisms import ACROSS, ALONG, CUTOUT, DECIDUOUS, EVERGREEN, FLAT, LATTICE, PrismList
 from vpr_lib.toycity.textures import WORDS
 
-if TYPE_CHECKING:
-    from vpr_lib.toycity.street import Street
-
-SCENERY_M = 110.0
+MARGIN_M = 110.0  # scenery goes on for so long beyond both ends of a street
 LAMP_HEIGHT_M = 5.6
 TREES = {
     "round_tree": (1.0, 1.0),
@@ -21,14 +19,25 @@ TREES = {
 }  # width, height factors
 
 
+class Road(Protocol):
+    """What a street is to the things that stand in it."""
+
+    length_m: float
+    half_m: float
+    half_road_m: float
+    crossings: Sequence[tuple[float, float]]
+
+    def in_crossing(self, x: float) -> bool: ...
+
+
 def _colour(rng: np.random.Generator, colours: tuple) -> tuple[float, float, float]:
     return colours[rng.integers(len(colours))]
 
 
-def add_skyline(out: PrismList, side: int, street: "Street", designs: list[Design], rng: np.random.Generator) -> None:
+def add_skyline(out: PrismList, side: int, street: Road, designs: list[Design], rng: np.random.Generator) -> None:
     """A second row of houses 24 m behind the first, seen over low roofs and through gaps."""
-    x, near = -SCENERY_M, street.half_m + 24.0
-    while x < street.length_m + SCENERY_M:
+    x, near = -MARGIN_M, street.half_m + 24.0
+    while x < street.length_m + MARGIN_M:
         width, height = rng.uniform(12, 30), max(6.0, rng.normal(designs[0].height_m + 3, 5))
         design = designs[rng.integers(len(designs))]
         y0, y1 = sorted((side * near, side * (near + 11)))
@@ -56,7 +65,7 @@ def add_skyline(out: PrismList, side: int, street: "Street", designs: list[Desig
         x += width + rng.uniform(0, 10)
 
 
-def add_trees(out: PrismList, street: "Street", rng: np.random.Generator) -> None:
+def add_trees(out: PrismList, street: Road, rng: np.random.Generator) -> None:
     species = list(TREES)[rng.choice(4, p=(0.4, 0.3, 0.2, 0.1))]
     wide, tall = TREES[species]
     sides, step, base = (
@@ -65,7 +74,7 @@ def add_trees(out: PrismList, street: "Street", rng: np.random.Generator) -> Non
         rng.uniform(4.5, 7),
     )
     for side in sides:
-        for x in np.arange(-SCENERY_M, street.length_m + SCENERY_M, step):
+        for x in np.arange(-MARGIN_M, street.length_m + MARGIN_M, step):
             if rng.random() > 0.75 or street.in_crossing(x):
                 continue
             x, y = x + rng.normal(0, 0.8), side * (street.half_road_m + rng.uniform(0.6, 0.9))
@@ -84,11 +93,11 @@ def add_trees(out: PrismList, street: "Street", rng: np.random.Generator) -> Non
             )
 
 
-def add_furniture(out: PrismList, street: "Street", rng: np.random.Generator) -> np.ndarray:
+def add_furniture(out: PrismList, street: Road, rng: np.random.Generator) -> np.ndarray:
     """Lamps, signs, shelters, kiosks, bins, billboards, traffic lights. Returns the lamps' positions, float32 (L, 3)."""
     lamps, step, side = [], rng.uniform(19, 30), int(rng.choice((-1, 1)))
     both = rng.random() < 0.3
-    for x in np.arange(-SCENERY_M + rng.uniform(0, 10), street.length_m + SCENERY_M, step):
+    for x in np.arange(-MARGIN_M + rng.uniform(0, 10), street.length_m + MARGIN_M, step):
         side = -side
         for s in (-1, 1) if both else (side,):
             lamps.append(_add_lamp(out, x, s, street))
@@ -107,7 +116,7 @@ def add_furniture(out: PrismList, street: "Street", rng: np.random.Generator) ->
     return np.array(lamps, np.float32).reshape(-1, 3)
 
 
-def _add_lamp(out: PrismList, x: float, side: int, street: "Street") -> tuple[float, float, float]:
+def _add_lamp(out: PrismList, x: float, side: int, street: Road) -> tuple[float, float, float]:
     y = side * (street.half_road_m + 0.35)
     head = side * (street.half_road_m - 0.5)
     out.prop((x - 0.07, x + 0.07, y - 0.07, y + 0.07, 0, LAMP_HEIGHT_M), wall=(0.22, 0.24, 0.25))
@@ -117,7 +126,7 @@ def _add_lamp(out: PrismList, x: float, side: int, street: "Street") -> tuple[fl
     return x, head, LAMP_HEIGHT_M
 
 
-def _add_sign(out: PrismList, x: float, side: int, street: "Street", rng: np.random.Generator) -> None:
+def _add_sign(out: PrismList, x: float, side: int, street: Road, rng: np.random.Generator) -> None:
     y, size, z = side * (street.half_road_m + 0.5), rng.uniform(0.3, 0.5), rng.uniform(2.0, 2.6)
     out.prop((x - 0.04, x + 0.04, y - 0.04, y + 0.04, 0, z), wall=(0.5, 0.5, 0.5))
     out.prop(
@@ -128,13 +137,13 @@ def _add_sign(out: PrismList, x: float, side: int, street: "Street", rng: np.ran
     )
 
 
-def _add_shelter(out: PrismList, x: float, side: int, street: "Street", rng: np.random.Generator) -> None:
+def _add_shelter(out: PrismList, x: float, side: int, street: Road, rng: np.random.Generator) -> None:
     y0, y1 = sorted((side * (street.half_road_m + 0.9), side * (street.half_road_m + 2.1)))
     accent = _colour(rng, SIGN_COLOURS)
     out.prop((x, x + 3.6, y0, y1, 0, 2.4), "shelter", accent=accent, wall=(0.4, 0.42, 0.44), lit=1, glass=0.4)
 
 
-def _add_kiosk(out: PrismList, x: float, side: int, street: "Street", rng: np.random.Generator) -> None:
+def _add_kiosk(out: PrismList, x: float, side: int, street: Road, rng: np.random.Generator) -> None:
     y0, y1 = sorted((side * (street.half_m - 1.4), side * (street.half_m - 0.1)))
     colour, word = _colour(rng, SIGN_COLOURS), int(rng.integers(len(WORDS)))
     out.prop(
@@ -153,12 +162,12 @@ def _add_kiosk(out: PrismList, x: float, side: int, street: "Street", rng: np.ra
     )
 
 
-def _add_bin(out: PrismList, x: float, side: int, street: "Street", rng: np.random.Generator) -> None:
+def _add_bin(out: PrismList, x: float, side: int, street: Road, rng: np.random.Generator) -> None:
     y = side * (street.half_m - 0.5)
     out.prop((x, x + 1.2, y - 0.4, y + 0.4, 0, 1.2), wall=_colour(rng, SIGN_COLOURS))
 
 
-def _add_billboard(out: PrismList, x: float, side: int, street: "Street", rng: np.random.Generator) -> None:
+def _add_billboard(out: PrismList, x: float, side: int, street: Road, rng: np.random.Generator) -> None:
     y = side * (street.half_m - 0.4)
     tile = f"poster_{rng.integers(4)}"
     out.prop(
@@ -170,7 +179,7 @@ def _add_billboard(out: PrismList, x: float, side: int, street: "Street", rng: n
     )
 
 
-def _add_banner(out: PrismList, x: float, side: int, street: "Street", rng: np.random.Generator) -> None:
+def _add_banner(out: PrismList, x: float, side: int, street: Road, rng: np.random.Generator) -> None:
     """A banner over the road, hung between two houses."""
     word, low = int(rng.integers(len(WORDS))), rng.uniform(4.6, 6.0)
     colour, length = _colour(rng, SIGN_COLOURS), 1.6 * street.half_road_m

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
@@ -10,24 +9,11 @@ import numpy as np
 from vpr_lib.seeds import derive_seed
 from vpr_lib.toycity.city import Site, ToyCitySpec, build_street, sites
 from vpr_lib.toycity.conditions import CONDITIONS, Condition, random_condition
-from vpr_lib.toycity.formats import Shot, at_name, gsv_name, run_name
+from vpr_lib.toycity.formats import Frame, Shot, at_name, gsv_name, run_name
 from vpr_lib.toycity.view import Pose
 
 RUN_STEP_M = 10.0
 _LANE_M = 1.0  # cars drive this far right of the axis
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One file to be made, an image or (suffix .bin) a cloud."""
-
-    path: str  # below the subset's folder
-    site: Site
-    pose: Pose
-    condition: Condition
-    visit: str  # frames of equal visit meet the same cars, people and light
-    occluded: bool = False
-    shot: Shot | None = None  # what GSV-style tables say about it
 
 
 def plan(spec: ToyCitySpec, subset: str) -> list[Frame]:

@@ -11,10 +11,9 @@ import numpy as np
 
 from vpr_lib.seeds import derive_seed
 from vpr_lib.toycity.buildings import Architecture, Design, place_house, sample_design, varied
-from vpr_lib.toycity.furniture import add_furniture, add_hedge, add_mural, add_skyline, add_trees
+from vpr_lib.toycity.furniture import MARGIN_M, add_furniture, add_hedge, add_mural, add_skyline, add_trees
 from vpr_lib.toycity.prisms import ACROSS, ALONG, FLAT, PrismList
 
-MARGIN_M = 110.0
 PROFILE_STEP_M = 0.5
 
 

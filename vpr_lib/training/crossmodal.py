@@ -23,10 +23,10 @@ from vpr_lib.losses.kd_baselines import kd_baseline
 from vpr_lib.losses.relational import RelationalWeights, relational_loss
 from vpr_lib.losses.triplet import batch_hard_triplet
 from vpr_lib.models.checkpoints import load_weights, trained_path
-from vpr_lib.models.minkloc import CLOUD_MODELS, MinkLoc, build_cloud_model, load_official
+from vpr_lib.models.minkloc import load_official
 from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import cache_root
-from vpr_lib.retrieval.run_pairs import describe_submaps, evaluate_run_pairs
+from vpr_lib.retrieval.run_pairs import describe_submap_batch, describe_submaps, evaluate_run_pairs
 from vpr_lib.seeds import derive_seed
 from vpr_lib.training.fit import FitResult, Recipe, fit, make_fabric
 from vpr_lib.training.metric_learning import gather
@@ -56,8 +56,9 @@ class CrossModalDistillation(Strict):
 
 
 class CrossmodalExperiment(Recipe):
-    """A recipe of the cross-modal systems; `model` is one of CLOUD_MODELS, or a student of the zoo."""
+    """A recipe of the cross-modal systems; the student or the teacher is a model of the zoo."""
 
+    kind: Literal["crossmodal"] = "crossmodal"
     crossmodal: Literal["teacher", "student"]
     model_changes: dict[str, Any] = {}
     pretrained: bool = True
@@ -103,9 +104,9 @@ def image_augmentation() -> Callable[[Tensor], Tensor]:
 
 def training_submaps(model: nn.Module, tuples: TupleSet, experiment: CrossmodalExperiment) -> SubmapSet:
     """Augmented submaps with what the model reads of them; an image student never opens a cloud."""
-    spec = model.input_spec if not isinstance(model, MinkLoc) or model.reads_images else None
+    spec = model.input_spec if "image" in model.reads else None
     clouds = None
-    if isinstance(model, MinkLoc):
+    if "cloud" in model.reads:
         recipe = experiment.cloud_augmentation
         recipe = BOREAS_AUGMENTATION if recipe == "boreas" else recipe
         clouds = CloudSet(tuples.database, recipe, model.config.voxel_size, experiment.keep_in_memory)
@@ -124,19 +125,15 @@ class _Heads(nn.Module):
         self.model, self.image_rate_factor = model, image_rate_factor
 
     def forward(self, images: Tensor | None, voxels: Tensor | None) -> dict[str, Tensor]:
-        if isinstance(self.model, MinkLoc):
-            return self.model.heads(images, voxels)
-        return {"final": self.model(images)}
+        return self.model.heads(images, voxels) if "cloud" in self.model.reads else self.model.heads(images)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """For the optimiser: an image branch beside a cloud branch has a learning rate of its own."""
-        if not isinstance(self.model, MinkLoc) or not self.model.reads_images:
-            return [{"params": list(self.model.parameters())}]
-        image, cloud = self.model.image_fe, self.model.cloud_fe
-        return [
-            {"params": list(cloud.parameters())},
-            {"params": list(image.parameters()), "rate_factor": self.image_rate_factor},
-        ]
+        branches = self.model.branches
+        groups = {name: {"params": list(branch.parameters())} for name, branch in branches.items()}
+        if len(branches) > 1:
+            groups["image"]["rate_factor"] = self.image_rate_factor
+        return list(groups.values())
 
 
 @dataclass
@@ -190,15 +187,7 @@ class CrossmodalStep:
 # ---- the two stages
 
 
-def build_any(name: str, pretrained: bool = False, seed: int | None = 0, **changes: Any) -> nn.Module:
-    """A model of clouds, or one of the zoo, by name."""
-    if name not in CLOUD_MODELS:
-        return build_model(name, pretrained, seed, **changes)
-    config = CLOUD_MODELS[name]
-    return build_cloud_model(type(config).model_validate(config.model_dump() | changes), pretrained, seed)
-
-
-def load_teacher(experiment: CrossmodalExperiment) -> MinkLoc:
+def load_teacher(experiment: CrossmodalExperiment) -> nn.Module:
     """The teacher a student's recipe names, with its weights.
 
     Raises:
@@ -210,7 +199,7 @@ def load_teacher(experiment: CrossmodalExperiment) -> MinkLoc:
             f"No weights {path} of the teacher '{experiment.teacher}'. Train it first (`vpr train` with a recipe that says "
             "crossmodal: teacher), or name a file with --set teacher_weights=FILE."
         )
-    teacher = build_any(experiment.teacher)
+    teacher = build_model(experiment.teacher)
     (load_weights if path.suffix == ".safetensors" else load_official)(teacher, path)
     return teacher
 
@@ -234,12 +223,7 @@ def teacher_descriptors(
     teacher.eval().to(device)
     keys = [(row, derive_seed("teacher view", seed, row)) for row in range(len(tuples.database))]
     loader = DataLoader(augmented, batch_size=32, sampler=keys, collate_fn=collate_submaps)
-    parts = []
-    with torch.inference_mode():
-        for images, voxels in loader:
-            images = teacher.input_spec.normalise(images.to(device)) if images is not None else None
-            parts.append(teacher(images, voxels.to(device)).float().cpu())
-    return torch.cat(parts).clone()
+    return torch.cat([torch.from_numpy(describe_submap_batch(teacher, *batch, device)) for batch in loader])
 
 
 def run_pair_validator(
@@ -280,7 +264,7 @@ def train_crossmodal(
     if validation is None and experiment.validation:
         validation = open_dataset(experiment.validation, root(experiment.validation_root))
     settings, distils = experiment.fit, experiment.distillation.method != "none"
-    model = build_any(experiment.model, experiment.pretrained, settings.seed, **experiment.model_changes)
+    model = build_model(experiment.model, experiment.pretrained, settings.seed, **experiment.model_changes)
     fabric, cached = make_fabric(settings, device), None
     if distils:
         teacher = teacher or load_teacher(experiment)

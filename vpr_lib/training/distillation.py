@@ -55,14 +55,14 @@ class Pupil(nn.Module):
 
     def __init__(self, student: nn.Module, adapter: nn.Module | None, on_maps: bool):
         super().__init__()
-        if on_maps and not (hasattr(student, "feature_map") and hasattr(student, "aggregator")):
+        if on_maps and not (hasattr(student, "features") and hasattr(student, "aggregator")):
             raise ValueError(f"Mode 'feature' needs a student with a feature map; {type(student).__name__} has none.")
         self.student, self.adapter, self.on_maps = student, adapter or nn.Identity(), on_maps
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         if self.on_maps:
-            features = self.student.feature_map(images)
-            return self.student.aggregator(features), self.adapter(features)
+            features = self.student.features(images)
+            return self.student.aggregator(*features), self.adapter(features[0])
         descriptors = self.student(images)
         return descriptors, self.adapter(descriptors)
 

@@ -45,10 +45,11 @@ class Recipe(Strict):
     expected: str  # what we expect to get, and why when it differs
     hardware: str  # time on which machine
     model: str
+    variants: dict[str, dict[str, Any]] = {}  # named changes, field -> value: 'recipe+variant' applies one
 
     def folder_in(self, cache: Path) -> Path:
         """`cache/training/<model>_<8 hex digits over everything that is computed>`: notebooks with the same experiment share it."""
-        about = self.model_dump_json(exclude={"claim", "expected", "hardware", "variants"})
+        about = self.model_dump_json(exclude={"claim", "expected", "hardware", "variants", "kind"})
         return Path(cache) / "training" / f"{self.model}_{hashlib.sha256(about.encode()).hexdigest()[:8]}"
 
 

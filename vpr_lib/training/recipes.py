@@ -1,13 +1,12 @@
 """Recipes: one YAML file is one experiment, opening with the claim it should reproduce. `vpr train` runs them."""
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import BaseModel, model_validator
 from torch import nn
 
 from vpr_lib.config import find_recipe, load_yaml
@@ -43,7 +42,9 @@ START_STREETS = 160  # streets of the toy starting point: the more, the better i
 
 
 class Experiment(Recipe):
-    """A training run on places."""
+    """A training run on images, by places or by tuples."""
+
+    kind: Literal["images"] = "images"
 
     model_changes: dict[str, Any] = {}
     pretrained: bool = True
@@ -61,7 +62,6 @@ class Experiment(Recipe):
     fit: FitSettings
     workers: int = 8
     keep_images: bool = False
-    variants: dict[str, dict[str, Any]] = {}  # named changes, field -> value: 'recipe+variant' applies one
 
     @model_validator(mode="after")
     def _maps_serve_places(self) -> "Experiment":
@@ -70,19 +70,44 @@ class Experiment(Recipe):
         return self
 
 
-def load_experiment(name: str | Path) -> Experiment:
-    """The recipe of that name or path; `name+variant+variant` applies named changes of the recipe in that order.
+def load_recipe(name: str | Path) -> Recipe:
+    """The recipe of that name or path, of the `kind` it says; `name+variant+variant` applies named changes in that order.
+
+    A change whose value is a dictionary is merged into what the recipe says, any other replaces it.
 
     Raises:
-        ValueError: when the recipe or a variant is unknown, or does not fit.
+        ValueError: when the recipe, its kind or a variant is unknown, or does not fit.
     """
     path, chosen = _find(name)
-    experiment = load_yaml(path, Experiment)
+    kinds = experiment_kinds()
+    kind = load_yaml(path, RecipeKind).kind
+    experiment = load_yaml(path, lookup(kinds, kind, f"kind of recipe '{path.stem}'"))
     values = experiment.model_dump()
     for variant in chosen:
         for field, value in lookup(experiment.variants, variant, f"variant of recipe '{path.stem}'").items():
-            set_field(values, field, value)
-    return Experiment.model_validate(values)
+            set_field(values, field, value, merge=True)
+    return type(experiment).model_validate(values)
+
+
+def load_experiment(name: str | Path) -> Experiment:
+    """`load_recipe` for a training on images (ValueError for a recipe of another kind)."""
+    experiment = load_recipe(name)
+    if not isinstance(experiment, Experiment):
+        raise ValueError(f"The recipe '{name}' trains on {experiment.kind}, not on images.")
+    return experiment
+
+
+class RecipeKind(BaseModel):
+    """The first look at a recipe: which model reads the rest."""
+
+    kind: str = "images"
+
+
+def experiment_kinds() -> dict[str, type[Recipe]]:
+    """What a recipe's `kind` may be."""
+    from vpr_lib.training.crossmodal import CrossmodalExperiment
+
+    return {"images": Experiment, "crossmodal": CrossmodalExperiment}
 
 
 def _find(name: str | Path) -> tuple[Path, list[str]]:
@@ -91,27 +116,34 @@ def _find(name: str | Path) -> tuple[Path, list[str]]:
     return find_recipe(name), chosen
 
 
-def set_field(values: dict[str, Any], name: str, value: Any) -> None:
-    """Set `fit.epochs` and the like in a dumped experiment (ValueError for a field that it does not have)."""
+def set_field(values: dict[str, Any], name: str, value: Any, merge: bool = False) -> None:
+    """Set `fit.epochs` and the like in a dumped experiment (ValueError for a field that it does not have).
+
+    Args:
+        merge: a dictionary keeps what is there and the new one does not name.
+    """
     *parents, last = name.split(".")
     inside = values
     for parent in parents:
         inside = inside.get(parent) if isinstance(inside, dict) else None
     if not isinstance(inside, dict) or (last not in inside and parents[:1] != ["model_changes"]):
         raise ValueError(f"The recipe has no field '{name}'.")
+    if merge and isinstance(value, dict) and isinstance(inside.get(last), dict):
+        value = inside[last] | value
     inside[last] = value
 
 
 def open_recipe(name: str | Path) -> tuple[Any, Callable[..., tuple[nn.Module, FitResult]]]:
     """The experiment of that name with the function that runs it: (experiment, folder, device) -> (model, result)."""
-    from vpr_lib.training.crossmodal import CrossmodalExperiment, train_crossmodal
+    experiment = load_recipe(name)
+    return experiment, runner_of(experiment)
 
-    path, chosen = _find(name)
-    if re.search(r"^crossmodal:", path.read_text(encoding="utf-8") if path.is_file() else "", re.MULTILINE):
-        if chosen:
-            raise ValueError(f"The recipe '{path.stem}' has no variants, '{'+'.join(chosen)}' was asked for.")
-        return load_yaml(path, CrossmodalExperiment), train_crossmodal
-    return load_experiment(name), train
+
+def runner_of(experiment: Recipe) -> Callable[..., tuple[nn.Module, FitResult]]:
+    """The function that runs an experiment of this kind: (experiment, folder, device, quiet) -> (model, result)."""
+    from vpr_lib.training.crossmodal import train_crossmodal
+
+    return train if isinstance(experiment, Experiment) else train_crossmodal
 
 
 def lesson(experiment: Experiment, mode: str, seed: int, **changes: Any) -> Experiment:

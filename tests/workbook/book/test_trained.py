@@ -4,14 +4,13 @@ from second_device import second_device
 from vpr_lib.models.checkpoints import save_weights, trained_path, weights_hash
 from vpr_lib.models.zoo import build_model
 from vpr_lib.training.recipes import load_experiment
-from vpr_lib.workbook.book import trained
 from vpr_lib.workbook.book.trained import at_hand, networks_on_disk, trained_model
 
 
 class Desk:
-    """As much of a book as is asked for."""
+    """As much of a book as is asked for; what it trains is a fresh network."""
 
-    device = "cpu"
+    device, trains = "cpu", True
 
     def __init__(self, cache):
         self.cache, self.holes = cache, {}
@@ -19,12 +18,12 @@ class Desk:
     def hole(self, name, why):
         self.holes[name] = why
 
-
-def test_registered_weights_are_used_when_wanted(tmp_path, monkeypatch):
-    def training(experiment, folder, device):
+    def train(self, experiment, quiet=True):
+        assert self.trains, "trained"
         return build_model(experiment.model, seed=7), type("Result", (), {"history": [{"epoch": 1}]})
 
-    monkeypatch.setattr(trained, "train", training)
+
+def test_registered_weights_are_used_when_wanted(tmp_path):
     own = build_model("gem_toy_160", seed=5)
     save_weights(own, trained_path("gem_toy_160"), {"file": "official.ckpt", "source": ""})
     model, history, words = trained_model(Desk(tmp_path), "gem_toy_160", "toy", "registered")
@@ -50,8 +49,7 @@ def test_missing_weights_leave_a_hole_with_the_command(tmp_path):
 
 
 @pytest.mark.parametrize("weights", ["registered", "trained"])
-def test_the_model_is_on_the_device_of_the_book(weights, tmp_path, monkeypatch):
-    monkeypatch.setattr(trained, "train", lambda *_: (build_model("gem_toy_160"), type("Result", (), {"history": []})))
+def test_the_model_is_on_the_device_of_the_book(weights, tmp_path):
     save_weights(build_model("gem_toy_160"), trained_path("gem_toy_160"), {})
     with second_device() as device:
         desk = Desk(tmp_path)
@@ -61,7 +59,7 @@ def test_the_model_is_on_the_device_of_the_book(weights, tmp_path, monkeypatch):
 
 
 def test_networks_on_disk_are_found_without_training(tmp_path, monkeypatch):
-    monkeypatch.setattr(trained, "train", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(Desk, "trains", False)
     recipes = {"gem_toy_160": "toy", "mixvpr_toy_256": "toy"}
     assert networks_on_disk(Desk(tmp_path), recipes) == {}
     folder = load_experiment("toy").model_copy(update={"model": "gem_toy_160"}).folder_in(tmp_path)

@@ -26,7 +26,7 @@ HEADS = {"MixVPR": dict(out_channels=8, out_rows=4, mix_depth=4), "ConvAP": dict
 def small(name):
     """The zoo's model of that name with a small trunk and head; its system and its transforms stay."""
     config = ZOO[name]
-    if "toy" in name or name == "pixels":
+    if "toy" in name or name == "pixels" or not hasattr(config, "aggregator"):
         return config
     if config.backbone.startswith("dinov2"):
         trunk = dict(backbone="dinov2_toy", backbone_args=dict(freeze_to=1), image_size=(112, 112))
@@ -122,11 +122,11 @@ class Result:
         self.history = [{"epoch": epoch} | dict.fromkeys(keys, 0.5) for epoch in range(2)]
 
 
-def untrained(experiment, folder, device="cpu", quiet=False, **_):
-    """In the place of `train`: the model as it is built, kept where a training would keep it."""
+def untrained(book, experiment, quiet=True, **_):
+    """In the place of `Book.train`: the model as it is built, kept where a training would keep it."""
     seed = experiment.fit.seed + len(str(experiment.model_changes))
     model = build_model(experiment.model, seed=seed, **experiment.model_changes).eval()
-    best = Path(folder) / "best.safetensors"
+    best = experiment.folder_in(book.cache) / "best.safetensors"
     save_weights(model, best, {})
     return model, Result(best)
 

@@ -27,8 +27,7 @@ def bench(tmp_path, monkeypatch):
     monkeypatch.setattr("vpr_lib.paths.figures_root", lambda: tmp_path / "figures")
     for name in list(zoo.ZOO):
         monkeypatch.setitem(zoo.ZOO, name, small.small(name))
-    for module in ("vpr_lib.training.recipes", "vpr_lib.workbook.book.trained", "vpr_lib.workbook.book.arms"):
-        monkeypatch.setattr(f"{module}.train", small.untrained)
+    monkeypatch.setattr(session.Book, "train", small.untrained)
     monkeypatch.setattr(session, "load_profile", lambda name: small.profile_for_miniatures(name))
     monkeypatch.setattr("vpr_lib.models.pretraining.find_leave", lambda: True)
     monkeypatch.setattr("vpr_lib.workbook.book.show._display", lambda *_: None)  # no page here to show pictures on

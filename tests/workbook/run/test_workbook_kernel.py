@@ -119,7 +119,7 @@ from pathlib import Path
 from vpr_lib.workbook.run import keys
 from vpr_lib.workbook.run.runner import run_workbook
 keys.library_digest = lambda: "library"
-sys.exit(run_workbook(Path(sys.argv[1]), report=False).exit_code)
+sys.exit(run_workbook(Path(sys.argv[1])).exit_code)
 """
 
 

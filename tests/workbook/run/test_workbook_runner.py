@@ -266,7 +266,7 @@ from pathlib import Path
 from vpr_lib.workbook.run import keys
 from vpr_lib.workbook.run.runner import run_workbook
 keys.library_digest = lambda: "library"
-result = run_workbook(Path(sys.argv[1]), command=sys.argv[2:] or ("python",), report=False, grace_s=0.5)
+result = run_workbook(Path(sys.argv[1]), command=sys.argv[2:] or ("python",), grace_s=0.5)
 sys.exit(result.exit_code)
 """
 

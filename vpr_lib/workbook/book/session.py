@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     import torch
 
     from vpr_lib.results.findings import Evidence
+    from vpr_lib.training.fit import FitResult, Recipe
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]*")
 
@@ -120,6 +121,20 @@ class Book:
                 "Check nvidia-smi and CUDA_VISIBLE_DEVICES, or run the profile 'toy'."
             )
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def train(self, experiment: "Recipe", quiet: bool = True, **given: Any) -> "tuple[torch.nn.Module, FitResult]":
+        """Run an experiment on this book's device; one that a notebook of this profile has finished is used, a begun one
+        goes on.
+
+        Args:
+            given: what is opened already, as `tuples` and `teacher` of cross-modal training.
+        Returns:
+            the model with its best weights, and the result with its history.
+        """
+        from vpr_lib.training.recipes import runner_of
+
+        folder = experiment.folder_in(self.cache)
+        return runner_of(experiment)(experiment, folder, str(self.device), quiet=quiet, **given)
 
     @property
     def figures(self) -> Path:

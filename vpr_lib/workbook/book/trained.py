@@ -6,10 +6,9 @@ from typing import Literal, get_args
 from torch import nn
 
 from vpr_lib.models.checkpoints import load_weights, trained_path
-from vpr_lib.models.minkloc import build_cloud_model
 from vpr_lib.models.published import published_at
 from vpr_lib.models.zoo import build_model
-from vpr_lib.training.recipes import load_experiment, train
+from vpr_lib.training.recipes import load_experiment
 from vpr_lib.widgets.live import Network
 from vpr_lib.workbook.book.session import Book
 
@@ -44,21 +43,8 @@ def trained_model(
         about = load_weights(model, path)
         return model.to(book.device).eval(), [], str(about.get("source") or about.get("file") or path.name)
     run = load_experiment(recipe).model_copy(update={"model": name})
-    model, result = train(run, run.folder_in(book.cache), str(book.device))
+    model, result = book.train(run, quiet=False)
     return model.to(book.device).eval(), result.history, f"trained here, recipe {recipe}"
-
-
-def registered_cloud_model(book: Book, name: str) -> tuple[nn.Module, str]:
-    """A cloud model with its registered weights on the book's device, and where they come from.
-
-    Raises:
-        FileNotFoundError: when they are not there, with the command that gets them.
-    """
-    if not (path := trained_path(name)).is_file():
-        raise FileNotFoundError(f"No registered weights of {name}.{how_to_register(name)}")
-    model = build_cloud_model(name)
-    about = load_weights(model, path)
-    return model.to(book.device).eval(), str(about.get("source") or path.name)
 
 
 def how_to_register(name: str) -> str:

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from vpr_lib import paths
-from vpr_lib.config import Strict
 from vpr_lib.workbook.book.sentinel import read_json
+from vpr_lib.workbook.night.night import Failure, Night
 from vpr_lib.workbook.night.nightly_compare import Comparison, compare_nights, keep
 from vpr_lib.workbook.run import status as state
 from vpr_lib.workbook.run.lock import night_lock
@@ -31,39 +31,6 @@ from vpr_lib.workbook.run.status import BROKEN, EXIT_CODES, NotebookStatus, RunS
 
 _log = logging.getLogger(__name__)
 _FULL = os.strerror(errno.ENOSPC)  # 'No space left on device'
-
-
-class Failure(Strict):
-    """Why a notebook is not green."""
-
-    notebook: str
-    kind: str  # check, error, killed, timeout, disk, gpu memory, blocked, invalid
-    reason: str
-
-
-class Night(Strict):
-    """The whole of `nightly.json`."""
-
-    run_id: str
-    profile: str
-    started: str
-    finished: str | None = None
-    exit_code: int | None = None  # None: still running, or killed
-    meaning: str = ""
-    accepted: bool = False  # taken as the reference by order of the operator
-    git: str = ""
-    device: str = ""
-    summary: tuple[str, ...] = ()
-    failures: tuple[Failure, ...] = ()
-    retried: dict[str, str] = {}
-    comparison: Comparison | None = None
-    removed: tuple[str, ...] = ()  # run folders that retention deleted
-    taken_over: str = ""  # the dead holder of the lock
-    problem: str = ""
-
-    @property
-    def green(self) -> bool:
-        return self.exit_code == 0
 
 
 @dataclass(frozen=True)
@@ -117,8 +84,7 @@ def run_nightly(
                 force,
                 keep_going,
                 run_id,
-                False,
-                display,
+                display=display,
                 retries=1,
                 alone=True,
                 **child,

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vpr_lib import paths
+from vpr_lib.workbook.night.night import Night
 from vpr_lib.workbook.night.nightly_compare import Comparison, RecallChange
 from vpr_lib.workbook.run.status import GREENS, RunStatus, Status
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from vpr_lib.workbook.night.nightly import Night
 
 SIGNS = {"regressed": "▼", "improved": "▲", "within noise": "≈", "same": "="}
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -44,7 +44,7 @@ class Pair:
     after: str
 
 
-def write_pages(folder: Path, night: "Night", status: RunStatus) -> None:
+def write_pages(folder: Path, night: Night, status: RunStatus) -> None:
     """Write the three files into the run folder, each atomically."""
     from vpr_lib.workbook.report.build import render_page
 
@@ -63,7 +63,7 @@ def write_pages(folder: Path, night: "Night", status: RunStatus) -> None:
     paths.write_text(folder / "nightly.html", page)
 
 
-def markdown(night: "Night", status: RunStatus) -> str:
+def markdown(night: Night, status: RunStatus) -> str:
     """The night as a message of a screen or two."""
     lines = [f"# {'✓' if night.green else '✗'} {night.profile}: {night.meaning} (exit code {night.exit_code})", ""]
     lines += [f"- {line}" for line in night.summary]
@@ -116,7 +116,7 @@ def _md_table(heads: tuple[str, ...], rows: list[tuple]) -> list[str]:
     return [line(heads), line("---" for _ in heads), *map(line, rows), ""]
 
 
-def junit(night: "Night", status: RunStatus) -> str:
+def junit(night: Night, status: RunStatus) -> str:
     """Two suites: the notebooks, and the comparison with one case per evaluation."""
     root = ET.Element("testsuites", name=f"vpr nightly {night.profile}")
     notebooks = ET.SubElement(root, "testsuite", name="notebooks", timestamp=night.started)

@@ -12,7 +12,6 @@ from typing import Any
 from vpr_lib.config import RECIPES_FOLDER, Profile, load_profile
 from vpr_lib.data.catalogue import is_here as in_reach
 from vpr_lib.data.catalogue import load_table
-from vpr_lib.models.minkloc import CLOUD_MODELS
 from vpr_lib.models.pretraining import find_leave, is_fetched, is_here
 from vpr_lib.models.published import load_published
 from vpr_lib.models.registration import kept_at
@@ -99,7 +98,7 @@ def _named(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 yield "data", word
             elif key == "pooled" and is_fetched(trunk := ZOO[word].backbone):
                 yield "trunks", trunk  # averaged tokens of the pre-training itself
-            elif released and (word in ZOO or word in CLOUD_MODELS) and word not in TRAINING_FREE and key != "pooled":
+            elif released and word in ZOO and word not in TRAINING_FREE and key != "pooled":
                 yield "weights", word
             elif released and key in ("recipe", "teacher_recipe"):
                 yield "weights", open_recipe(word)[0].model
@@ -113,7 +112,7 @@ def _of_recipe(word: str) -> Iterator[tuple[str, str]]:
     for name in _words([recipe.train_set, recipe.validation]):
         if name in load_table().datasets and not load_table().datasets[name].generated:
             yield "data", name
-    config = ZOO.get(recipe.model) or CLOUD_MODELS[recipe.model]
+    config = ZOO[recipe.model]
     if recipe.pretrained and is_fetched(config.backbone):
         yield "trunks", config.backbone
 

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +68,7 @@ def run_workbook(
     force: bool = False,
     keep_going: bool = True,
     run_id: str | None = None,
-    report: bool = True,
+    report: Callable[[Path], Path] | None = None,
     display: Display | None = None,
     command: Sequence[str] = EXECUTE,
     grace_s: float = 5.0,
@@ -85,7 +85,7 @@ def run_workbook(
         force: run also what is green already.
         keep_going: after a failure, still run what does not depend on it.
         run_id: default: time and profile. An existing run is continued in its folder.
-        report: build `report/index.html` at the end.
+        report: builds the pages of the finished run's folder and returns the first one (`build_report`); default: none.
         display: shows the progress; default: nothing.
         command, grace_s, slack_s: of the child process; see `process.follow`.
         retries: further attempts for a notebook whose kernel died or ran out of time.
@@ -110,7 +110,7 @@ def _run(plan: Plan, run_id, force, keep_going, child, display, retries, report)
     state.write_status(run.status)
     page = None
     if report and not problem and code < 128:
-        page, problem = _report(folder)
+        page, problem = _report(report, folder)
     if problem and code == 0:
         run.status = run.status.model_copy(update={"exit_code": 1})
         state.write_status(run.status)
@@ -180,11 +180,9 @@ def _stop(run: Run) -> None:
             run.set(line.name, status=Status.SKIPPED, reason="the run was interrupted before its turn")
 
 
-def _report(folder: Path) -> tuple[Path | None, str]:
+def _report(build: Callable[[Path], Path], folder: Path) -> tuple[Path | None, str]:
     """Build the report; a fault there is told, and costs nothing of what was computed."""
-    from vpr_lib.workbook.report.build import build_report
-
     try:
-        return build_report(folder), ""
+        return build(folder), ""
     except Exception as error:
         return None, f"The report could not be built ({type(error).__name__}: {error}). Try: vpr report {folder.name}"

@@ -1,0 +1,109 @@
+"""The one door to a measured number: a model and a benchmark in, records of every query out. DESIGN §3."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from torch import nn
+
+from vpr_lib.config import Compute
+from vpr_lib.data.ground_truth import Benchmark, ProtocolCard
+from vpr_lib.data.manifest import Manifest
+from vpr_lib.data.run_pairs import RunPairs
+from vpr_lib.paths import cache_root
+from vpr_lib.results.records import Run, query_records, write_records
+from vpr_lib.results.run_pairs import pair_records, run_pair_table
+from vpr_lib.results.tables import recall_table
+from vpr_lib.retrieval.protocol import KS, Evaluation, evaluate
+from vpr_lib.retrieval.rerank import reranked
+from vpr_lib.retrieval.run_pairs import PairScores, evaluate_run_pairs
+from vpr_lib.retrieval.transforms import under
+from vpr_lib.retrieval.whitening import whiten
+
+PAIR_KS = (1, 5, 10, 20, 25)  # of run pairs, which are ranked to 25
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What an evaluation does beside the plain way; all but the transform, which goes onto the card, enter the name."""
+
+    transform: str | None = None  # a name of retrieval/transforms.py: as that paper evaluates, in its precision
+    whiten_on: Sequence[Manifest] = ()  # fit a PCA whitening on up to 10,000 images of these
+    whiten_to: int = 4096
+    index: str = "exact"  # a name of retrieval/indexes.py
+    rerank: bool = False  # by k-reciprocal neighbours, over the whole database
+    metric: Literal["cosine", "euclidean"] = "cosine"  # of run pairs
+
+    def name(self, model: str) -> str:
+        """What tables call the model under this variant."""
+        whitened, approximate = (
+            f" PCA {self.whiten_to}" * bool(self.whiten_on),
+            f" {self.index}" * (self.index != "exact"),
+        )
+        return f"{model}{whitened}{approximate}{' reranked' * self.rerank}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An evaluation with its records, one table and file per protocol card."""
+
+    evaluation: Evaluation | PairScores
+    cards: tuple[ProtocolCard, ...]
+    run: Run
+    records: tuple[pd.DataFrame, ...]
+    files: tuple[Path, ...]
+
+    @property
+    def ks(self) -> tuple[int, ...]:
+        """The cut-offs that the ranking holds."""
+        return PAIR_KS if isinstance(self.evaluation, PairScores) else tuple(self.evaluation.recall)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The row of the recall table for every card, with intervals; of run pairs the mean over the pairs."""
+        table = run_pair_table if isinstance(self.evaluation, PairScores) else recall_table
+        return [table(records, self.ks).to_dict("records")[0] for records in self.records]
+
+
+def measure(
+    model: nn.Module,
+    benchmark: Benchmark | RunPairs,
+    run: Run,
+    folder: Path,
+    compute: Compute = Compute(),
+    variant: Variant = Variant(),
+) -> Measured:
+    """Describe, search, score, and write one record per query.
+
+    Args:
+        run: what the records say of the number; model name, D, device and precision are put in here.
+        folder: of the records.
+    Raises:
+        ValueError: without ground truth, for an unknown transform or index, or a variant that run pairs do not have.
+    """
+    cache, precision = cache_root() / "descriptors", compute.precision
+    options = dict(device=compute.device, batch_size=compute.batch_size, quiet=compute.quiet)
+    if variant.transform is not None:
+        model, benchmark, precision = under(variant.transform, model, benchmark)
+    if variant.whiten_on:
+        where = cache_root() / "whitening"
+        model = whiten(model, variant.whiten_on, variant.whiten_to, where, precision=precision, **options)
+    run = replace(run, model=variant.name(run.model), device=compute.device, dim=model.dim,
+                  precision=getattr(model, "computed_in", precision))  # fmt: skip
+    if isinstance(benchmark, RunPairs):
+        if variant.index != "exact" or variant.rerank:
+            raise ValueError("Run pairs are ranked exactly and as they are: leave index and rerank away.")
+        scores = evaluate_run_pairs(model, benchmark, cache, variant.metric, precision=precision, **options)
+        return _written(scores, (benchmark.card,), run, [pair_records(benchmark, scores, run)], folder)
+    result = evaluate(model, benchmark, cache, KS, precision=precision, index=variant.index, **options)
+    if variant.rerank:
+        result = reranked(result, device=compute.device)
+    tables = [query_records(result.benchmark, scored, result.ranking.scores, run) for scored in result.scores]
+    return _written(result, tuple(scored.protocol.card for scored in result.scores), run, tables, folder)
+
+
+def _written(
+    result: Evaluation | PairScores, cards: tuple[ProtocolCard, ...], run: Run, tables: list[pd.DataFrame], folder: Path
+) -> Measured:
+    return Measured(result, cards, run, tuple(tables), tuple(write_records(folder, table) for table in tables))
