@@ -114,12 +114,12 @@ def read_msls_submission(path: Path, benchmark: Benchmark) -> np.ndarray:
     """
     rows = {Path(image).stem: row for row, image in enumerate(benchmark.database.table["image_path"])}
     queries = [Path(image).stem for image in benchmark.queries.table["image_path"]]
-    told: dict[str, list[int]] = {}
+    told, known = {}, set(queries)
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
         query, *keys = line.split()
         if query.startswith("#"):
             continue
-        if query in told or query not in set(queries):
+        if query in told or query not in known:
             raise ValueError(f"{path}, line {number}: query '{query}' is {'named twice' if query in told else 'unknown'}.")
         if unknown := [key for key in keys if key not in rows]:
             raise ValueError(f"{path}, line {number}: no database image '{unknown[0]}'.")
