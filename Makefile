@@ -11,6 +11,10 @@ workbook: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadgroup tests
 
+# The tests as other processors would run them: some hours. A minute of it: python tests/machines.py --cheap
+test-machines: .venv/installed-dev
+	$(BIN)/python tests/machines.py
+
 check: .venv/installed-dev
 	$(BIN)/ruff check vpr_lib tests
 	$(BIN)/ruff format --check vpr_lib tests

@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: caches in a temporary folder, one torch thread, small image folders."""
 
 import os
+import random
 from pathlib import Path
 from shutil import which
 
@@ -14,7 +15,11 @@ SHARED = Path(os.environ.get("VPR_SHARED", Path(__file__).resolve().parent.paren
 
 
 def pytest_collection_modifyitems(items):
-    """Tests marked `gpu` are skipped where torch sees no CUDA device."""
+    """Tests marked `gpu` are skipped where torch sees no CUDA device; VPR_TEST_ORDER=seed shuffles files and their tests."""
+    if seed := os.environ.get("VPR_TEST_ORDER"):
+        place = random.Random(int(seed))
+        files = {path: place.random() for path in dict.fromkeys(item.path for item in items)}
+        items.sort(key=lambda item: (files[item.path], place.random()))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked:
         import torch

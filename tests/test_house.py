@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     "cli": 9, "workbook": 8, "widgets": 7, "plotting": 6, "bench": 6, "training": 5, "results": 5, "retrieval": 4, "models": 3,
     "losses": 3, "data": 2, "toycity": 1, "config": 0, "paths": 0, "progress": 0, "seeds": 0, "registry": 0, "machine": 0, "digests": 0,
+    "files": -1,
 }  # fmt: skip
 
 

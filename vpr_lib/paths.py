@@ -2,10 +2,10 @@
 
 import os
 import subprocess
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+from vpr_lib.files import atomic_path as atomic_path
+from vpr_lib.files import write_text as write_text
 
 
 def project_root() -> Path:
@@ -63,29 +63,6 @@ def notebooks_root() -> Path:
     return project_root() / "notebooks"
 
 
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary sibling of `path`; on success rename it over `path`, on an exception remove it.
-
-    A reader therefore sees the old file or the whole new one, never half of one, whatever kills the writer.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; others of the group read ours
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write `text` to `path` atomically and return the path."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return Path(path)
+def content_memory() -> Path:
+    """What the bytes of images and descriptors hashed to when they were last read (`files.content_hashes`)."""
+    return cache_root() / "content.sqlite"

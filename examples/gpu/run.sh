@@ -11,7 +11,7 @@ out=${OUT:-$root/runs/gpu-out}; scratch=${VPR_SCRATCH:-${TMPDIR:-/tmp}/vpr-gpu}
 mkdir -p "$out" "$scratch/site" || exit 2
 out=$(cd "$out" && pwd); scratch=$(cd "$scratch" && pwd); run_id=gpu-$(date +%Y%m%d-%H%M%S); began=$(date +%s); last=0; child=
 dry=${VPR_GPU_DRY:+1}; device=cuda; profile=${PROFILE:-gpu}; [ -n "$dry" ] && { device=cpu; profile=${PROFILE:-toy}; }
-export VPR_DATA=${VPR_DATA:-$scratch/data} VPR_CACHE=${VPR_CACHE:-$scratch/cache} PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+export VPR_DATA=${VPR_DATA:-$scratch/data} VPR_CACHE=${VPR_CACHE:-$scratch/cache} PYTHONUNBUFFERED=1
 export JUPYTER_PATH="$scratch/site/share/jupyter" PYTHONPATH="$root:$scratch/site${PYTHONPATH:+:$PYTHONPATH}" MPLBACKEND=agg
 
 left() { echo $((began + seconds - 6 - $(date +%s) - ${1:-0})); } # seconds until the end, less a few to pack in

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from vpr_lib.bench import gpu, gpu_ways, images
 from vpr_lib.bench.measure import SIZES, Comparison, Size, Skipped, Way, compare, matrix_rates
 from vpr_lib.bench.ranking import same_ranking
 from vpr_lib.bench.rows import ROWS
-from vpr_lib.machine import keep_freed_memory, return_freed_memory
+from vpr_lib.machine import cpu_has_bf16, keep_freed_memory, return_freed_memory
 from vpr_lib.paths import bench_file
 
 TINY = Size(
@@ -84,7 +85,7 @@ def test_a_failing_row_of_a_gpu_leaves_the_others(monkeypatch, tmp_path):
 
 def test_the_machine_s_own_rates_are_measured():
     rates = matrix_rates()
-    assert rates["fp32"] > 1 and all(rate > 1 for rate in rates.values())
+    assert rates["fp32"] > 1 and all(rate > 1 for rate in rates.values()) and ("bf16" in rates) == cpu_has_bf16()
     found = compare(
         Comparison(
             "",
@@ -98,7 +99,15 @@ def test_the_machine_s_own_rates_are_measured():
         ),
         1,
     )
-    assert found["gflop_per_s"] == pytest.approx(2.0 / found["ours_s"])
+    assert found["gflop_per_s"] == pytest.approx(2.0 / found["ours_s"]) and found["share"] is None
+
+
+@pytest.mark.parametrize(("bare", "reached"), [(2.0, True), (1e6, False)])
+def test_a_row_may_be_judged_by_its_share_of_the_bare_rate(bare, reached):
+    row = replace(two_ways(lambda: 1, lambda: time.sleep(0.01), target=0.9), gflop=2.0, rate="bf16")
+    found = compare(row, 1, {"fp32": 1.0, "bf16": bare})
+    assert found["share"] == pytest.approx(found["gflop_per_s"] / bare) and found["reached"] is reached
+    assert compare(row, 1, {"fp32": 1.0})["share"] is None
 
 
 def test_description_agrees(tmp_path):

@@ -192,7 +192,12 @@ def test_export_and_retrieve_with_it(vpr, tmp_path, two_folders):
                "--json", tmp_path / "e.json")  # fmt: skip
     about = json.loads((tmp_path / "e.json").read_text())
     beside = json.loads((tmp_path / "cache/exports/mixvpr_toy_student/openvino-int8/export.json").read_text())
-    assert beside["parity"] == about["parity"] and about["precision"] == "int8" and about["calibration_images"] == 12
+    assert beside["parity"] == about["parity"] and about["precision"] == "int8" and about["calibration_images"] == 6
+    assert (
+        0 <= beside["lost"] <= 1 and "calibrated on 6 images" in said and "nearest images lost on other images" in said
+    )
+    refused = beside["lost"] > 0.01 or beside["kept_in_float"] == "the backbone"
+    assert ("take --precision bf16 or fp32" in said) == refused
     assert "cosine to torch fp32" in said and about["parity"]["cosine_min"] > 0.98
     runners = {(row["runner"], row["batch"]) for row in about["parity"]["speed"]}
     assert runners == {(r, b) for r in ("torch, plain", "torch, ours", "openvino int8") for b in (1, 16)}

@@ -62,14 +62,6 @@ def test_one_pixel_is_an_image(tmp_path):
     assert load_image(path, InputSpec((8, 8))).unique().tolist() == [9]
 
 
-def test_exif_orientation_is_ignored(tmp_path):
-    exif = Image.Exif()
-    exif[274] = 6
-    path = tmp_path / "turned.jpg"
-    Image.fromarray(picture(0, 20, 40)).save(path, exif=exif)
-    assert read_image(path).shape == (3, 20, 40)
-
-
 def test_broken_files_say_what_is_wrong(tmp_path):
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "text.jpg").write_text("hello")

@@ -27,29 +27,30 @@ def compute(fixture):
             backbone_args=arguments,
             aggregator=config["aggregator"],
             aggregator_args=own_arguments(config),
-            image_size=config["image_size"],
+            image_size=fixture.inputs["image"]["shape"][2:],
         )
     ).eval()
     model.load_state_dict(as_tensors(fixture.weights()), strict=True)
     names = {name: NAMES.get(name) or module_path(model, name) for name in fixture.outputs}
-    if "stem" in names:
-        names["stem"] = "backbone.model." + next(v for k, v in STEMS.items() if config["backbone"].startswith(k))
+    stem = next((part for kind, part in STEMS.items() if kind in config["backbone"]), None)
+    names["stem"] = f"backbone.model.{stem}" if stem else None
     with torch.no_grad(), record(model, {n: p for n, p in names.items() if p}) as outputs:
         outputs["descriptor"] = model(torch.from_numpy(fixture.input("image")))
     outputs["parameters"] = torch.tensor([count(model), count(model.backbone), count(model.aggregator)])
+    outputs["parameters"] = outputs["parameters"][: fixture.outputs.get("parameters", {"shape": [3]})["shape"][0]]
     return transpose_projection(outputs)
 
 
 def backbone_arguments(config):
     if config["backbone"].startswith("resnet"):
-        return {"layers_to_crop": config["layers_to_crop"]}
+        return {"layers_to_crop": config.get("layers_to_crop", [])}
     return {"classifier": True} if config["backbone"].startswith("efficientnet") else {}  # the others ignore cropping
 
 
 def own_arguments(config):
     """The aggregator's arguments without those that follow from the map, which the authors spell out."""
     derived = ("in_channels", "in_dim", "in_h", "in_w")
-    return {name: value for name, value in config["aggregator_args"].items() if name not in derived}
+    return {name: value for name, value in config.get("aggregator_args", {}).items() if name not in derived}
 
 
 def module_path(model, name):
@@ -81,4 +82,5 @@ def aggregator_alone(fixture):
     if "direction" in fixture.inputs:
         (outputs["descriptor"] * torch.from_numpy(fixture.input("direction"))).sum().backward()
         outputs["grad_features"] = features.grad
+    outputs["parameters"] = torch.tensor([count(aggregator)])
     return transpose_projection(outputs)

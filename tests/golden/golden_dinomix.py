@@ -5,6 +5,7 @@ from golden_cnn import own_arguments
 from goldtools import as_tensors, count, record
 
 from vpr_lib.models.attention import grad_cam
+from vpr_lib.models.checkpoints import load_tensors
 from vpr_lib.models.zoo import ModelConfig, build_model
 from vpr_lib.plotting.attention import overlay
 
@@ -17,38 +18,42 @@ def compute(fixture):
         ModelConfig(
             system=fixture.system,
             backbone=config["backbone"],
-            backbone_args={"freeze_to": config["layer1"]},
+            backbone_args={"freeze_to": config.get("layer1")},
             aggregator=config["aggregator"],
             aggregator_args=own_arguments(config),
-            image_size=config["image_size"],
+            image_size=fixture.inputs["image"]["shape"][2:],
         )
     ).eval()
-    model.load_state_dict(as_tensors(fixture.weights()), strict=True)
+    load_tensors(model, as_tensors(fixture.weights()), fixture.system)
     backbone, images = model.backbone, torch.from_numpy(fixture.input("image"))
     paths = {
         name: f"backbone.dino_model.{name.replace('block.', 'blocks.')}" for name in fixture.outputs if "block." in name
     }
-    paths |= {name: f"aggregator.{name}" for name in ("mix.0", "mix.1", "channel_proj", "row_proj")}
+    heads = {name: f"aggregator.{name}" for name in fixture.outputs}
+    paths |= {name: path for name, path in heads.items() if path in dict(model.named_modules())}
     with torch.no_grad(), record(model, paths | {"features": "backbone"}) as outputs:
         outputs["descriptor"] = model(images)
         outputs["tokens"] = backbone.embed(images)
-    outputs["channel_proj"] = outputs["channel_proj"].transpose(1, 2)  # the fixture has it as (B, d, n)
+    if "channel_proj" in outputs:
+        outputs["channel_proj"] = outputs["channel_proj"].transpose(1, 2)  # the fixture has it as (B, d, n)
     with torch.no_grad():
-        for size in config["other_image_sizes"]:
-            name = "{}x{}".format(*size)
+        for name in (name.removeprefix("image_") for name in fixture.inputs if name.startswith("image_")):
             features = backbone(torch.from_numpy(fixture.input(f"image_{name}")))
             outputs[f"patch_tokens_{name}"] = features.flatten(2).transpose(1, 2)
         for name in fixture.outputs:
             if name.startswith("pos_embed_"):
                 outputs[name] = backbone.positions(tuple(map(int, name.split("_")[2].split("x"))))
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return outputs | cams(fixture, model, images[:1]) | {"parameters": torch.tensor([count(model), trainable])}
+    if "grad_cam" in config:
+        outputs |= cams(fixture, model, images[:1])
+    return outputs | {"parameters": torch.tensor([count(model), trainable])}
 
 
 def cams(fixture, model, image):
     settings = fixture.config["grad_cam"]
-    fixed = grad_cam(model, image, settings["component"], layer=settings["block"])
-    largest = grad_cam(model, image, layer=settings["block"])
+    block = settings.get("block")
+    fixed = grad_cam(model, image, settings.get("component"), layer=block)
+    largest = grad_cam(model, image, layer=block)
     background = ((image.permute(0, 2, 3, 1) + 4) / 8).clamp(0, 1)
     return {
         "raw_cam_component": fixed.raw,

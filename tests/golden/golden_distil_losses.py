@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from vpr_lib.losses.relational import (
+    CURVATURE,
     GEOMETRIES,
     RelationalWeights,
     artanh,
@@ -20,10 +21,10 @@ from vpr_lib.losses.relational import (
 from vpr_lib.losses.triplet import batch_hard_triplet
 
 SELF = {
-    "rkdg_distance": self_distance,
-    "rkdg_angle": self_angle,
-    "rkdg_geodesic": lambda s, t: self_geodesic(s, t, exact=True),
-    "rkdg_geodesic_clean": self_geodesic,
+    "rkdg_distance": lambda s, t, c: self_distance(s, t),
+    "rkdg_angle": lambda s, t, c: self_angle(s, t),
+    "rkdg_geodesic": lambda s, t, c: self_geodesic(s, t, c, exact=True),
+    "rkdg_geodesic_clean": lambda s, t, c: self_geodesic(s, t, c),
 }
 
 
@@ -33,27 +34,27 @@ def compute(fixture):
     if not any(name.startswith("rkdg_") for name in fixture.outputs):
         return None
     student, teacher = (torch.from_numpy(fixture.input(name)) for name in ("student", "teacher"))
-    outputs = {}
+    outputs, c = {}, fixture.config.get("curvature", CURVATURE)
     for name in fixture.outputs:
-        loss = named(name.removeprefix("grad_"))
+        loss = named(name.removeprefix("grad_"), c)
         if loss is not None:
             outputs[name] = gradient(loss, student, teacher) if name.startswith("grad_") else loss(student, teacher)
     off = 1 - torch.eye(len(student))
-    raw = relation(student, student, "geodesic") * off
+    raw = relation(student, student, "geodesic", c) * off
     outputs |= {"geodesic_ss_offdiagonal": raw, "geodesic_raw_student_offdiagonal": raw}
-    outputs |= {"geodesic_st": relation(student, teacher, "geodesic"), "ball_student": to_ball(student)}
+    outputs |= {"geodesic_st": relation(student, teacher, "geodesic", c), "ball_student": to_ball(student, c)}
     outputs["norms"] = student.norm(dim=1)
     if "positives" in fixture.inputs:
         outputs |= task(fixture, student, teacher)
     return outputs
 
 
-def named(name):
+def named(name, c):
     if name in SELF:
-        return SELF[name]
+        return lambda s, t: SELF[name](s, t, c)
     if name.startswith("cross_"):
         _, geometry, term, *l1 = name.split("_")
-        return lambda s, t: cross_relation(s, t, geometry, term, compare="l1" if l1 else "mse")
+        return lambda s, t: cross_relation(s, t, geometry, term, c, compare="l1" if l1 else "mse")
     return None
 
 
@@ -82,7 +83,10 @@ def task(fixture, student, teacher):
 
     def total(rows, exact):
         weights = RelationalWeights(
-            self_agent=config["rkdg_weight"], exact_mean=exact, cross={g: config[f"cross_{g}"] for g in GEOMETRIES}
+            self_agent=config["rkdg_weight"],
+            exact_mean=exact,
+            curvature=config.get("curvature", CURVATURE),
+            cross={g: config[f"cross_{g}"] for g in GEOMETRIES if f"cross_{g}" in config},
         )
         return config["task_weight"] * triplet(rows) + sum(relational_loss(rows, teacher, weights).values())
 

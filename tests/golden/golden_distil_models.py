@@ -1,5 +1,7 @@
 """DistilVPR's networks: sparse convolutions, voxels, the MinkLoc++ teacher and the image student."""
 
+import re
+
 import numpy as np
 import torch
 from goldtools import as_tensors, count, record
@@ -127,16 +129,19 @@ def load_published(model, fixture):
 
 
 def teacher(fixture):
-    model = load_published(build_model("minklocpp_384"), fixture)
-    clouds = [voxelise(fixture.input(f"cloud.{i}"), fixture.config["voxel_size"])[0] for i in range(2)]
+    model = load_published(build_model(teacher_config(fixture)), fixture)
+    numbers = range(sum(name.startswith("cloud.") for name in fixture.inputs))
+    clouds = [voxelise(fixture.input(f"cloud.{i}"), fixture.config["voxel_size"])[0] for i in numbers]
     images, batch = torch.from_numpy(fixture.input("images")), collate_voxels(clouds)
     passed = {}
     backbone = model.cloud_fe.backbone
     parts = {
-        "conv0": backbone.bn0, **{f"down.{i}": backbone.bns[i] for i in range(3)},
-        **{f"level.{i}": backbone.blocks[i] for i in range(3)}, "level.1.eca": backbone.blocks[1][0].eca,
-        "lateral": backbone.conv1x1s[1], "top": backbone.tconvs[0], "map": backbone,
+        "conv0": backbone.bn0, **{f"down.{i}": norm for i, norm in enumerate(backbone.bns)}, "map": backbone,
+        **{f"level.{i}": blocks for i, blocks in enumerate(backbone.blocks)},
+        **{f"level.{i}.eca": blocks[0].eca for i, blocks in enumerate(backbone.blocks)},
     }  # fmt: skip
+    if backbone.top_down:
+        parts |= {"lateral": backbone.conv1x1s[1], "top": backbone.tconvs[0]}
     hooks = [
         part.register_forward_hook(lambda module, _, out, name=name: passed.__setitem__(name, out))
         for name, part in parts.items()
@@ -153,15 +158,29 @@ def teacher(fixture):
         rectified = name == "conv0" or name.startswith("down.")
         outputs[f"cloud0.{name}"] = (features.relu() if rectified else features)[lexicographic(coordinates)]
     grid = passed["map"].grid
-    outputs["voxels"] = torch.stack([grid.counts(stride) for stride in (1, 2, 4, 8)], 1)
+    strides = [2**i for i in range(len(backbone.blocks) + 1)]
+    outputs["voxels"] = torch.stack([grid.counts(stride) for stride in strides], 1)
     outputs["coords_digest"] = torch.tensor(
-        [[digest(grid.level(stride).coordinates, cloud) for stride in (1, 2, 4, 8)] for cloud in range(2)]
+        [[digest(grid.level(stride).coordinates, cloud) for stride in strides] for cloud in numbers]
     )
     outputs |= {"descriptor": heads["final"], "cloud_descriptor": heads["cloud"], "image_descriptor": heads["image"]}
     outputs["parameters"] = [stored(fixture), stored(fixture, "cloud_fe."), stored(fixture, "image_fe.")]
-    assert count(model.cloud_fe) == 646_122 and count(model.image_fe) == 2_848_577  # spec distilvpr §4.4
-    assert ZOO["minklocpp_384"].voxel_size == fixture.config["voxel_size"]
+    if model.config == ZOO["minklocpp_384"]:
+        assert count(model.cloud_fe) == 646_122 and count(model.image_fe) == 2_848_577  # spec distilvpr §4.4
     return outputs
+
+
+def teacher_config(fixture):
+    """The zoo's teacher at the widths, backbone, image and voxel size of the fixture."""
+    config = fixture.config
+    changes = {name: config[name] for name in ("cloud_dim", "image_dim", "voxel_size") if name in config}
+    changes["image_size"] = tuple(fixture.inputs["images"]["shape"][2:])
+    if "image_backbone" in config:
+        changes["backbone"] = config["image_backbone"].split()[0]
+    for name in ("planes", "layers"):
+        if found := re.search(rf"{name} ([\d/]+)", config.get("cloud_backbone", "")):
+            changes[name] = tuple(map(int, found[1].split("/")))
+    return ZOO["minklocpp_384"].model_copy(update=changes)
 
 
 def digest(coordinates, cloud):
@@ -171,11 +190,16 @@ def digest(coordinates, cloud):
 
 
 def student(fixture):
-    model = load_published(build_model("distilvpr_resnet18_384"), fixture)
+    config, size = fixture.config, tuple(fixture.inputs["images"]["shape"][2:])
+    head = {"out_channels": config["dim"]}
+    model = build_model("distilvpr_resnet18_384", backbone=config["student"], aggregator_args=head, image_size=size)
+    model = load_published(model, fixture)
     images = torch.from_numpy(fixture.input("images"))
     names = {f"layer{i}": f"backbone.model.layer{i}" for i in (1, 2, 3)} | {"map": "aggregator.conv1x1"}
     with torch.no_grad(), record(model, names) as outputs:
         outputs["descriptor"] = model(images)
+    if "direction" not in fixture.inputs:
+        return outputs | {"parameters": [stored(fixture), count(model)]}
     trained = model.train()(images)
     (trained * torch.from_numpy(fixture.input("direction"))).sum().backward()
     outputs["train_descriptor"] = trained

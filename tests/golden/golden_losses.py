@@ -27,7 +27,10 @@ def multi_similarity(fixture):
     raw = torch.from_numpy(fixture.input("embeddings")).requires_grad_()
     labels = torch.arange(len(raw)) // fixture.config["images_per_place"]
     descriptors = F.normalize(raw, dim=1)
-    criterion = MetricLoss("MultiSimilarityLoss", fixture.config["miner"], fixture.config["miner_margin"])
+    config = fixture.config
+    criterion = MetricLoss("MultiSimilarityLoss", config["miner"], config["miner_margin"])
+    for name in ("alpha", "beta", "base"):
+        setattr(criterion.loss, name, config.get(name, getattr(criterion.loss, name)))
     loss = criterion(descriptors, labels)
     loss.backward()
     anchors, positives, anchors2, negatives = criterion.miner(descriptors, labels)

@@ -30,7 +30,7 @@ def compute(fixture):
             outputs |= total(*(files[name] for name in names))
     if outputs and (absent := [name for name in fixture.outputs if name not in outputs]):
         warnings.warn(f"not checked, their files are not at hand: {', '.join(absent)}", stacklevel=1)
-        fixture.outputs = {name: fixture.outputs[name] for name in outputs}
+        fixture.outputs = {name: value for name, value in fixture.outputs.items() if name in outputs}
     return outputs or None
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from vpr_lib.models.cost import cost_of_model, count_parameters, gflops, unused_parameters
+from vpr_lib.models.cost import cost_of_model, count_parameters, gflops, on_shapes, unused_parameters
 from vpr_lib.models.zoo import ZOO, build_model, vary
 
 
@@ -75,3 +75,19 @@ def test_vary_keeps_the_other_arguments():
     assert vary("mixvpr_resnet50_4096", "backbone", fixed_statistics=True)["backbone_args"]["layers_to_crop"] == [4]
     with pytest.raises(ValueError, match="Unknown model"):
         vary("mixvpr_toy", mix_depth=1)
+
+
+class NoAutocast(nn.Linear):
+    """As timm's EfficientViT: autocast off by the type of the device, and torch knows none of type meta."""
+
+    def forward(self, rows):
+        with torch.autocast(rows.device.type, enabled=False):
+            return super().forward(rows)
+
+
+def test_a_network_without_a_shapes_only_pass_is_counted_all_the_same():
+    rows = torch.zeros(5, 30)
+    for layer, where in (nn.Linear(30, 20), "meta"), (NoAutocast(30, 20), "cpu"):
+        shapes, given = on_shapes(layer, rows)
+        assert given.device.type == shapes.weight.device.type == where
+        assert gflops(shapes, given) == pytest.approx(2e-9 * 5 * 30 * 20) and unused_parameters(shapes, given) == []

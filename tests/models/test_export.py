@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vpr_lib.data.images import InputSpec
-from vpr_lib.models import export as module
+from vpr_lib.models import quantise
 from vpr_lib.models.cost import cost_of_model, cost_of_parts, count_parameters, gflops, latency, peak_memory_mb
 from vpr_lib.models.export import (
     PRECISIONS,
@@ -18,6 +18,7 @@ from vpr_lib.models.export import (
     export_folder,
     find_export,
 )
+from vpr_lib.models.quantise import KEPT_IN_FLOAT
 from vpr_lib.models.zoo import ZOO, build_model
 from vpr_lib.retrieval.describe import cache_key, describe_batch
 
@@ -83,6 +84,26 @@ def test_onnx_int8_weights_keep_seven_bits(model, images, tmp_path):
     assert len(weights) > 10 and max(int(np.abs(w.astype(int)).max()) for w in weights) <= 64
 
 
+@pytest.mark.parametrize(("losses", "kept"), [([0.0], 0), ([0.04, 0.01], 1), ([0.04, 0.03], 1), ([0.02, 0.03], 0)])
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_what_costs_too_much_stays_in_float(model, images, tmp_path, format, losses, kept):
+    pytest.importorskip({"onnx": "onnxruntime", "openvino": "nncf"}[format])
+    seen = []
+
+    def judge(shipped):
+        seen.append(
+            float((describe_batch(model, images, "cpu") * describe_batch(shipped, images, "cpu")).sum(1).mean())
+        )
+        return losses[len(seen) - 1]
+
+    info = export(model, NAME, tmp_path, format, "int8", images.numpy(), judge)
+    assert len(seen) == len(losses) and info.lost == losses[kept] and info.kept_in_float == list(KEPT_IN_FLOAT)[kept]
+    found = describe_batch(ShippedModel(tmp_path), images, "cpu")
+    assert float((describe_batch(model, images, "cpu") * found).sum(1).mean()) == pytest.approx(seen[kept], abs=1e-5)
+    if len(seen) > 1:
+        assert seen[1] > seen[0], "less of the network is rounded"
+
+
 def test_every_pixel_value_arrives_unchanged(model, tmp_path):
     pytest.importorskip("onnxruntime")
     export(model, NAME, tmp_path)
@@ -100,6 +121,7 @@ def test_a_file_that_changed_is_refused_and_its_descriptors_are_its_own(model, i
 
     class Images:
         list_hash = "same"
+        image_paths = staticmethod(list)
 
     keys = [cache_key(ShippedModel(tmp_path / x), Images, "fp32") for x in "ab"]
     assert (
@@ -122,7 +144,7 @@ def test_what_a_format_cannot_do(model, images, tmp_path, monkeypatch):
         export(model, NAME, tmp_path, "onnx", "int8")
     with pytest.raises(ValueError, match=r"got an array of shape \(6, 3, 24, 64\)"):
         export(model, NAME, tmp_path, "openvino", "int8", images[:, :, ::2].numpy())
-    monkeypatch.setattr(module, "import_module", lambda name: __import__("absent_package"))
+    monkeypatch.setattr(quantise, "import_module", lambda name: __import__("absent_package"))
     with pytest.raises(ValueError, match=r"needs 'onnx': pip install 'vpr-workbook\[ship\]'"):
         export(model, NAME, tmp_path)
 

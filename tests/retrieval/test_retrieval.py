@@ -195,7 +195,7 @@ def test_a_file_made_from_something_else_is_refused(benchmark, tmp_path):
 
 def test_the_key_names_every_ingredient(benchmark):
     key = cache_key(build_model("pixels"), benchmark.database, "fp32")
-    assert set(key) == {"weights", "model", "input", "images", "precision", "code"}
+    assert set(key) == {"weights", "model", "input", "images", "contents", "precision", "code"}
 
 
 def test_unreadable_images_are_named_and_the_rest_is_kept(two_folders, tmp_path, monkeypatch):

@@ -126,7 +126,7 @@ def test_a_start_is_another_recipes_backbone(small, tmp_path, monkeypatch):
     (tmp_path / "first.yaml").write_text(text)
     second = small.model_copy(update={"model": "avg_toy_160", "start": str(tmp_path / "first.yaml")})
     begun = starting_model(second, quiet=True)
-    [folder] = (tmp_path / "cache/training").iterdir()
+    [folder] = (tmp_path / "cache/training").glob("[!.]*")  # beside its lock
     first = build_model("gem_toy_160")
     load_weights(first, folder / "best.safetensors")
     fresh = build_model("gem_toy_160", seed=7)

@@ -64,19 +64,23 @@ class Comparison:
     peers: Way
     ours: Way
     parity: Callable[[Any, Any], tuple[dict[str, Any], bool]]
-    target: float | None  # the ratio to reach; None where none is set for this machine
+    target: float | None  # the ratio to reach, with `rate` the share of it; None where none is set for this machine
     bound: str  # what limits ours
     wait: Callable[[], object] = lambda: None  # for the GPU
     gflop: float | None = None  # arithmetic of one call, to put ours beside what the machine can do
+    rate: str | None = (
+        None  # a key of `matrix_rates`: the row is judged by its share of that bare rate, not by the ratio
+    )
 
 
-def compare(comparison: Comparison, repeats: int) -> dict[str, Any]:
+def compare(comparison: Comparison, repeats: int, rates: dict[str, float] | None = None) -> dict[str, Any]:
     """Run both ways once to warm up and to compare results, then `repeats` times each, taking turns at going first.
 
     Returns:
         median wall seconds of both; `ratio` of the medians with the lowest and highest of the single rounds;
         `cpu_ratio` of the medians of processor time, which other programs on the machine disturb less; megabytes that
-        the warm-up took above what was held before (Linux); parity; whether the target was reached.
+        the warm-up took above what was held before (Linux); parity; with `rates`, as of `matrix_rates`, the share of the
+        bare rate that ours reaches; whether the target was reached.
     """
     ways = {"peers": comparison.peers, "ours": comparison.ours}
     results, extra_mb, gpu_mb = {}, {}, {}
@@ -103,6 +107,9 @@ def compare(comparison: Comparison, repeats: int) -> dict[str, Any]:
     rounds = [peers / ours for peers, ours in zip(wall["peers"], wall["ours"])]
     medians = {name: statistics.median(times) for name, times in wall.items()}
     ratio = medians["peers"] / medians["ours"]
+    gflop_per_s = comparison.gflop and comparison.gflop / medians["ours"]
+    share = gflop_per_s / rates[comparison.rate] if rates and comparison.rate in rates else None
+    judged = ratio if comparison.rate is None else share
     return {
         "what": comparison.what, "size": comparison.size, "peers": comparison.peers.says, "ours": comparison.ours.says,
         "repeats": repeats, "peers_s": medians["peers"], "ours_s": medians["ours"], "ratio": ratio,
@@ -110,20 +117,23 @@ def compare(comparison: Comparison, repeats: int) -> dict[str, Any]:
         "cpu_ratio": statistics.median(cpu["peers"]) / max(1e-9, statistics.median(cpu["ours"])),
         "peers_extra_mb": extra_mb["peers"], "ours_extra_mb": extra_mb["ours"],
         "peers_gpu_mb": gpu_mb["peers"], "ours_gpu_mb": gpu_mb["ours"], "parity": parity, "same": same,
-        "target": comparison.target, "reached": same and ratio >= (comparison.target or 0), "bound": comparison.bound,
-        "gflop_per_s": comparison.gflop and comparison.gflop / medians["ours"],
+        "target": comparison.target, "reached": same and (judged or 0.0) >= (comparison.target or 0.0),
+        "bound": comparison.bound, "gflop_per_s": gflop_per_s, "rate": comparison.rate, "share": share,
     }  # fmt: skip
 
 
 def matrix_rates() -> dict[str, float]:
     """10^9 operations per second of bare matrix products with as many threads, the best of seven: {"fp32": 180.0, ...}.
 
-    fp32 is torch's; int8 (where the CPU has it) what the search uses. The roof over a row's arithmetic.
+    fp32 and (where the CPU has it) bf16 are torch's, int8 is what the search uses. The roof over a row's arithmetic.
     """
     size, rates = 1536, {}
     factor = torch.rand(size, size)
     codes = torch.ones(size, size, dtype=torch.int8)
     products = {"fp32": lambda: factor @ factor.T}
+    if cpu_has_bf16():
+        half = factor.bfloat16()
+        products["bf16"] = lambda: half @ half.T
     if levels := int8_levels():
         packed, steps = torch.ops.onednn.qlinear_prepack(codes, None), torch.ones(size)
         products["int8"] = lambda: whole_products(codes, levels, packed, steps)

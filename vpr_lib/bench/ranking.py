@@ -65,7 +65,7 @@ def search_cpu(size: Size, folder: Path, width: int) -> Comparison:
         f"exact search on CPU, {width}-d", f"{size.queries:,} x {size.database:,}, top {TOP_K}",
         Way("faiss IndexFlatL2, built before", lambda: index.search(queries, TOP_K)[1], _faiss_threads),
         Way("search()", lambda: search(database, queries, TOP_K).indices), same_ranking(database, queries),
-        {127: 2.5, 63: 1.4, None: None}[levels], bound, gflop=2e-9 * size.queries * size.database * width,
+        {127: 2.4, 63: 1.4, None: None}[levels], bound, gflop=2e-9 * size.queries * size.database * width,
     )  # fmt: skip
 
 

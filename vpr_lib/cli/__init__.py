@@ -36,7 +36,7 @@ def _register() -> None:
 def main() -> None:
     """Entry point: a mistake of the user ends in one message on stderr and exit code 2, not in a traceback."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "urllib3", "lightning", "lightning.fabric"):
+    for noisy in ("httpx", "urllib3", "lightning", "lightning.fabric", "faiss.loader", "faiss"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     _register()
     try:

@@ -53,7 +53,7 @@ def bench(
         show(f"[dim]{name} ...[/dim]")
         with tempfile.TemporaryDirectory() as folder:
             try:
-                found[name] = compare(make(size, Path(folder)), repeats or size.repeats)
+                found[name] = compare(make(size, Path(folder)), repeats or size.repeats, rates)
             except Skipped as reason:
                 found[name] = {"skipped": str(reason)}
             except Exception as error:
@@ -90,16 +90,18 @@ def _print(found: dict[str, dict[str, Any]], about: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("row", "size", "peers", "ours", "ratio (rounds)", "CPU time", "target", "parity", "extra MB")
+    table = Table(
+        "row", "size", "peers", "ours", "ratio (rounds)", "CPU time", "of bare rate", "target", "parity", "extra MB"
+    )
     for name, row in found.items():
         if "skipped" in row:
-            table.add_row(name, "", "", "", "", "", "", row["skipped"], "")
+            table.add_row(name, "", "", "", "", "", "", "", row["skipped"], "")
             continue
         parity = ", ".join(f"{what} {value:.6g}" for what, value in row["parity"].items())
         table.add_row(
             name, row["size"], _seconds(row["peers_s"]), _seconds(row["ours_s"]),
             f"x{row['ratio']:.2f} ({row['ratio_low']:.2f}-{row['ratio_high']:.2f}, n={row['repeats']})",
-            f"x{row['cpu_ratio']:.2f}", _target(row), parity,
+            f"x{row['cpu_ratio']:.2f}", f"{100 * row['share']:.0f} %" if row["share"] else "", _target(row), parity,
             f"{row['peers_extra_mb']} / {row['ours_extra_mb']}",
         )  # fmt: skip
     Console(width=None if Console().is_terminal else 180).print(table)
@@ -124,4 +126,5 @@ def _seconds(value: float) -> str:
 def _target(row: dict[str, Any]) -> str:
     if row["target"] is None:
         return "none here"
-    return f"x{row['target']:g} {'reached' if row['reached'] else 'not reached'}"
+    wanted = f"{100 * row['target']:g} % of bare {row['rate']}" if row["rate"] else f"x{row['target']:g}"
+    return f"{wanted} {'reached' if row['reached'] else 'not reached'}"

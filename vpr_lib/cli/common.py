@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result to this JSON file too.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
-Precision = Annotated[str, typer.Option(help="fp32, tf32 (a GPU may round products), bf16 or fp16.")]
+Precision = Annotated[
+    Literal["fp32", "tf32", "bf16", "fp16"],
+    typer.Option(help="What the network computes in; tf32 lets a GPU round fp32 products."),
+]
 Weights = Annotated[
     Path | None, typer.Option(help="Checkpoint; default: what `vpr train` or `vpr weights add` stored.")
 ]
@@ -21,6 +24,9 @@ Index = Annotated[
 ]
 Runtime = Annotated[
     str, typer.Option(help="torch, an export of the model (onnx, openvino-int8 ...), or the path of an export.")
+]
+RawFrame = Annotated[
+    bool, typer.Option("--raw-frame", help="Keep pictures as stored, whatever their EXIF orientation says.")
 ]
 Untrained = Annotated[bool, typer.Option(help="Use random weights, as a baseline.")]
 
@@ -90,6 +96,18 @@ def load_export(model: str, runtime: str, weights: Path | None, device: str) -> 
     if shipped.config.model != model:
         raise ValueError(f"{folder} is an export of '{shipped.config.model}', not of '{model}'.")
     return shipped, str(folder), "cpu" if device == "auto" else device, f"{shipped.config.format} {shipped.runs_in}"
+
+
+def keep_raw_frame(model: "nn.Module") -> None:
+    """Let a model read pictures as they are stored (ValueError for one that has no such choice)."""
+    from dataclasses import replace
+
+    if hasattr(type(model), "input_spec"):
+        if "upright" not in type(model.config).model_fields:
+            raise ValueError(f"--raw-frame is not for {type(model).__name__}.")
+        model.config = model.config.model_copy(update={"upright": False})
+    else:
+        model.input_spec = replace(model.input_spec, upright=False)
 
 
 def found_in_words(index: str, found: dict[int, float]) -> str:

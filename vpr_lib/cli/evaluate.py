@@ -10,12 +10,14 @@ from vpr_lib.cli.common import (
     Index,
     JsonFile,
     Precision,
+    RawFrame,
     Runtime,
     Untrained,
     Weights,
     choose_device,
     found_in_words,
     join_processes,
+    keep_raw_frame,
     load_export,
     load_model,
     show,
@@ -33,6 +35,7 @@ def evaluate(
     root: Annotated[Path | None, typer.Option(help="Where the data set is.")] = None,
     weights: Weights = None,
     untrained: Untrained = False,
+    raw_frame: RawFrame = False,
     records: Annotated[
         Path | None, typer.Option(help="Folder for the per-query records; default data/cache/records.")
     ] = None,
@@ -75,6 +78,8 @@ def evaluate(
     else:
         network, source, device, _ = load_export(model, runtime, weights, device)
         precision = "fp32"  # an export's precision is in its file
+    if raw_frame:
+        keep_raw_frame(network)
     process, processes, device = join_processes(device)
     benchmark = open_dataset(dataset, root)
     variant = Variant(transform, _training_images(whiten_on), whiten_to, index, rerank)

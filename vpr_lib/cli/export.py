@@ -1,11 +1,14 @@
 """`vpr export`: a model as an ONNX or OpenVINO file, with how close and how fast it is written beside it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vpr_lib.cli.common import JsonFile, Untrained, Weights, load_model, show, write_json
+
+if TYPE_CHECKING:
+    from vpr_lib.models.export import ExportInfo
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +28,7 @@ def export_model(
         str | None, typer.Option(help="Benchmark to measure the change of recall on; calibrates on its database.")
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Where the data set is.")] = None,
-    calibration: Annotated[int, typer.Option(help="Images to calibrate int8 on, evenly spread.")] = 64,
+    calibration: Annotated[int, typer.Option(help="Images to calibrate int8 on, evenly spread; at most half.")] = 300,
     weights: Weights = None,
     untrained: Untrained = False,
     out: Annotated[Path | None, typer.Option(help="Folder; default data/cache/exports/MODEL/FORMAT-PRECISION.")] = None,
@@ -36,7 +39,7 @@ def export_model(
     from vpr_lib.data.catalogue import open_benchmark
     from vpr_lib.data.readers.folders import folder_manifest
     from vpr_lib.models.export import check_precision, default_precision, export, export_folder
-    from vpr_lib.results.parity import calibration_images, write_parity
+    from vpr_lib.results.parity import calibration_images, calibration_rows, nearest_lost, recall_lost, write_parity
 
     network, source = load_model(model, weights, untrained)
     precision = precision or default_precision(network.config, format_)
@@ -50,11 +53,35 @@ def export_model(
         else benchmark.database
     )
     folder = out or export_folder(model, format_, precision)
-    pictures = calibration_images(network, seen, calibration) if precision == "int8" else None
-    export(network, model, folder, format_, precision, pictures)
+    pictures, judge = None, None
+    if precision == "int8":
+        pictures, rows = calibration_images(network, seen, calibration), calibration_rows(seen, calibration)
+        if benchmark is None:
+            judge = nearest_lost(network, seen, rows) if len(seen) > 2 else None
+        else:
+            judge = recall_lost(network, benchmark, rows if images is None else rows[:0])
+    info = export(network, model, folder, format_, precision, pictures, judge)
     content = write_parity(network, folder, seen, benchmark, seconds)
     _print(content, source, folder)
+    if precision == "int8":
+        show(_int8_in_words(info, benchmark is not None))
     write_json(json, content | {"folder": str(folder), "source": source})
+
+
+def _int8_in_words(info: "ExportInfo", by_recall: bool) -> str:
+    """What whole numbers cost on images that were not calibrated on, and what to take instead where that is too much."""
+    from vpr_lib.models.export import MOST_LOST, PRECISIONS
+
+    kept = f"  calibrated on {info.calibration_images} images, in float: {info.kept_in_float}; "
+    if info.lost is None:
+        return kept + "too few images to say what int8 loses on others: give more, or --dataset"
+    what = "R@1" if by_recall else "nearest images"
+    said = f"{what} lost on other images: {100 * info.lost:.1f} points"
+    if info.lost <= MOST_LOST and info.kept_in_float != "the backbone":
+        return kept + said
+    other = " or ".join(p for p in reversed(PRECISIONS[info.format]) if p != "int8")
+    why = f"more than {100 * MOST_LOST:g}" if info.lost > MOST_LOST else "but little is left in int8"
+    return f"{kept}[yellow]{said}, {why}: take --precision {other}[/yellow]"
 
 
 def _print(content: dict, source: str, folder: Path) -> None:

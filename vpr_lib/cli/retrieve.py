@@ -11,11 +11,13 @@ from vpr_lib.cli.common import (
     Index,
     JsonFile,
     Precision,
+    RawFrame,
     Runtime,
     Untrained,
     Weights,
     choose_device,
     found_in_words,
+    keep_raw_frame,
     load_export,
     load_model,
     show,
@@ -34,6 +36,7 @@ def retrieve(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("retrieval"),
     weights: Weights = None,
     untrained: Untrained = False,
+    raw_frame: RawFrame = False,
     positions: Annotated[Path | None, typer.Option(help="CSV with image and easting, northing (or lat, lon).")] = None,
     matches: Annotated[
         Path | None, typer.Option(help="VPR-Bench ground truth; found by itself beside the folders.")
@@ -52,6 +55,7 @@ def retrieve(
     from vpr_lib.paths import cache_root
     from vpr_lib.results.records import Run
     from vpr_lib.retrieval.folders import retrieve_folders
+    from vpr_lib.retrieval.protocol import unanswerable
     from vpr_lib.widgets.retrieval_files import write_retrieval
 
     start = time.perf_counter()
@@ -62,6 +66,8 @@ def retrieve(
     else:
         network, source, device, precision = load_export(model, runtime, weights, device)
         size = f"{network.config.bytes / 1e6:.2f} MB"
+    if raw_frame:
+        keep_raw_frame(network)
     beside = query.resolve().parent / "ground_truth_new.npy"
     if matches is None and positions is None and beside.is_file() and beside.parent == database.resolve().parent:
         matches = beside
@@ -77,7 +83,8 @@ def retrieve(
              "described": dict(zip(("database", "queries"), found.described)),
              "per_image_ms": dict(zip(("database", "queries"), found.per_image_ms)),
              "search_ms_per_query": 1000 * found.search_s / len(found.benchmark.queries),
-             "index": index, "found_of_exact": found.found_of_exact, "recall": found.recall}  # fmt: skip
+             "index": index, "found_of_exact": found.found_of_exact, "recall": found.recall,
+             "unanswerable": unanswerable(found.benchmark.protocol) if found.benchmark.protocols else ""}  # fmt: skip
     writing = time.perf_counter()
     files = write_retrieval(found, out, run, strips)
     about |= {
@@ -105,6 +112,8 @@ def _print(about: dict, left_out: dict[str, str]) -> None:
     show(f"  search: {about['search_ms_per_query']:.3f} ms per query, {about['device']} {about['precision']}")
     if about["found_of_exact"]:
         show(f"  {found_in_words(about['index'], about['found_of_exact'])}")
+    if about["unanswerable"]:
+        show(f"  {about['unanswerable']}")
     if about["recall"]:
         show("  ".join(f"R@{k} {100 * value:.1f} %" for k, value in about["recall"].items()))
     for name, path in about["files"].items():

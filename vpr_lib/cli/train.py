@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from shutil import rmtree
 from typing import Annotated
 
 import typer
@@ -24,10 +25,16 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change a field: --set fit.epochs=3, repeatable.")
     ] = None,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Remove what the folder holds, and train from the start.")
+    ] = False,
     json: JsonFile = None,
     device: Device = "auto",
 ) -> None:
-    """Train to a recipe. A second call with the same folder goes on where the first one stopped."""
+    """Train to a recipe. A second call with the same folder goes on where the first one stopped.
+
+    A folder that holds another training (loss, data, model, start, teacher, code ...) is refused.
+    """
     from vpr_lib.models.checkpoints import save_weights, trained_path
     from vpr_lib.paths import cache_root
     from vpr_lib.training.recipes import open_recipe
@@ -38,6 +45,8 @@ def train(
         _apply(values, change)
     experiment = type(experiment).model_validate(values)
     folder = folder or cache_root() / "training" / Path(recipe).stem
+    if anew and (folder / "state.pt").is_file():
+        rmtree(folder)
     model, result = run(experiment, folder, choose_device(device))
     select = getattr(experiment, "select", "recall@1")
     best = max(result.history, key=lambda row: row.get(select, row["epoch"]))

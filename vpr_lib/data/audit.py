@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from vpr_lib.data.images import ImageError, check_size, image_errors
+from vpr_lib.data.images import ImageError, check_size, image_errors, know_heif
 from vpr_lib.data.manifest import Manifest
+from vpr_lib.data.pixels import is_turned
 from vpr_lib.paths import atomic_path
 from vpr_lib.progress import track
 
@@ -49,13 +50,15 @@ def inspect_file(path: str) -> tuple:
 
 
 def _inspect_image(path: str, data: bytes) -> tuple[int, int, str]:
+    know_heif(path)
     with image_errors(path), warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is checked
         check_size(image, path)
+        turned = is_turned(image)
         image.load()
         if image.format == "JPEG" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
             raise ImageError(f"{path}: damaged (cut short: no end marker after the last scan).")
-        return (*image.size, image.mode)
+        return (*image.size, f"{image.mode}, turned by its EXIF orientation" if turned else image.mode)
 
 
 def _inspect_cloud(path: str, data: bytes) -> tuple[int, int, str]:

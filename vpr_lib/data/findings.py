@@ -13,6 +13,7 @@ import pandas as pd
 from vpr_lib.data.audit import EMPTY, MISSING, file_paths, inspect_files, load_audit, with_audit
 from vpr_lib.data.catalogue import Dataset, find, find_root, keep, load_table, read_dataset
 from vpr_lib.data.ground_truth import Benchmark
+from vpr_lib.data.positions import check_positions
 from vpr_lib.data.prepare import Content, manifests_of, prepared_folder
 from vpr_lib.data.run_pairs import RunPairs
 from vpr_lib.data.totals import near_threshold, totals
@@ -68,6 +69,7 @@ def check_dataset(
         *compare(numbers, dataset),
         *check_lists(place, dataset),
         *check_names(content, place),
+        *check_ground_truth(content, dataset),
         *_close_calls(content),
     ]
     files = 0
@@ -194,6 +196,27 @@ def describe(audit: pd.DataFrame) -> Iterator[Finding]:
     if len(sizes) > 1:
         common = ", ".join(f"{size} {count:,}" for size, count in sizes.head(EXAMPLES).items())
         yield Finding("note", f"{len(sizes):,} image sizes (width x height), most often {common}")
+
+
+def check_ground_truth(content: Content, dataset: Dataset) -> Iterator[Finding]:
+    """Queries that nothing can answer, where the catalogue does not expect them, and positions that cannot be."""
+    if not isinstance(content, Benchmark):
+        return
+    for protocol in content.protocols[:1]:
+        card, counts = protocol.card, protocol.positives.counts[protocol.query_mask]
+        none, odd = int((counts == 0).sum()), []
+        if (
+            card.rule == "radius_m"
+            and card.threshold
+            and content.database.has_positions
+            and content.queries.has_positions
+        ):
+            odd = check_positions(content.database, content.queries, card.threshold)
+        for told in odd:
+            yield Finding("warning", told, "Correct the positions: a recall over them says nothing.")
+        if none and f"unmatched {card.name}" not in dataset.expected:
+            level = "warning" if card.denominator == "all" else "note"
+            yield Finding(level, f"{none:,} of {len(counts):,} queries have no positive ({card.name})")
 
 
 def _close_calls(content: Content) -> Iterator[Finding]:

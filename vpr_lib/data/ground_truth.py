@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -175,6 +175,7 @@ class ProtocolCard(Strict):
     database_hash: str = ""
     query_hash: str = ""
     positives_hash: str = ""
+    images_hash: str = ""  # over the bytes of both lists' images as they were described, where they were
     notes: str = ""
     transform: str = (
         ""  # how images reach the model, where that is part of a paper's protocol (retrieval/transforms.py)
@@ -183,8 +184,8 @@ class ProtocolCard(Strict):
 
     @property
     def hash(self) -> str:
-        """16 hex digits over every field but the notes, and but the transform where none is named."""
-        silent = {"notes"} if self.transform else {"notes", "transform"}
+        """16 hex digits over every field but the notes, and but transform and images_hash where they are empty."""
+        silent = {"notes", *(name for name in ("transform", "images_hash") if not getattr(self, name))}
         values = json.dumps(self.model_dump(exclude=silent), sort_keys=True)
         return hashlib.sha256(values.encode()).hexdigest()[:16]
 
@@ -213,6 +214,10 @@ class Protocol:
     positives: Positives
     query_mask: np.ndarray
     nms_groups: np.ndarray | None = None
+
+    def of_images(self, images_hash: str) -> "Protocol":
+        """The same protocol over these very pictures: equal names in another folder are another card."""
+        return replace(self, card=self.card.model_copy(update={"images_hash": images_hash}))
 
     @property
     def counted(self) -> np.ndarray:

@@ -1,12 +1,18 @@
 """From an image file to a uint8 tensor of the size a model wants, and to normalised batches on a device.
 
 One pass over the pixels: decode, resize as uint8 with antialiasing (PIL-equal within rounding), normalise last, on
-the device. EXIF orientation is ignored, as in the Pillow-based loaders behind the published numbers (datasets §14).
+the device. Pictures are turned as EXIF says; `upright=False` ignores it, as the Pillow-based loaders behind the published
+numbers do (datasets §14).
 """
 
+import errno
+import logging
+import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -18,16 +24,79 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as v2
 
+from vpr_lib.data.pixels import is_turned, to_rgb
+
 try:
     from torchvision.io import ImageReadMode, decode_jpeg
 except ImportError:  # torchvision 0.29 announces that it will go; PIL then decodes everything
     decode_jpeg = None
 
+log = logging.getLogger(__name__)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CAFFE_MEAN = (0.48501960784313836, 0.4579568627450961, 0.4076039215686255)  # of 0-255 minus mean, spec clusvpr §5
 CAFFE_STD = (0.00392156862745098,) * 3
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
+IMAGE_SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffix in [
+        "jpg",
+        "jpeg",
+        "jpe",
+        "jfif",
+        "png",
+        "apng",
+        "webp",
+        "gif",
+        "bmp",
+        "dib",
+        "tif",
+        "tiff",
+        "ppm",
+        "pgm",
+        "pbm",
+        "pnm",
+        "jp2",
+        "j2k",
+        "jpx",
+        "tga",
+        "mpo",
+        "avif",
+        "heic",
+        "heif",
+        "hif",
+    ]
+)
+OTHER_PICTURES = frozenset(  # what a camera or a program may leave beside them, and nothing here decodes
+    f".{suffix}"
+    for suffix in [
+        "cr2",
+        "cr3",
+        "nef",
+        "arw",
+        "dng",
+        "orf",
+        "rw2",
+        "raf",
+        "raw",
+        "exr",
+        "hdr",
+        "jxl",
+        "psd",
+        "svg",
+        "xcf",
+        "dds",
+        "pdf",
+        "mp4",
+        "mov",
+        "avi",
+        "mkv",
+        "webm",
+        "m4v",
+        "mpg",
+        "insv",
+    ]
+)
 MAX_PIXELS = 400_000_000  # 1.2 GB as RGB; a 3328x512 panorama has 1.7 million
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # its own limit would act before the announced one
 
 INTERPOLATIONS = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
 
@@ -52,6 +121,9 @@ class InputSpec:
     resize: Literal["exact", "shorter_side"] = "exact"
     antialias: bool = True
     resize_after_normalising: bool = False
+    upright: bool = (
+        True  # turn pictures as EXIF says; False keeps the frame as stored, as loaders of published numbers do
+    )
 
     def normalise(self, images: Tensor) -> Tensor:
         """Grey levels 0..255 (B, 3, H, W) on any device -> float32, scaled to [0, 1], mean and std applied, channels last."""
@@ -69,21 +141,39 @@ def stack_images(images: Sequence[Tensor]) -> Tensor:
     return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
 
-def read_image(path: str | Path) -> Tensor:
+def read_image(path: str | Path, upright: bool = True) -> Tensor:
     """Decode a file to RGB, uint8 (3, H, W) on channels-last memory.
 
-    Grey images get three equal channels, palettes are expanded, transparency is laid over white, 16-bit greys are
-    scaled to 8 bits; anything PIL opens is accepted.
+    Grey images get three equal channels, palettes are expanded, transparency is laid over white, ranges beyond 8 bits are
+    scaled (`pixels.to_8_bits`), of an animation the first picture is taken; anything PIL or pillow-heif opens is accepted.
 
+    Args:
+        upright: turn the picture as its EXIF orientation says.
     Raises:
-        ImageError: if the file is missing, empty, not an image, truncated, or larger than MAX_PIXELS.
+        ImageError: if the file is missing, empty, not an image, truncated, or larger than MAX_PIXELS. OSError: when the
+            process has too many open files.
     """
+    know_heif(path)
     with image_errors(path), Image.open(path) as image:
         check_size(image, path)
-        if image.format == "JPEG" and image.mode in ("RGB", "L") and (decoded := _decode_jpeg(path)) is not None:
+        plain = image.format == "JPEG" and image.mode in ("RGB", "L") and not (upright and is_turned(image))
+        if plain and (decoded := _decode_jpeg(path)) is not None:
             return decoded
-        pixels = np.asarray(_to_rgb(image))
+        pixels = to_rgb(image, path, upright)
     return torch.from_numpy(pixels.copy() if not pixels.flags.writeable else pixels).permute(2, 0, 1)
+
+
+def know_heif(path: str | Path) -> None:
+    """Teach PIL the pictures of telephones, once there is one."""
+    if str(path).lower().endswith((".heic", ".heif", ".hif")):
+        _register_heif()
+
+
+@cache
+def _register_heif() -> None:
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
 
 
 def _decode_jpeg(path: str | Path) -> Tensor | None:
@@ -111,6 +201,9 @@ def image_errors(path: str | Path) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path}: {error}") from error
     except (OSError, SyntaxError, ValueError) as error:
+        if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            told = f"{error.strerror}: this says nothing about the picture. Raise `ulimit -n`, or use fewer workers"
+            raise OSError(error.errno, told, str(path)) from error
         raise ImageError(f"{path}: damaged ({error}).") from error
 
 
@@ -119,19 +212,6 @@ def check_size(image: Image.Image, path: str | Path) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError(f"{path}: {width}x{height} pixels, more than the limit of {MAX_PIXELS:,}.")
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        image.load()
-        return image
-    if image.mode.startswith("I;16") or image.mode == "I":
-        grey = np.asarray(image, np.float32)
-        return Image.fromarray((grey / max(257.0, grey.max() / 255)).round().astype(np.uint8)).convert("RGB")
-    if "A" in image.getbands() or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
 
 
 def resize(image: Tensor, spec: InputSpec) -> Tensor:
@@ -153,7 +233,7 @@ def resize(image: Tensor, spec: InputSpec) -> Tensor:
 
 def load_image(path: str | Path, spec: InputSpec) -> Tensor:
     """Read and resize one image: uint8 (3, height, width). Raises ImageError."""
-    return resize(read_image(path), spec)
+    return resize(read_image(path, spec.upright), spec)
 
 
 def load_images(paths: Sequence[str | Path], spec: InputSpec) -> Tensor:
@@ -226,12 +306,39 @@ def _whole_batch(samples: list[tuple[Tensor | ImageError, int]]) -> Tensor:
 def list_images(folder: Path) -> list[str]:
     """Image files below `folder` as sorted POSIX paths relative to it; suffixes in any case, hidden files skipped.
 
+    Folders that are links are followed, each once. Pictures and films that nothing here decodes are counted in one line.
+
     Raises:
-        FileNotFoundError: if the folder does not exist.
+        FileNotFoundError: if the folder does not exist. ValueError: for a name that is not UTF-8.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"No folder {folder}.")
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    relative = (path.relative_to(folder) for path in found)
-    return sorted(p.as_posix() for p in relative if not any(part.startswith(".") for part in p.parts))
+    found, others = [], Counter()
+    for place, names in _walk(folder):
+        for name in names:
+            suffix = os.path.splitext(name)[1].lower()
+            others[suffix] += suffix in OTHER_PICTURES
+            if suffix in IMAGE_SUFFIXES and os.path.isfile(os.path.join(place, name)):
+                found.append(Path(place, name).relative_to(folder).as_posix())
+    if odd := [path for path in found if not path.isascii() and path != path.encode("utf-8", "replace").decode()]:
+        shown = odd[0].encode("utf-8", "backslashreplace").decode()
+        raise ValueError(f"{folder}: {len(odd)} names are not UTF-8, for instance '{shown}'. Rename them (convmv).")
+    if left := +others:
+        kinds = ", ".join(f"{suffix} {count}" for suffix, count in sorted(left.items()))
+        log.warning("%s: %d files are left out, for nothing here decodes them: %s", folder, left.total(), kinds)
+    return sorted(found)
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Every folder below with the names of its files, hidden ones skipped; links are followed, but never in a circle."""
+    seen = {os.path.realpath(folder)}
+    for place, folders, names in os.walk(folder, followlinks=True):
+        fresh = {}
+        for name in folders:
+            real = os.path.realpath(os.path.join(place, name))
+            if not name.startswith(".") and (real not in seen or not os.path.islink(os.path.join(place, name))):
+                fresh[name] = real
+        seen |= set(fresh.values())
+        folders[:] = sorted(fresh)
+        yield place, [name for name in names if not name.startswith(".")]

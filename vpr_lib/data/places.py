@@ -1,5 +1,6 @@
 """Training by places: P places with M images each per batch, in the order of the GSV-Cities loader (mixvpr §3.1)."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -48,6 +49,11 @@ class Places:
         return int(self.labels.max()) + 1
 
     @cached_property
+    def hash(self) -> str:
+        """SHA-256 over the list of images and which of them share a place."""
+        return hashlib.sha256(self.manifest.list_hash.encode() + self.labels.tobytes()).hexdigest()
+
+    @cached_property
     def dates(self) -> np.ndarray:
         """Sort key "most recent first": rank of (timestamp, lat) descending, int64 (N,)."""
         table = self.manifest.table
@@ -68,6 +74,7 @@ class PlaceSampler:
         images: "random" draws M images of a place without replacement, "newest" takes the M most recent.
         fixed_order: visit the places in the order of epoch 0 in every epoch, as a loader that is built once does; the
             images of a place are drawn anew all the same.
+        use: how many of the places take part, 0 for all; the same ones under every seed, and more contain fewer.
         rank, world_size: every process takes its own P places of a global batch of P x world_size places; places that
             do not fill a global batch are dropped when world_size > 1, and form a smaller last batch otherwise.
     """
@@ -79,6 +86,7 @@ class PlaceSampler:
     order: Literal["in_city", "shuffled"] = "in_city"
     images: Literal["random", "newest"] = "random"
     fixed_order: bool = False
+    use: int = 0
     rank: int = 0
     world_size: int = 1
 
@@ -89,6 +97,8 @@ class PlaceSampler:
                 f"{self.images_per_place} images per place asked for, but a place has only {fewest}; "
                 f"build Places with min_images={self.images_per_place}."
             )
+        if self.use > len(self.places):
+            raise ValueError(f"{self.use} places asked for, there are {len(self.places)}.")
         if len(self) == 0:
             raise ValueError(
                 f"{self.world_size} processes with {self.places_per_batch} places each need "
@@ -98,7 +108,8 @@ class PlaceSampler:
     def __len__(self) -> int:
         """Batches per epoch."""
         total = self.places_per_batch * self.world_size
-        return len(self.places) // total if self.world_size > 1 else -(-len(self.places) // total)
+        count = self.use or len(self.places)
+        return count // total if self.world_size > 1 else -(-count // total)
 
     def epoch(self, epoch: int) -> Iterator[np.ndarray]:
         """The epoch's batches, int64 (P, M) rows of the manifest."""
@@ -111,6 +122,9 @@ class PlaceSampler:
             shuffled = shuffled[np.argsort(self.places.groups[shuffled], kind="stable")]
         seen, first = np.unique(labels[shuffled], return_index=True)
         visit = seen[np.argsort(first)]  # places by first appearance
+        if self.use:
+            used = np.random.default_rng(derive_seed("places used")).permutation(len(self.places))[: self.use]
+            visit = visit[np.isin(visit, used)]
         key = self.places.dates if self.images == "newest" else rng.permutation(n)
         by_place = np.lexsort((key, labels))  # rows grouped by place, best key first
         start = np.concatenate([[0], np.cumsum(np.bincount(labels))[:-1]])

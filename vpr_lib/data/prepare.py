@@ -1,6 +1,7 @@
 """Data sets read once and kept as Parquet: where they lie, and when what is kept still fits the folder it came from."""
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +15,8 @@ from vpr_lib.data.manifest import Manifest
 from vpr_lib.data.run_pairs import RunPairs
 from vpr_lib.data.tuples import TupleSet
 from vpr_lib.digests import digest_code
-from vpr_lib.paths import cache_root, write_text
+from vpr_lib.files import content_hashes, locked, write_text
+from vpr_lib.paths import cache_root, content_memory
 
 Content = Benchmark | Manifest | RunPairs | TupleSet
 STAMP = "stamp.json"
@@ -45,14 +47,15 @@ def save_prepared(name: str, content: Content, root: Path, reading: dict[str, An
         metadata: patterns of the files that the reader looks at, relative to the root.
     """
     folder = prepared_folder(name)
-    (folder / STAMP).unlink(missing_ok=True)
-    if isinstance(content, Manifest):
-        content.save(folder / "manifest.parquet")
-    else:
-        content.save(folder)
-    stamp = {"root": str(root), "reading": reading, "code": code_version(), "metadata": list(metadata),
-             "files": _files(root, metadata), "folders": _folders(content)}  # fmt: skip
-    write_text(folder / STAMP, json.dumps(stamp, indent=1))
+    with locked(folder, "preparing it"):
+        (folder / STAMP).unlink(missing_ok=True)
+        if isinstance(content, Manifest):
+            content.save(folder / "manifest.parquet")
+        else:
+            content.save(folder)
+        stamp = {"root": str(root), "reading": reading, "code": code_version(), "metadata": list(metadata),
+                 "files": _files(root, metadata), "folders": _folders(content)}  # fmt: skip
+        write_text(folder / STAMP, json.dumps(stamp, indent=1))
     return folder
 
 
@@ -85,13 +88,20 @@ def code_version() -> str:
     return f"{digest_code(sources)}-{BUILDER_VERSION}"
 
 
+_LISTS = (".txt", ".csv", ".mat", ".npy", ".npz", ".json", ".pickle", ".pkl", ".parquet")
+_SPLIT_PARENTS = ("images",)  # images/<split>/database_images_paths.txt
 _PARTS = ("manifest", "ground_truth", "run_pairs", "tuples", "pickles")
 
 
-def _files(root: Path, patterns: Iterable[str]) -> dict[str, list[int]]:
-    """Size and time of every file that matches, by its path below the root."""
+def _files(root: Path, patterns: Iterable[str]) -> dict[str, int]:
+    """Hash of every file that a reader may look at, by its path below the root: those that match, and every list, table and
+    array beside them and beside the folders of images."""
     found = {path for pattern in patterns for path in Path(root).glob(pattern) if path.is_file()}
-    return {str(path.relative_to(root)): [path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(found)}
+    places = {Path(root), *(path.parent for path in found), *(path for path in Path(root).glob("*") if path.is_dir())}
+    places |= {path for path in Path(root).glob("*/*") if path.is_dir() and path.parent.name in _SPLIT_PARENTS}
+    found |= {path for place in places for suffix in _LISTS for path in place.glob(f"*{suffix}") if path.is_file()}
+    paths = sorted(found)
+    return dict(zip((str(path.relative_to(root)) for path in paths), content_hashes(paths, content_memory())))
 
 
 def _folders(content: Content) -> dict[str, int | None]:
@@ -103,12 +113,21 @@ def _folders(content: Content) -> dict[str, int | None]:
                 paths = pa.array(manifest.table[column], pa.large_string())
                 parents = pc.unique(pc.replace_substring_regex(paths, r"/?[^/]*$", "")).to_pylist()
                 found |= {place: None for parent in parents for place in _above(manifest.root, parent)}
+                found |= {place: None for known in list(found) for place in _empty_below(known)}
     return {place: _changed(place) for place in sorted(found)}
 
 
 def _above(root: Path, parent: str) -> list[str]:
     steps = parent.split("/") if parent else []
     return [str(Path(root, *steps[:depth])) for depth in range(len(steps) + 1)]
+
+
+def _empty_below(place: str) -> list[str]:
+    """Folders beside the images without a file yet: what comes into them later changes nothing above."""
+    try:
+        return [entry.path for entry in os.scandir(place) if entry.is_dir() and not entry.name.startswith(".")]
+    except OSError:
+        return []
 
 
 def _changed(place: str) -> int | None:

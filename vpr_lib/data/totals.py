@@ -6,7 +6,7 @@ import numpy as np
 
 from vpr_lib.data.ground_truth import Benchmark
 from vpr_lib.data.manifest import Manifest
-from vpr_lib.data.readers.cards import radius_positives
+from vpr_lib.data.positions import radius_positives
 from vpr_lib.data.run_pairs import RunPairs
 from vpr_lib.data.tuples import TupleSet
 

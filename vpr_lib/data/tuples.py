@@ -42,6 +42,11 @@ class TupleSet:
                 "as negatives of the same query."
             )
 
+    @property
+    def manifests(self) -> list[Manifest]:
+        """Every list of images once."""
+        return [self.database] if self.queries is self.database else [self.database, self.queries]
+
     def save(self, folder: Path) -> Path:
         """Write tables and pairs below `folder`; `load` reads them back."""
         folder = Path(folder)

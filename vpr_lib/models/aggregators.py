@@ -7,7 +7,6 @@ that take a map of any size do not look at the grid.
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpr_lib.models.boq import BoQ
@@ -15,6 +14,7 @@ from vpr_lib.models.clusvpr import ClusVPR
 from vpr_lib.models.netvlad import NetVLAD
 from vpr_lib.models.salad import SALAD, MegaLoc
 from vpr_lib.models.token_heads import CricaVPR, EDTformer, SuperVLAD
+from vpr_lib.models.unit import at_least_fp32, unit
 from vpr_lib.registry import lookup
 
 Grid = tuple[int, int]  # (h, w) of the feature map
@@ -70,7 +70,7 @@ class MixVPR(nn.Module):
             )
         maps = self.mix(features.flatten(2))  # (B, C, n)
         maps = self.channel_proj(maps.transpose(1, 2)).transpose(1, 2)  # (B, d, n)
-        return F.normalize(self.row_proj(maps).flatten(1), dim=-1)  # index = channel * rows + row
+        return unit(self.row_proj(maps).flatten(1), dim=-1)  # index = channel * rows + row
 
 
 class ConvAP(nn.Module):
@@ -86,7 +86,7 @@ class ConvAP(nn.Module):
         self.dim = out_channels * s1 * s2
 
     def forward(self, features: Tensor) -> Tensor:
-        return F.normalize(self.AAP(self.channel_pool(features)).flatten(1), dim=1)
+        return unit(self.AAP(self.channel_pool(features)).flatten(1), dim=1)
 
 
 class GeMPooling(nn.Module):
@@ -101,7 +101,7 @@ class GeMPooling(nn.Module):
         self.eps = eps
 
     def forward(self, features: Tensor) -> Tensor:
-        return features.clamp(min=self.eps).pow(self.p).mean(dim=(2, 3)).pow(1 / self.p)
+        return at_least_fp32(features).clamp(min=self.eps).pow(self.p).mean(dim=(2, 3)).pow(1 / self.p)
 
 
 class GeM(GeMPooling):
@@ -112,7 +112,7 @@ class GeM(GeMPooling):
         self.dim = in_channels
 
     def forward(self, features: Tensor) -> Tensor:
-        return F.normalize(super().forward(features), dim=1)
+        return unit(super().forward(features), dim=1)
 
 
 class AveragePooling(nn.Module):
@@ -123,7 +123,7 @@ class AveragePooling(nn.Module):
         self.dim = in_channels
 
     def forward(self, features: Tensor) -> Tensor:
-        return F.normalize(features.mean(dim=(2, 3)), dim=1)
+        return unit(features.mean(dim=(2, 3)), dim=1)
 
 
 class CosPlace(nn.Module):
@@ -136,7 +136,7 @@ class CosPlace(nn.Module):
         self.dim = out_dim
 
     def forward(self, features: Tensor) -> Tensor:
-        return F.normalize(self.fc(self.gem(F.normalize(features, dim=1))), dim=1)
+        return unit(self.fc(self.gem(unit(features, dim=1))), dim=1)
 
 
 class ProjectedGeM(nn.Module):
@@ -160,7 +160,7 @@ class Flatten(nn.Module):
         self.dim = in_channels * grid[0] * grid[1]
 
     def forward(self, features: Tensor) -> Tensor:
-        return F.normalize(features.flatten(1), dim=1)
+        return unit(features.flatten(1), dim=1)
 
 
 AGGREGATORS: dict[str, Callable[..., nn.Module]] = {

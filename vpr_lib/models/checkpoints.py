@@ -2,8 +2,12 @@
 
 import hashlib
 import json
+import logging
 import re
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -18,6 +22,9 @@ from vpr_lib.models.published import find_published
 from vpr_lib.paths import atomic_path, cache_root, write_text
 
 OFFICIAL_PREFIXES = {"base_model.base.": "backbone.model.features.", "net_vlad.": "aggregator."}  # OpenIBL, ClusVPR
+log = logging.getLogger(__name__)
+CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params", "ema", "module")
+WRAPPERS = ("module", "model", "net", "network", "student")
 TOY_START = Path(__file__).resolve().parent.parent / "toycity" / "start"
 
 
@@ -37,8 +44,8 @@ def weights_hash(model: nn.Module) -> str:
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Tensors of a checkpoint file: a raw state dict, a Lightning or a training container, safetensors, or MatConvNet's .mat.
 
-    PyTorch files are read with `weights_only=True`: no code in the file runs. A `module.` prefix (DataParallel) is
-    removed.
+    PyTorch files are read with `weights_only=True`: no code in the file runs. Containers in containers are opened; prefixes of
+    wrappers (`module.`, `_orig_mod.`, `model.`) go when the tensors meet a model.
 
     Raises:
         FileNotFoundError, CheckpointError: when the file is absent or holds no tensors.
@@ -51,25 +58,68 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         if path.suffix == ".mat":
             return _read_matconvnet(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_numpy_numbers()):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a safetensors file, or is cut short: {error}") from error
-    except Exception as error:  # torch raises pickle, zip, runtime and EOF errors for damaged or foreign files
-        raise CheckpointError(f"{path} cannot be read as weights only: {error}") from error
-    for container in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(container), dict):
-            content = content[container]
-            break
-    if not isinstance(content, dict) or not any(isinstance(v, Tensor) for v in content.values()):
-        raise CheckpointError(f"{path} holds a {type(content).__name__} without tensors, not a state dict.")
-    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
-    if all(key.startswith("module.") for key in tensors):
-        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
+    except UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"it wants to run '{found[1]}'" if found else "it is no checkpoint of torch, or damaged"
+        raise CheckpointError(
+            f"{path} cannot be read as weights only: {what}. Save the state dict alone (torch.save(model.state_dict(), ...))."
+        ) from error
+    except Exception as error:  # torch raises zip, runtime and EOF errors for damaged or foreign files
+        raise CheckpointError(
+            f"{path} cannot be read as weights only: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from error
+    tensors = _unwrapped(content, path)
     for official, own in OFFICIAL_PREFIXES.items():
         tensors = {
             own + key.removeprefix(official) if key.startswith(official) else key: tensors[key] for key in tensors
         }
     return tensors
+
+
+@cache
+def _numpy_numbers() -> tuple[Any, ...]:
+    """What numpy's numbers and arrays are made of: recalls beside the tensors need no code to run."""
+    dtypes = [type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")]
+    rebuild = [np.ndarray, np.dtype, *dtypes, np.float64(0).__reduce__()[0], np.zeros(1).__reduce__()[0]]
+    return (*rebuild, *((part, f"numpy.core.multiarray.{part.__name__}") for part in rebuild[-2:]))  # numpy 1 and 2
+
+
+def _unwrapped(content: Any, path: Path, depth: int = 4) -> dict[str, Tensor]:
+    """The tensors of a state dict, below up to `depth` containers; the names in CONTAINERS are looked into first.
+
+    Raises:
+        CheckpointError: when there are none, or several dictionaries of tensors and no name tells which is the model.
+    """
+    if isinstance(content, Mapping):
+        tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+        inner = {
+            name: part for name, part in content.items() if isinstance(part, Mapping) and _holds_tensors(part, depth)
+        }
+        chosen = next((name for name in CONTAINERS if name in inner), None)
+        if chosen is None and not tensors and len(inner) > 1:
+            raise CheckpointError(
+                f"{path} holds several dictionaries of tensors ({', '.join(map(str, inner))}); expected one called "
+                f"{', '.join(CONTAINERS[:3])} or the like. Save the one that is the model."
+            )
+        if chosen is None and not tensors and inner:
+            chosen = next(iter(inner))
+        if chosen is not None and depth:
+            return _unwrapped(inner[chosen], path, depth - 1)
+        if tensors:
+            return tensors
+    raise CheckpointError(f"{path} holds a {type(content).__name__} without tensors, not a state dict.")
+
+
+def _holds_tensors(content: Mapping, depth: int) -> bool:
+    values = list(content.values())
+    inside = (value for value in values if isinstance(value, Mapping))
+    return any(isinstance(value, Tensor) for value in values) or (
+        depth > 0 and any(_holds_tensors(value, depth - 1) for value in inside)
+    )
 
 
 def _read_matconvnet(path: Path) -> dict[str, Tensor]:
@@ -103,8 +153,8 @@ def load_weights(model: nn.Module, path: Path, ignore: tuple[str, ...] = ()) -> 
 
 def load_tensors(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     """Load tensors that were read from `path` strictly into a model. Raises CheckpointError as `load_weights`."""
-    tensors = _own_names(model, tensors)
     own = model.state_dict()
+    tensors = _without_wrappers(model, tensors, own)
     missing = [key for key in own if key not in tensors]
     extra = [key for key in tensors if key not in own]
     shapes = [
@@ -126,7 +176,33 @@ def load_tensors(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> No
             f"{path} does not fit this model ({len(tensors)} tensors in the file, {len(own)} in the "
             f"model): {', '.join(parts)}. Is it a checkpoint of another model?"
         )
+    if odd := [key for key, value in tensors.items() if value.is_floating_point() and not bool(value.isfinite().all())]:
+        raise CheckpointError(
+            f"{path}: {len(odd)} of {len(tensors)} tensors hold numbers that are not finite (NaN or infinite): "
+            f"{'; '.join(odd[:4])}{'; ...' if len(odd) > 4 else ''}. Take the checkpoint of an earlier epoch."
+        )
     model.load_state_dict({key: value.to(own[key].dtype) for key, value in tensors.items()})
+
+
+def _without_wrappers(model: nn.Module, tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Keys without what DataParallel, compilation, Lightning and the like put before them, as `model` spells them."""
+    tensors = {re.sub(r"(^|\.)_orig_mod\.", r"\1", key): value for key, value in tensors.items()}
+    best = _own_names(model, tensors)
+    prefix = ""
+    while not own.keys() <= best.keys():
+        heads = {key[len(prefix) :].split(".", 1)[0] for key in tensors if key.startswith(prefix)}
+        head = next(iter(heads)) if len(heads) == 1 else next((name for name in WRAPPERS if name in heads), None)
+        if head is None or not any(key.startswith(f"{prefix}{head}.") for key in tensors):
+            break
+        prefix += f"{head}."
+        inside = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        if own.keys() <= (found := _own_names(model, inside)).keys():
+            best = found
+            if beside := [key for key in tensors if not key.startswith(prefix)]:
+                log.info(
+                    "%d tensors beside '%s' are no part of the model: %s", len(beside), prefix, ", ".join(beside[:4])
+                )
+    return best
 
 
 def _own_names(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

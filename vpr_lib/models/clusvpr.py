@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vpr_lib.config import Strict
 from vpr_lib.models.cwt import CWTNet
+from vpr_lib.models.unit import unit
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ class ClusVPR(nn.Module):
 
     def expand(self, features: Tensor) -> Tensor:
         """Normalised map through the linear layer, (B, C, h, w) -> group vectors y (B, G, d, h w)."""
-        normalised = F.normalize(features, dim=1).flatten(2)  # (B, C, L)
+        normalised = unit(features, dim=1).flatten(2)  # (B, C, L)
         wide = normalised if self.linear1 is None else self.linear1.weight @ normalised
         return wide.unflatten(1, (self.groups, self.group_dim))
 
@@ -222,15 +223,15 @@ def assignment_from_centres(centres: Tensor, samples: Tensor) -> tuple[float, Te
 
     alpha makes the second-best cluster a hundred times less likely than the best, on average. Spec: clusvpr §4.1.
     """
-    unit = F.normalize(centres, dim=1)
-    best = (unit @ samples.T).topk(2, dim=0).values  # (2, n)
+    directions = unit(centres, dim=1)
+    best = (directions @ samples.T).topk(2, dim=0).values  # (2, n)
     alpha = (-math.log(0.01) / (best[0] - best[1]).mean()).item()
-    return alpha, (alpha * unit)[:, :, None, None]
+    return alpha, (alpha * directions)[:, :, None, None]
 
 
 def normalise_vlad(vlad: Tensor) -> Tensor:
     """Intra-normalised per cluster, flattened cluster by cluster, unit norm: (..., K, d) -> (..., K d)."""
-    return F.normalize(F.normalize(vlad, dim=-1).flatten(-2), dim=-1)
+    return unit(unit(vlad, dim=-1).flatten(-2), dim=-1)
 
 
 def _resize(features: Tensor, size: tuple[int, int]) -> Tensor:

@@ -118,9 +118,8 @@ def cost_of_parts(model: nn.Module, batch: int = 1, seconds: float = 1.0) -> lis
         rows = []
         for name, part, given in (("backbone", model.backbone, images), ("aggregator", model.aggregator, features)):
             timed = latency(lambda part=part, given=given: part(given), batch, seconds)
-            shapes = copy.deepcopy(part).to("meta")
             rows.append({"part": name, "parameters (M)": count_parameters(part) / 1e6,
-                         "GFLOP": gflops(shapes, torch.empty_like(given, device="meta")) / batch,
+                         "GFLOP": gflops(*on_shapes(part, given)) / batch,
                          "ms per image": timed.best_ms / batch})  # fmt: skip
     return rows
 
@@ -131,11 +130,10 @@ def cost_of_model(
     """One row of a cost table: parameters, descriptor length, arithmetic, and per batch size speed and memory.
 
     1 MAC = 2 FLOP; papers print either under either name. "used" leaves out what does not reach the descriptor.
-    Arithmetic and memory are counted on shapes alone (torch's meta device), latency is measured on `device`.
+    Arithmetic and memory are counted on shapes (`on_shapes`), latency is measured on `device`.
     """
-    size = model.input_spec.size
-    shapes = copy.deepcopy(model).to("meta")
-    one, own = torch.empty(1, 3, *size, device="meta"), dict(model.named_parameters())
+    size, own = model.input_spec.size, dict(model.named_parameters())
+    shapes, one = on_shapes(model, torch.zeros(1, 3, *size))
     unused, flop = sum(own[name].numel() for name in unused_parameters(shapes, one)), gflops(shapes, one)
     row = {
         "parameters (M)": count_parameters(model) / 1e6, "used (M)": (count_parameters(model) - unused) / 1e6,
@@ -149,14 +147,30 @@ def cost_of_model(
             timed = latency(lambda images=images: model(images), batch, seconds, device)
         row |= {f"ms, batch {batch}": timed.best_ms, f"p90 ms, batch {batch}": timed.p90_ms,
                 f"images/s, batch {batch}": timed.images_per_s,
-                f"MB, batch {batch}": peak_memory_mb(shapes, torch.empty(batch, 3, *size, device="meta"))}  # fmt: skip
+                f"MB, batch {batch}": peak_memory_mb(shapes, one.expand(batch, -1, -1, -1).clone())}  # fmt: skip
     return row
+
+
+def on_shapes(module: nn.Module, images: Tensor) -> tuple[nn.Module, Tensor]:
+    """A copy of the module and its input on torch's meta device, where shapes are computed and nothing else.
+
+    Both are on the CPU for a network that has no shapes-only pass: timm's EfficientViT switches autocast off by the type of
+    its device, and torch knows none of type meta.
+    """
+    shapes, empty = copy.deepcopy(module).to("meta").eval(), torch.empty_like(images, device="meta")
+    try:
+        with torch.no_grad():
+            shapes(empty)
+    except RuntimeError:
+        return copy.deepcopy(module).cpu(), images.cpu()
+    return shapes, empty
 
 
 def unused_parameters(module: nn.Module, *inputs: Tensor) -> list[str]:
     """Names of the parameters that do not reach the output, such as the classifier in EfficientNet's published files."""
+    where = inputs[0].device
     state = {
-        name: torch.empty_like(t, device="meta") for name, t in (*module.named_parameters(), *module.named_buffers())
+        name: torch.zeros_like(t, device=where) for name, t in (*module.named_parameters(), *module.named_buffers())
     }
     names = [name for name, _ in module.named_parameters()]
     if not names:  # raw pixels have none
@@ -164,7 +178,7 @@ def unused_parameters(module: nn.Module, *inputs: Tensor) -> list[str]:
     for name in names:
         state[name].requires_grad_()
     training = module.training
-    output = torch.func.functional_call(module.eval(), state, tuple(t.to("meta") for t in inputs))
+    output = torch.func.functional_call(module.eval(), state, inputs)
     module.train(training)
     gradients = torch.autograd.grad(output, [state[n] for n in names], torch.empty_like(output), allow_unused=True)
     return [name for name, gradient in zip(names, gradients) if gradient is None]

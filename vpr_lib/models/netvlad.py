@@ -5,8 +5,9 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vpr_lib.models.unit import at_least_fp32, unit
 
 SECOND_BEST = 100.0  # the best cluster of a feature should get this many times the weight of the second best
 
@@ -28,7 +29,7 @@ class NetVLAD(nn.Module):
             in_channels, clusters, 1, bias=bias
         )  # w_k = 2 alpha c_k, b_k = -alpha |c_k|^2, then learned freely
         self.centroids = nn.Parameter(torch.empty(clusters, in_channels))
-        self.set_centres(F.normalize(torch.randn(clusters, in_channels), dim=1), alpha=10.0)
+        self.set_centres(unit(torch.randn(clusters, in_channels), dim=1), alpha=10.0)
 
     @torch.no_grad()
     def set_centres(self, centres: Tensor, alpha: float) -> None:
@@ -37,17 +38,17 @@ class NetVLAD(nn.Module):
             raise ValueError(f"NetVLAD needs centres {tuple(self.centroids.shape)}, got {tuple(centres.shape)}.")
         self.centroids.copy_(centres)
         if self.assign.bias is None:
-            centres = F.normalize(centres, dim=1)
+            centres = unit(centres, dim=1)
         else:
             self.assign.bias.copy_(-alpha * centres.square().sum(dim=1))
         self.assign.weight.copy_(2 * alpha * centres[:, :, None, None])
 
     def forward(self, features: Tensor) -> Tensor:
-        features = F.normalize(features, dim=1)
+        features = unit(features, dim=1)
         shares = self.assign(features).softmax(dim=1).flatten(2)  # (B, K, n)
         sums = shares @ features.flatten(2).transpose(1, 2)  # (B, K, C)
-        residuals = sums - shares.sum(dim=2, keepdim=True) * self.centroids
-        return F.normalize(F.normalize(residuals, dim=2).flatten(1), dim=1)
+        residuals = at_least_fp32(sums) - at_least_fp32(shares).sum(dim=2, keepdim=True) * self.centroids
+        return unit(unit(residuals, dim=2).flatten(1), dim=1)
 
 
 @torch.no_grad()
@@ -65,7 +66,7 @@ def sample_features(
     generator, found, training = torch.Generator().manual_seed(seed), [], backbone.training
     backbone.eval()
     for images in batches:
-        maps = F.normalize(backbone(images).float(), dim=1).flatten(2).transpose(1, 2).cpu()  # (B, n, C)
+        maps = unit(backbone(images).float(), dim=1).flatten(2).transpose(1, 2).cpu()  # (B, n, C)
         for cells in maps:
             found.append(cells[torch.randperm(len(cells), generator=generator)[:per_image]])
         if sum(map(len, found)) >= count:

@@ -7,10 +7,10 @@ from typing import Literal
 import h5py
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpr_lib.data.images import InputSpec
+from vpr_lib.models.unit import unit
 from vpr_lib.paths import atomic_path
 
 FLOOR = 1e-9  # eigenvalues below are raised to it
@@ -30,7 +30,7 @@ class Whitening:
 
     def apply(self, descriptors: Tensor) -> Tensor:
         """(N, D) -> unit-norm (N, d)."""
-        return F.normalize((descriptors - self.mean) @ self.matrix(), dim=1)
+        return unit((descriptors - self.mean) @ self.matrix(), dim=1)
 
     def matrix(self) -> Tensor:
         """U diag(1 / sqrt(lambda)), (D, d)."""
@@ -127,4 +127,4 @@ class Whitened(nn.Module):
         return self.config.query_spec
 
     def forward(self, images: Tensor) -> Tensor:
-        return F.normalize((self.model(images).float() - self.mean) @ self.matrix, dim=1)
+        return unit((self.model(images).float() - self.mean) @ self.matrix, dim=1)

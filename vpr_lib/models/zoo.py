@@ -30,6 +30,7 @@ class ModelConfig(Strict):
     std: tuple[float, float, float] = IMAGENET_STD
     antialias: bool = True  # of the resize; this and the next: see InputSpec
     resize_after_normalising: bool = False
+    upright: bool = True  # turn pictures as EXIF says
     query_shorter_side: int | None = None  # pixels; queries then keep their own shape (retrieval/transforms.py)
     reads: ClassVar[tuple[str, ...]] = ("image",)
 
@@ -43,6 +44,7 @@ class ModelConfig(Strict):
             "exact",
             self.antialias,
             self.resize_after_normalising,
+            self.upright,
         )
 
     @property
@@ -264,6 +266,8 @@ ZOO: dict[str, ModelConfig | MinkLocConfig] = {
     "convap_lite0_512": _lite0("Conv-AP", "ConvAP", out_channels=128),
     "netvlad_lite0_1792": _lite0("NetVLAD", "NetVLAD", clusters=16),
     "cosplace_lite0_512": _lite0("CosPlace", "CosPlace", out_dim=512),
+    "salad_lite0_512": _lite0("SALAD", "SALAD", num_clusters=16, cluster_dim=28, token_dim=64, hidden=256),
+    "boq_lite0_512": _lite0("BoQ", "BoQ", proj_channels=128, num_queries=32, row_dim=4),
     "gem_lite0_112": _lite0("GeM", "GeM"),
     "avg_lite0_112": _lite0("AVG", "average"),
     "pixels": ModelConfig(system="Raw pixels", backbone="pixels", aggregator="flatten", image_size=(128, 128)),

@@ -9,6 +9,14 @@ import pandas as pd
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
+from torch import Tensor
+
+from vpr_lib.models.heatmaps import unit_range, upsample
+
+
+def stretched(maps: Mapping[str, Tensor], size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Maps (B, h, w) at an image's size, each stretched to 0..1 by itself: name -> float (B, *size)."""
+    return {name: unit_range(upsample(values, size)).cpu().numpy() for name, values in maps.items()}
 
 
 @cache

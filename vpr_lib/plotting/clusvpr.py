@@ -7,9 +7,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vpr_lib.data.images import InputSpec, load_images
 from vpr_lib.plotting.attention import overlay
+from vpr_lib.plotting.picture import Picture
 from vpr_lib.plotting.retrievals import show_match
-from vpr_lib.plotting.style import BLUE, GREY
+from vpr_lib.plotting.style import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION
+from vpr_lib.retrieval.protocol import Evaluation
 
 
 def plot_looks_and_finds(
@@ -66,3 +69,85 @@ def plot_group_attention(values: np.ndarray, before: np.ndarray | None = None, a
     ax.set(xlabel="group attention a (0.5 = nothing above zero in the group)", ylabel="density")
     ax.legend()
     return ax
+
+
+def picture_of_group_attention(values: np.ndarray, before: np.ndarray) -> Picture:
+    """`plot_group_attention` with the range of the trained values in words."""
+    return Picture(
+        plot_group_attention(values, before),
+        f"Histogram of the group attention: all values lie between {values.min():.3f} and {values.max():.3f}.",
+        f"{values.shape[0]} queries, {values.shape[1]} groups, every cell; possible are 0.5 to 1.",
+    )
+
+
+def picture_of_looks(
+    pixels: np.ndarray, maps: Mapping[str, np.ndarray], answers: Mapping[str, Evaluation], rows: np.ndarray, names: Sequence[str],
+    spec: InputSpec,
+) -> Picture:  # fmt: skip
+    """`plot_looks_and_finds` of some queries, their first matches read from disk.
+
+    Args:
+        rows: the queries' numbers, (B,). spec: the size at which matches are shown.
+    """
+    database = next(iter(answers.values())).benchmark.database.image_paths()
+    found, correct = {}, {}
+    for name, answer in answers.items():
+        first = answer.scores[0].ranking[rows, 0]
+        found[name] = load_images([database[row] for row in first], spec).permute(0, 2, 3, 1).numpy()
+        correct[name] = answer.scores[0].first_hits[rows] == 1
+    right = ", ".join(f"{name} {int(hit.sum())} of {len(hit)}" for name, hit in correct.items())
+    return Picture(
+        plot_looks_and_finds(pixels, maps, found, correct, names),
+        f"Queries with the heat maps of {len(maps)} models and their first matches; right at rank one: {right}.",
+        f"Half the queries are found by {next(iter(answers))}, half are not, drawn at random; ✓ and a solid frame: within the radius.",
+    )
+
+
+def plot_tokens_by_hand(tokens: np.ndarray, weights: np.ndarray, ax: Axes | None = None) -> Picture:
+    """Tokens of two numbers as dots, as large as their values will count (0.5 + w).
+
+    Args:
+        tokens: (T, 2). weights: w between 0 and 1, (T,).
+    """
+    ax = ax or plt.subplots(figsize=(4.6, 3.4))[1]
+    ax.scatter(*tokens.T, s=420 * (0.5 + weights), color=VERMILION, alpha=0.6)
+    for number, (token, weight) in enumerate(zip(tokens, weights)):
+        text = f"token {number}: × {0.5 + weight:.2f}"
+        ax.annotate(text, token, textcoords="offset points", xytext=(14, 8), fontsize=9)
+    ax.margins(0.35)
+    ax.set(xlabel="first number", ylabel="second number")
+    told = ", ".join(f"{0.5 + weight:.2f}" for weight in weights)
+    return Picture(
+        ax,
+        f"{len(tokens)} tokens as dots; their values count {told} times.",
+        "The farther from its neighbours, the more a token counts.",
+    )
+
+
+def plot_vlad_by_hand(points: np.ndarray, centres: np.ndarray, shares: np.ndarray, ax: Axes | None = None) -> Picture:
+    """Points softly assigned to centres: a line from every centre to every point, as strong as its share.
+
+    Args:
+        points: (L, 2). centres: (K, 2). shares: (K, L), summing to one over K.
+    """
+    ax = ax or plt.subplots(figsize=(4.6, 3.4))[1]
+    colours = (BLUE, GREEN, ORANGE, PURPLE, VERMILION)
+    for k, centre in enumerate(centres):
+        colour = colours[k % len(colours)]
+        for point, share in zip(points, shares[k]):
+            ax.plot(
+                *np.stack([centre, point]).T, color=colour, alpha=float(0.05 + 0.9 * share), linewidth=0.5 + 3 * share
+            )
+        total = (shares[k][:, None] * (points - centre)).sum(0)
+        ax.annotate("", centre + total / len(points), centre, arrowprops=dict(arrowstyle="-|>", color="black"))
+        ax.plot(
+            *centre, "s", color=colour, markersize=9, label=f"centre {k}: residual ({total[0]:+.2f}, {total[1]:+.2f})"
+        )
+    ax.plot(*points.T, "o", color="black", markersize=5)
+    ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
+    ax.set(xlabel="first number", ylabel="second number")
+    return Picture(
+        ax,
+        f"{len(points)} points joined to {len(centres)} centres by lines as strong as their shares; an arrow at each centre is its residual.",
+        f"What {len(centres)} centres see of {len(points)} points; arrows: the sum of residuals over the number of points.",
+    )

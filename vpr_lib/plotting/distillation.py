@@ -8,7 +8,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vpr_lib.plotting.picture import Picture, listed
 from vpr_lib.plotting.style import BLACK, BLUE, GREEN, GREY, MARKERS, ORANGE, PURPLE, SKY, VERMILION
+from vpr_lib.results.seeds import seed_table
+from vpr_lib.results.tables import recall_table
 
 MODE_COLOURS = {"control": GREY, "repo": BLACK, "direct": BLUE, "proj": SKY, "relational": GREEN, "feature": ORANGE,
                 "teacher": PURPLE, "none": GREY, "S": GREEN, "C": ORANGE, "SC": BLUE}  # fmt: skip
@@ -108,3 +111,60 @@ def plot_seed_gains(table: pd.DataFrame, runs: pd.DataFrame, control: str, k: in
     ax.set(xlabel=f"recall@{k} (%); bar: mean, marks: seeds, line: 95 % interval", xlim=(0, reach + 24))
     ax.grid(axis="y", visible=False)
     return ax
+
+
+def picture_of_gains(records: pd.DataFrame, control: str, ks: Sequence[int] = (1, 5)) -> tuple[Picture, pd.DataFrame]:
+    """`plot_seed_gains` at several cut-offs side by side, and the table they are drawn from (`results.seeds.seed_table`).
+
+    Args:
+        records: of one data set and protocol, control among them.
+    """
+    table, runs = seed_table(records, control), recall_table(records)
+    figure, axes = plt.subplots(1, len(ks), figsize=(6.3 * len(ks), 0.5 * len(table) + 1.4), squeeze=False)
+    for ax, k in zip(axes[0], ks):
+        plot_seed_gains(table, runs, control, k, ax=ax)
+    gains = table.set_index("model")["R@1 gain"].dropna() if "R@1 gain" in table else pd.Series(dtype=float)
+    told = ", ".join(f"{name} {value:+.1f}" for name, value in gains.items())
+    seeds = int(table["seeds"].max())
+    return Picture(
+        figure,
+        f"Mean recall per model as bars with a mark per seed. R@1 gained over {control}: {told or 'nothing to compare'} points.",
+        f"{records['dataset'].iloc[0]}, {seeds} seed{'s' * (seeds != 1)}; in brackets the gain over {control}, which is the dashed line.",
+    ), table
+
+
+def picture_of_lessons(histories: Mapping[tuple[str, int], Sequence[Mapping[str, float]]]) -> Picture:
+    """Left, validation recall over epochs, or where there was none the labels' share of the loss; right, what is left to imitate.
+
+    Args:
+        histories: of `train`, by (mode, seed); the control has no distillation term.
+    """
+    known = {key: [{"student": row["loss"], **row} for row in history] for key, history in histories.items()}
+    validated = all("recall@1" in history[0] for history in known.values())
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.9))
+    key, label, scale = (
+        ("recall@1", "validation recall@1 (%)", 100) if validated else ("student", "the labels' loss", 1)
+    )
+    plot_mode_curves(known, key, scale, ax=left).set(ylabel=label, title=label[:1].upper() + label[1:])
+    plot_mode_curves(known, "distillation", 1, ax=right).set(
+        ylabel="distillation term", title="What is left to imitate"
+    )
+    modes = dict.fromkeys(mode for mode, _ in known)
+    last = {mode: float(np.mean([h[-1]["student"] for (m, _), h in known.items() if m == mode])) for mode in modes}
+    return Picture(
+        figure,
+        f"Two panels over epochs, {label} and the distillation term. The labels' loss at the end: {listed(last, '', 2)}.",
+        "Thin lines are seeds, thick ones their mean; the terms of different modes have different scales.",
+    )
+
+
+def picture_of_similarity(matrices: Mapping[str, np.ndarray], reference: str) -> tuple[Picture, dict[str, float]]:
+    """`plot_similarity_matrices`, and the correlation of every panel with the reference's."""
+    alike = {name: agreement(matrix, matrices[reference]) for name, matrix in matrices.items()}
+    others = {name: value for name, value in alike.items() if name != reference}
+    count = len(matrices[reference])
+    return Picture(
+        plot_similarity_matrices(matrices, reference),
+        f"Similarity matrices of the same images. Correlation with the {reference}'s: {listed(others, '', 2)}.",
+        f"Cosine similarities of {count} database images; every panel has its own colour range.",
+    ), alike

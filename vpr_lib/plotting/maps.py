@@ -10,6 +10,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
+from vpr_lib.data.published import PublishedTruth
+from vpr_lib.plotting.picture import Picture
 from vpr_lib.plotting.style import BLUE, GREY, ORANGE, SKY, VERMILION
 
 MOST_POINTS = 60_000  # drawn of one kind; more would only cost time
@@ -120,3 +122,16 @@ def _dot(n: int) -> float:
 
 def _lines(ax: Axes, ends: np.ndarray) -> None:
     ax.add_collection(LineCollection(ends, colors=SKY, linewidths=0.6, alpha=0.7, zorder=1))
+
+
+def plot_real_maps(truths: Sequence[PublishedTruth]) -> Picture:
+    """Maps of real positions side by side, as published ground truth has them."""
+    figure, axes = plt.subplots(1, len(truths), figsize=(6.5 * len(truths), 5), squeeze=False)
+    for ax, truth in zip(axes[0], truths):
+        plot_map(truth.database, truth.queries, truth.positives.counts > 0, ax=ax).set_title(truth.name)
+    names = " and ".join(truth.name for truth in truths)
+    return Picture(
+        figure,
+        f"Maps of the real positions of {names}, database in grey, queries in blue.",
+        "Real positions, in metres from the south-west corner.",
+    )

@@ -103,11 +103,43 @@ def plot_published_curves(
         ax.set(title=title, xlabel="N, top candidates", ylabel="recall@N (%)", xscale="log", ylim=(None, 101))
         ax.xaxis.set_major_formatter("{x:g}")
         ax.minorticks_off()
-        ax.legend(fontsize=8, loc="lower right")
+        if ax.get_legend_handles_labels()[0]:
+            ax.legend(fontsize=8, loc="lower right")
     measured = records is not None and len(records) and bool(set(records["protocol"]) & set(panels))
     return Picture(
         figure,
         f"Recall over N as published, one panel for each of {', '.join(panels.values())}; at N = 1: {listed(told, ' %', 1)}.",
         "As published, dashed; "
         + ("ours, solid, under the same protocol." if measured else "none of these sets was measured in this profile."),
+    )
+
+
+def plot_published_bars(reported: pd.DataFrame, frames: dict[str, str]) -> Picture:
+    """Average recall@1 of the methods of some tables as bars; a row whose number is not known stays empty and says so.
+
+    Args:
+        reported: rows of `results.reported`. frames: table -> title, in their order.
+    """
+    figure, axes = plt.subplots(1, len(frames), figsize=(4.6 * len(frames), 4.4), squeeze=False)
+    known = 0
+    for ax, (table, title) in zip(axes[0], frames.items()):
+        rows = reported[(reported["table"].astype(str) == table) & (reported["k"].astype(str) == "1")]
+        rows = rows.assign(number=pd.to_numeric(rows["value"], errors="coerce")).iloc[::-1]
+        labels = [f"{m}{' ?' if c == '?' else ''}" for m, c in zip(rows["method"], rows["confidence"])]
+        ax.barh(range(len(rows)), rows["number"].fillna(0), color=[method_colour(m) for m in rows["method"]])
+        for place, number in enumerate(rows["number"]):
+            ax.text(
+                1,
+                place,
+                "not published where we could read" if number != number else f"{number:.1f}",
+                va="center",
+                fontsize=8,
+            )
+        known += int(rows["number"].notna().sum())
+        ax.set_yticks(range(len(rows)), labels, fontsize=8.5)
+        ax.set(title=title, xlim=(0, 100), xlabel="AR@1 (%)")
+    return Picture(
+        figure,
+        f"Frames of {len(frames)} published tables with one bar for each of their methods; {known} of the numbers are known.",
+        "Published average recalls; empty rows wait for a number, a question mark says that it comes from a third party.",
     )

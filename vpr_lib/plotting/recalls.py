@@ -151,3 +151,34 @@ def plot_histories(
         f"Two panels over epochs, ending at {listed(last, '', 1)}.",
         f"Validation recall@1 and {label}; thin lines are seeds, lines with dots their mean.",
     )
+
+
+def plot_conditions(table: pd.DataFrame, systems: dict[str, str]) -> Picture:
+    """Recall@1 by condition, a group of bars for each, one bar per model.
+
+    Args:
+        table: of `results.tables.recall_by_condition`. systems: model -> method, which chooses the colour.
+    """
+    figure, ax = plt.subplots(figsize=(1.2 * len(table.columns) + 3, 3.8))
+    width = 0.8 / len(table)
+    hatches = ("", "//", "..", "xx", "++", "oo")
+    for place, (model, row) in enumerate(table.iterrows()):
+        at = np.arange(len(row)) + (place - (len(table) - 1) / 2) * width
+        ax.bar(
+            at,
+            row,
+            width,
+            color=method_colour(systems[model]),
+            label=model,
+            hatch=hatches[place % len(hatches)],
+            edgecolor="white",
+        )
+    ax.set_xticks(range(len(table.columns)), table.columns, rotation=30, ha="right")
+    ax.set(ylabel="recall@1 (%)")
+    ax.legend(fontsize=8.5, loc="upper left", bbox_to_anchor=(1.01, 1))
+    hardest = {model: row.idxmin() for model, row in table.iterrows()}
+    return Picture(
+        figure,
+        f"Recall@1 by condition. Hardest: {', '.join(f'{c} for {m} ({table.loc[m, c]:.0f} %)' for m, c in hardest.items())}.",
+        "Recall@1 by condition (number of queries).",
+    )

@@ -9,8 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from matplotlib.patheffects import withStroke
+from torch import Tensor
 
 from vpr_lib.losses.relational import to_ball
+from vpr_lib.plotting.picture import Picture, listed
 from vpr_lib.plotting.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
 
 
@@ -145,3 +147,41 @@ def plot_relation_matrices(columns: Mapping[str, Mapping[str, np.ndarray]], rows
                 ax.set_title(title, fontsize=10, loc="center")
         axes[line, 0].set_ylabel(geometry)
     return figure
+
+
+def picture_of_relations(
+    matrices: Mapping[str, Mapping[str, Tensor]], geometries: Sequence[str], shape: tuple[int, int]
+) -> tuple[Picture, dict[str, float]]:
+    """`plot_relation_matrices`, and how far the cosines of every panel go with the teacher's, a correlation.
+
+    Args:
+        matrices: title -> {geometry: (B, B)}, "TT" among the titles. shape: places and drives.
+    """
+    arrays = {title: {name: m.numpy() for name, m in kinds.items()} for title, kinds in matrices.items()}
+    others = ~np.eye(shape[0] * shape[1], dtype=bool)  # a submap with itself tells nothing
+    teacher = arrays["TT"]["cosine"][others]
+    agreement = {title: float(np.corrcoef(m["cosine"][others], teacher)[0, 1]) for title, m in arrays.items()}
+    return Picture(
+        plot_relation_matrices(arrays, geometries),
+        f"Heat maps of relations on three geometries. Correlation of the cosines with the teacher's: {listed(agreement, '', 2)}.",
+        f"{shape[0]} places in {shape[1]} drives; teacher (TT), student before and after training (SS), student against teacher (ST). Every "
+        "panel has its own scale.",
+    ), agreement
+
+
+def picture_of_discs(students: Mapping[str, Mapping[str, np.ndarray]], places: np.ndarray, c: float) -> Picture:
+    """`plot_poincare_disc` side by side, one for each student.
+
+    Args:
+        students: title -> {"teacher": (N, D), a student: (N, D)}. places: place of every row, (N,).
+    """
+    figure, axes = plt.subplots(1, len(students), figsize=(5.5 * len(students), 5.4), squeeze=False)
+    for ax, (title, agents) in zip(axes[0], students.items()):
+        points, share = project_to_disc(agents, c)
+        plot_poincare_disc(points, places, c, ax=ax).set_title(f"{title}: {100 * share:.0f} % of the variance")
+    return Picture(
+        figure,
+        f"Poincaré discs with the same submaps as the teacher (circles) and the student (triangles) see them, joined by geodesics: {', '.join(students)}.",
+        "Each agent centred and scaled alike, two joint principal directions, mapped into the disc; six numbered places in colour, the "
+        "others grey.",
+    )

@@ -1,6 +1,6 @@
 """Grids of queries with their best matches, for notebooks and the report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from vpr_lib.data.images import read_image
+from vpr_lib.plotting.picture import Picture
 from vpr_lib.plotting.strips import verdict
 from vpr_lib.retrieval.metrics import distances_m
 from vpr_lib.retrieval.protocol import Evaluation
@@ -65,3 +66,40 @@ def show_match(ax: Axes, image: np.ndarray, correct: bool | None, caption: str =
                            linestyle=(0, (2, 1.2)) if correct is False else "-"))  # fmt: skip
     caption = f"{sign} {caption}".strip()
     ax.set_title(caption, fontsize=9, color=colour, loc="left", fontweight="normal", pad=5)
+
+
+def picture_of_retrievals(evaluation: Evaluation, name: str, seed: int = 0, rows: int = 6) -> Picture:
+    """`plot_retrievals` of queries drawn at random, half of them found."""
+    chosen = choose_queries(evaluation.scores[0].first_hits, evaluation.scores[0].counted, rows, seed)
+    right = int((evaluation.scores[0].first_hits[chosen] == 1).sum())
+    return Picture(
+        plot_retrievals(evaluation, chosen),
+        f"{rows} queries with their five best database images: the upper {right} found at rank one, the others not. Correct matches have a "
+        "solid frame and a tick, wrong ones a dashed frame and a cross.",
+        f"{name} on {evaluation.benchmark.name}: {right} successes, {len(chosen) - right} failures, drawn at random; distances in metres.",
+    )
+
+
+def picture_of_cases(answers: Mapping[str, Evaluation], queries: Sequence[int], names: Sequence[str]) -> Picture:
+    """One line per query, and in it the first match of every method, right or wrong.
+
+    Args:
+        answers: method -> its evaluation, all on one benchmark. queries: rows of the queries, named by `names`.
+    """
+    benchmark = next(iter(answers.values())).benchmark
+    paths = [manifest.image_paths() for manifest in (benchmark.queries, benchmark.database)]
+    size = 1 + len(answers)
+    figure, axes = plt.subplots(len(queries), size, figsize=(1.9 * size, 2.0 * len(queries)), squeeze=False)
+    right = dict.fromkeys(answers, 0)
+    for line, query, name in zip(axes, queries, names):
+        _show(line[0], paths[0][query], name, None)
+        for ax, (method, answer) in zip(line[1:], answers.items()):
+            match, hit = answer.scores[0].ranking[query, 0], answer.scores[0].first_hits[query] == 1
+            _show(ax, paths[1][match], method, bool(hit))
+            right[method] += int(hit)
+    told = ", ".join(f"{method} {count} of {len(queries)}" for method, count in right.items())
+    return Picture(
+        figure,
+        f"Queries ({', '.join(names)}) with the first match of every method; right: {told}.",
+        f"{benchmark.name}: one query per condition; ✓ and a solid frame: right, ✗ and a dashed one: wrong.",
+    )

@@ -19,6 +19,7 @@ from vpr_lib.results.tables import recall_table
 from vpr_lib.retrieval.protocol import KS, Evaluation, evaluate
 from vpr_lib.retrieval.rerank import reranked
 from vpr_lib.retrieval.run_pairs import PairScores, evaluate_run_pairs
+from vpr_lib.retrieval.sequences import in_sequence
 from vpr_lib.retrieval.transforms import under
 from vpr_lib.retrieval.whitening import whiten
 
@@ -34,7 +35,9 @@ class Variant:
     whiten_to: int = 4096
     index: str = "exact"  # a name of retrieval/indexes.py
     rerank: bool = False  # by k-reciprocal neighbours, over the whole database
+    sequence: int = 1  # frames matched together, where both lists are drives in order (retrieval/sequences.py)
     metric: Literal["cosine", "euclidean"] = "cosine"  # of run pairs
+    columns: tuple[int, int] | None = None  # of run pairs: only these numbers of the descriptors, from and before
 
     def name(self, model: str) -> str:
         """What tables call the model under this variant."""
@@ -42,7 +45,8 @@ class Variant:
             f" PCA {self.whiten_to}" * bool(self.whiten_on),
             f" {self.index}" * (self.index != "exact"),
         )
-        return f"{model}{whitened}{approximate}{' reranked' * self.rerank}"
+        frames = f" sequence {self.sequence}" * (self.sequence > 1)
+        return f"{model}{whitened}{approximate}{' reranked' * self.rerank}{frames}"
 
 
 @dataclass(frozen=True)
@@ -92,13 +96,18 @@ def measure(
     run = replace(run, model=variant.name(run.model), device=compute.device, dim=model.dim,
                   precision=getattr(model, "computed_in", precision))  # fmt: skip
     if isinstance(benchmark, RunPairs):
-        if variant.index != "exact" or variant.rerank:
-            raise ValueError("Run pairs are ranked exactly and as they are: leave index and rerank away.")
+        if variant.index != "exact" or variant.rerank or variant.sequence > 1:
+            raise ValueError("Run pairs are ranked exactly and as they are: leave index, rerank and sequence away.")
+        columns = slice(*variant.columns) if variant.columns else slice(None)
+        run = replace(run, dim=len(range(model.dim)[columns]))
+        options["columns"] = columns
         scores = evaluate_run_pairs(model, benchmark, cache, variant.metric, precision=precision, **options)
         return _written(scores, (benchmark.card,), run, [pair_records(benchmark, scores, run)], folder)
     result = evaluate(model, benchmark, cache, KS, precision=precision, index=variant.index, **options)
     if variant.rerank:
         result = reranked(result, device=compute.device)
+    if variant.sequence > 1:
+        result = in_sequence(result, variant.sequence)
     tables = [query_records(result.benchmark, scored, result.ranking.scores, run) for scored in result.scores]
     return _written(result, tuple(scored.protocol.card for scored in result.scores), run, tables, folder)
 

@@ -1,7 +1,7 @@
 """How close an exported model is to the one it was made from, and how fast: written beside the file."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,63 @@ from vpr_lib.models.export import ShippedModel, check_precision, export, missing
 from vpr_lib.paths import cache_root, write_text
 from vpr_lib.results.statistics import mcnemar
 from vpr_lib.retrieval.describe import describe
+from vpr_lib.retrieval.metrics import recall_at_k
 from vpr_lib.retrieval.protocol import evaluate
+from vpr_lib.retrieval.search import search
+
+CALIBRATION = 300  # images that int8 is calibrated on
 
 
-def calibration_images(model: nn.Module, manifest: Manifest, count: int = 64) -> np.ndarray:
-    """`count` images evenly spread over a manifest, uint8 (N, 3, height, width) of the model's input size.
+def calibration_rows(manifest: Manifest, count: int = CALIBRATION) -> np.ndarray:
+    """Up to `count` rows evenly spread over a manifest, never more than half: what int8 loses is measured on the rest."""
+    return np.unique(np.linspace(0, len(manifest) - 1, max(1, min(count, len(manifest) // 2))).round().astype(int))
+
+
+def calibration_images(model: nn.Module, manifest: Manifest, count: int = CALIBRATION) -> np.ndarray:
+    """The images of `calibration_rows`, uint8 (N, 3, height, width) of the model's input size.
 
     Raises:
         ImageError: for one that cannot be read.
     """
-    rows = np.unique(np.linspace(0, len(manifest) - 1, min(count, len(manifest))).round().astype(int))
     paths = manifest.image_paths()
-    return np.stack([load_image(paths[row], model.input_spec).contiguous().numpy() for row in rows])
+    return np.stack(
+        [load_image(paths[row], model.input_spec).contiguous().numpy() for row in calibration_rows(manifest, count)]
+    )
+
+
+def recall_lost(model: nn.Module, benchmark: Benchmark, calibrated: np.ndarray) -> Callable[[nn.Module], float]:
+    """A judge of exports: the share of R@1 that one loses on images it was not calibrated on.
+
+    Args:
+        calibrated: rows of the database that were; they are taken out of it.
+    """
+    kept = np.setdiff1d(np.arange(len(benchmark.database)), calibrated)
+    positives = benchmark.protocols[0].positives
+    positives = positives.where(np.isin(positives.indices, kept))
+
+    def first_right(network: nn.Module) -> float:
+        database, queries = (describe(network, m, quiet=True).array for m in (benchmark.database, benchmark.queries))
+        nearest = kept[search(database[kept], queries, 1).indices]
+        return recall_at_k(nearest, positives, (1,), positives.counts > 0)[1]
+
+    before = first_right(model)
+    return lambda shipped: before - first_right(shipped)
+
+
+def nearest_lost(model: nn.Module, manifest: Manifest, calibrated: np.ndarray) -> Callable[[nn.Module], float]:
+    """A judge where nobody knows what is right: the share of images whose nearest among the others is another one.
+
+    R@1 cannot lose more than that. Only images that were not calibrated on are asked; three are the least.
+    """
+    kept = np.setdiff1d(np.arange(len(manifest)), calibrated)
+
+    def nearest(network: nn.Module) -> np.ndarray:
+        rows = describe(network, manifest, quiet=True).array
+        found = search(rows, rows[kept], 2).indices
+        return np.where(found[:, 0] == kept, found[:, 1], found[:, 0])
+
+    before = nearest(model)
+    return lambda shipped: float(np.mean(nearest(shipped) != before))
 
 
 def measure_speed(
@@ -122,7 +167,7 @@ def ship_table(
     folder: Path,
     runtimes: Sequence[str],
     benchmark: Benchmark,
-    calibration: int = 64,
+    calibration: int = CALIBRATION,
     seconds: float = 1.0,
 ) -> tuple[list[dict[str, Any]], dict[str, list[str]]]:
     """Export a model for every runtime, calibrated on the benchmark's database, and measure each on the benchmark.
@@ -139,8 +184,11 @@ def ship_table(
         if missing := missing_packages(format, precision):
             left_out[runtime] = missing
             continue
-        images = calibration_images(model, benchmark.database, calibration) if precision == "int8" else None
-        info = export(model, name, Path(folder) / runtime, format, precision, images)
+        images, judge = None, None
+        if precision == "int8":
+            images = calibration_images(model, benchmark.database, calibration)
+            judge = recall_lost(model, benchmark, calibration_rows(benchmark.database, calibration))
+        info = export(model, name, Path(folder) / runtime, format, precision, images, judge)
         parity = write_parity(model, Path(folder) / runtime, benchmark=benchmark, seconds=seconds)["parity"]
         speed = {(row["runner"], row["batch"]): row for row in parity["speed"]}
         ours, plain = (speed[runner, 16] for runner in (f"{format} {parity['runs_in']}", "torch, plain"))

@@ -1,5 +1,6 @@
 """Records: one row per query and evaluation. Tables, figures and widgets read nothing else. DESIGN §4."""
 
+import hashlib
 import platform
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -11,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vpr_lib.data.ground_truth import Benchmark
-from vpr_lib.paths import atomic_path, git_state
+from vpr_lib.files import atomic_path, locked
+from vpr_lib.paths import cache_root, data_root, git_state
 from vpr_lib.retrieval.metrics import distances_m
 from vpr_lib.retrieval.protocol import Scored
 
@@ -78,6 +80,8 @@ def query_records(
         "dataset": benchmark.name,
         "protocol": protocol.card.name,
         "card": protocol.card.hash,
+        "images": protocol.card.images_hash,
+        "root": _place(benchmark.database.root),
         "rule": protocol.card.rule_in_words(),
         "n_database": len(benchmark.database),
         **asdict(run),
@@ -87,13 +91,57 @@ def query_records(
     return table
 
 
+def _place(root: Path) -> str:
+    """A folder as records name it: below the data or the cache where it is there, so that a moved checkout is the same."""
+    for known in (data_root(), cache_root()):
+        if Path(root).is_relative_to(known):
+            return Path(root).relative_to(known).as_posix()
+    return str(root)
+
+
 def write_records(folder: Path, table: pd.DataFrame) -> Path:
-    """Write one evaluation as `<folder>/<dataset>/<protocol>/<model>__<seed>.parquet`, replacing an earlier one."""
+    """Write one evaluation as `<folder>/<dataset>/<protocol>/<model>__<seed>.parquet`, replacing an earlier one.
+
+    Another folder of the same name is another data set: its records stand beside these, with a mark in their name.
+    """
     first = table.iloc[0]
     path = Path(folder) / first["dataset"] / first["protocol"] / f"{first['model']}__{first['seed']}.parquet"
-    with atomic_path(path) as temporary:
-        pq.write_table(pa.Table.from_pandas(table, preserve_index=False), temporary, compression="zstd")
+    with locked(path, "writing it"):
+        if path.is_file() and _root_of(path) not in (None, first.get("root")):
+            mark = hashlib.sha256(str(first.get("root")).encode()).hexdigest()[:8]
+            path = path.with_name(f"{path.stem}__{mark}.parquet")
+        with atomic_path(path) as temporary:
+            pq.write_table(pa.Table.from_pandas(table, preserve_index=False), temporary, compression="zstd")
     return path
+
+
+def _root_of(path: Path) -> str | None:
+    """The folder that kept records are about; None where they do not say, or cannot be read."""
+    try:
+        roots = pq.read_table(path, columns=["root"])["root"]
+    except (OSError, ValueError, KeyError):  # pyarrow's errors are of these
+        return None
+    return roots[0].as_py() if len(roots) else None
+
+
+class DamagedRecord(ValueError):
+    """A file of records that cannot be read."""
+
+
+def record_files(folder: Path) -> list[Path]:
+    """The records below a folder, sorted; what a killed writer left hidden is none."""
+    files = (path for path in Path(folder).rglob("*.parquet") if path.is_file())
+    return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
+def read_record(file: Path) -> pd.DataFrame:
+    """One evaluation (DamagedRecord naming the file when it cannot be read)."""
+    try:
+        return pd.read_parquet(file)
+    except (OSError, ValueError, KeyError) as error:
+        raise DamagedRecord(
+            f"{file} is damaged ({str(error).splitlines()[0]}): remove it and measure '{Path(file).stem.split('__')[0]}' again."
+        ) from error
 
 
 def read_records(folder: Path, also: Path | None = None) -> pd.DataFrame:
@@ -103,13 +151,12 @@ def read_records(folder: Path, also: Path | None = None) -> pd.DataFrame:
         also: the folder of the command line's, which come after the notebooks'. One that was scored under another card than
             a notebook's protocol of the same name is left out: a table refuses to mix them.
     """
-    tables = [pd.read_parquet(file) for file in sorted(Path(folder).rglob("*.parquet"))]
-    cards = {table["protocol"].iloc[0]: table["card"].iloc[0] for table in tables}
-    for file in sorted(Path(also).rglob("*.parquet")) if also else []:
-        table = pd.read_parquet(file)
-        if cards.setdefault(table["protocol"].iloc[0], table["card"].iloc[0]) == table["card"].iloc[0]:
-            tables.append(table.assign(notebook=COMMAND_LINE))
-    return tell_apart(tables) if tables else pd.DataFrame()
+    evaluations = [table for file in record_files(folder) if len(table := read_record(file))]
+    cards = {table["protocol"].iloc[0]: table["card"].iloc[0] for table in evaluations}
+    for table in map(read_record, record_files(also) if also is not None else []):
+        if len(table) and cards.setdefault(table["protocol"].iloc[0], table["card"].iloc[0]) == table["card"].iloc[0]:
+            evaluations.append(table.assign(notebook=COMMAND_LINE))
+    return tell_apart(evaluations) if evaluations else pd.DataFrame()
 
 
 def tell_apart(evaluations: list[pd.DataFrame]) -> pd.DataFrame:

@@ -70,7 +70,7 @@ def measured_beside(published: pd.DataFrame, table: pd.DataFrame | None) -> pd.D
     rows = []
     for number in published.to_dict("records"):
         candidates = ours.get((number["protocol"], number["method"], str(number["D"])), [])
-        own = next((row for row in candidates if _same_backbone(row["model"], number["backbone"])), {})
+        own = next((row for row in candidates if same_backbone(row["model"], number["backbone"])), {})
         measured, low, high = (own.get(f"R@{number['k']}{end}", float("nan")) for end in ("", " low", " high"))
         known = measured == measured and number["published"] == number["published"]
         verdict = "not measured" if not known else "inside" if low <= number["published"] <= high else "outside"
@@ -81,10 +81,22 @@ def measured_beside(published: pd.DataFrame, table: pd.DataFrame | None) -> pd.D
     return pd.DataFrame(rows, index=published.index)
 
 
-def _same_backbone(model: str, published: str) -> bool:
+def same_backbone(model: str, published: str) -> bool:
     """Whether a model of the zoo has the backbone that a table names; no claim is made about models and tables that name none."""
     plain = lambda text: re.sub(r"[^a-z0-9]", "", text.lower())
     return model not in ZOO or plain(published) in plain(ZOO[model].backbone)
+
+
+def published_recall(system: str, protocol: str, k: int = 1) -> dict[str, float]:
+    """Published R@k in per cent of the zoo's models of a system: those whose backbone and descriptor length a row names."""
+    table = read_reported(system)
+    table = table[(table["metric"] == "recall") & (table["k"].astype(str) == str(k)) & (table["protocol"] == protocol)]
+    rows = [(row, name) for row in table.to_dict("records") for name in ZOO if name.endswith(f"_{row['dim']}")]
+    return {
+        name: float(row["value"])
+        for row, name in reversed(rows)  # the first row of a model wins
+        if ZOO[name].system == row["method"] and same_backbone(name, row["backbone"])
+    }
 
 
 def impossible_recalls() -> pd.DataFrame:

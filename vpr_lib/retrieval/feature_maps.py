@@ -16,7 +16,7 @@ from vpr_lib.machine import keep_freed_memory
 from vpr_lib.models.checkpoints import weights_hash
 from vpr_lib.progress import track
 from vpr_lib.retrieval.describe import AUTOCAST, code_hash
-from vpr_lib.retrieval.store import DescriptorStore, file_fingerprints
+from vpr_lib.retrieval.store import DescriptorStore, file_fingerprints, joint_fingerprints
 from vpr_lib.seeds import derive_seed
 
 log = logging.getLogger(__name__)
@@ -68,22 +68,23 @@ def feature_maps(
         raise ValueError(f"{views} views of a picture need an augmentation; without one there is 1.")
     model.eval().to(device, memory_format=torch.channels_last)
     shape = _map_shape(model, device)
-    prints = np.tile(file_fingerprints(manifest.image_paths()), views)
+    pictures = np.tile(file_fingerprints(manifest.image_paths()), views)
+    prints = joint_fingerprints(pictures, np.arange(len(pictures)))  # a view depends on its number
     parts = {
         "weights": weights_hash(model.backbone), "backbone": f"{model.config.backbone} {model.config.backbone_args}",
         "input": f"{model.input_spec}", "images": manifest.list_hash, "views": views, "precision": precision,
         "augmentation": f"{augment}, seed {seed}" if views > 1 else "none", "code": code_hash(type(model)),
     }  # fmt: skip
-    store = DescriptorStore.open(cache, parts, prints, int(np.prod(shape)), np.float16)
-    if len(todo := store.missing_rows()):
-        log.info("frozen layers over %d of %d pictures and views", len(todo), len(prints))
-        keep_freed_memory()
-        images = ImageSet(manifest.image_paths(), model.input_spec, augment)
-        chunks = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
-        keys = [[_key(row, len(manifest), seed) for row in chunk] for chunk in chunks]
-        pictures = images.batches(keys, workers)
-        for rows, batch in zip(track(chunks, "frozen layers", quiet=quiet), pictures):
-            store.write(np.array(rows), _fixed(model, batch, device, precision).flatten(1).half().cpu().numpy())
+    with DescriptorStore.open(cache, parts, prints, int(np.prod(shape)), np.float16, wait=True) as store:
+        if len(todo := store.missing_rows()):
+            log.info("frozen layers over %d of %d pictures and views", len(todo), len(prints))
+            keep_freed_memory()
+            images = ImageSet(manifest.image_paths(), model.input_spec, augment)
+            chunks = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
+            keys = [[_key(row, len(manifest), seed) for row in chunk] for chunk in chunks]
+            pictures = images.batches(keys, workers)
+            for rows, batch in zip(track(chunks, "frozen layers", quiet=quiet), pictures):
+                store.write(np.array(rows), _fixed(model, batch, device, precision).flatten(1).half().cpu().numpy())
         store.finish()
     return FeatureMaps(store.array, shape, views, store.path)
 

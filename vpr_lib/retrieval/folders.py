@@ -1,5 +1,6 @@
 """Retrieval between two image folders: what cannot be read is left out and named, everything else is searched."""
 
+import logging
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,10 +10,12 @@ from torch import nn
 
 from vpr_lib.data.ground_truth import Benchmark, Positives, make_protocol
 from vpr_lib.data.manifest import Manifest
-from vpr_lib.retrieval.describe import Descriptors, describe
+from vpr_lib.retrieval.describe import Descriptors, advice, describe, of_described, same_files
 from vpr_lib.retrieval.indexes import rank
 from vpr_lib.retrieval.protocol import score
 from vpr_lib.retrieval.search import Ranking
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,16 @@ def retrieve_folders(
     """
     options = dict(cache=cache, device=device, precision=precision, on_error="skip")
     sides = [(manifest, describe(model, manifest, **options)) for manifest in (benchmark.database, benchmark.queries)]
+    if told := same_files(benchmark):
+        log.warning("%s: %s", benchmark.name, told)
     left_out = {path: reason for manifest, found in sides for path, reason in _unreadable(manifest, found).items()}
     for role, (manifest, found) in zip(("database", "query"), sides):
         if not found.readable.any():
-            raise ValueError(f"None of the {len(manifest)} {role} images under {manifest.root} can be read.")
-    kept = _keep(benchmark, *(found.readable for _, found in sides))
+            first = next(iter(found.errors.values()), "")
+            raise ValueError(
+                f"None of the {len(manifest)} {role} images under {manifest.root} can be read; the first: {first}.{advice(found.errors)}"
+            )
+    kept = of_described(_keep(benchmark, *(found.readable for _, found in sides)), *(found for _, found in sides))
     start = time.perf_counter()
     ranking, found_of_exact = rank(index, *(found.array[found.readable] for _, found in sides), top_k, device)
     search_s = time.perf_counter() - start

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from vpr_lib.data.ground_truth import Positives
-from vpr_lib.data.readers.cards import radius_positives
+from vpr_lib.data.positions import radius_positives
 from vpr_lib.retrieval.metrics import first_hit_ranks, recall_from_ranks
 from vpr_lib.retrieval.protocol import Evaluation
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from vpr_lib.data.ground_truth import Positives
 from vpr_lib.data.manifest import Manifest
+from vpr_lib.data.positions import frames, on_ellipsoid, without_fix
 
 
 def first_hit_ranks(ranking: np.ndarray, positives: Positives) -> np.ndarray:
@@ -74,5 +75,13 @@ def distances_m(database: Manifest, queries: Manifest, ranking: np.ndarray) -> n
     """Metres between every query and its ranked images, (Q, R); NaN for empty places and without metric positions."""
     if not (database.has_positions and queries.has_positions):
         return np.full(ranking.shape, np.nan)
-    gaps = database.positions()[np.maximum(ranking, 0)] - queries.positions()[:, None]
-    return np.where(ranking >= 0, np.sqrt((gaps**2).sum(-1)), np.nan)
+    rows, own = np.maximum(ranking, 0), frames(database, queries)
+    gaps = database.positions()[rows] - queries.positions()[:, None]
+    metres = np.sqrt((gaps**2).sum(-1))
+    if own is not None and (across := own[0][rows] != own[1][:, None]).any():
+        points = [on_ellipsoid(side.positions(), frame) for side, frame in zip((database, queries), own)]
+        straight = np.sqrt(((points[0][rows] - points[1][:, None]) ** 2).sum(-1))
+        metres = np.where(across, straight, metres)
+    lost = without_fix(database, queries)
+    known = (ranking >= 0) & ~lost[0][rows] & ~lost[1][:, None]
+    return np.where(known, metres, np.nan)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from vpr_lib.data.ground_truth import Benchmark, Protocol
-from vpr_lib.retrieval.describe import Descriptors, describe
+from vpr_lib.retrieval.describe import Descriptors, describe, of_described, same_files
 from vpr_lib.retrieval.indexes import rank
 from vpr_lib.retrieval.metrics import first_hit_ranks, recall_from_ranks, suppress_panoramas
 from vpr_lib.retrieval.search import Ranking
@@ -61,6 +61,13 @@ def score(ranking: np.ndarray, protocol: Protocol, ks: Sequence[int] = KS) -> Sc
     return Scored(protocol, ranking, first_hits, counted, recall_from_ranks(first_hits, ks, counted))
 
 
+def unanswerable(protocol: Protocol) -> str:
+    """In words, how many queries of the denominator no database image can answer; '' when all have a positive."""
+    none = int((protocol.counted & (protocol.positives.counts == 0)).sum())
+    share = f"{none} of {int(protocol.counted.sum())} queries that count"
+    return f"{share} have no positive in the database: they are misses whatever is found." if none else ""
+
+
 def ranking_depth(benchmark: Benchmark, ks: Sequence[int] = KS) -> int:
     """How many database images per query the scores need: max(ks), times the crops where panoramas are suppressed."""
     suppressed = any(protocol.card.nms == "panorama" for protocol in benchmark.protocols)
@@ -96,5 +103,11 @@ def evaluate(
     if too_large := [k for k in ks if k > len(benchmark.database)]:
         log.warning("recall at %s left out: the database has %d images", too_large, len(benchmark.database))
     ranking, found = rank(index, database.array, queries.array, ranking_depth(benchmark, ks), device)
+    if not quiet and (told := same_files(benchmark)):
+        log.warning("%s: %s", benchmark.name, told)
+    for protocol in benchmark.protocols:
+        if told := unanswerable(protocol):
+            log.warning("%s: %s", protocol.card.name, told)
+    benchmark = of_described(benchmark, database, queries)
     scores = tuple(score(ranking.indices, protocol, ks) for protocol in benchmark.protocols)
     return Evaluation(benchmark, ranking, database, queries, scores, found)

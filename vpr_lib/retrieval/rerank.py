@@ -32,8 +32,13 @@ def rerank(
         k1: neighbours that must be mutual. k2: rows averaged for query expansion, 1 for none.
         weight: share of the original distance (lambda); 0 is the pure Jaccard distance.
     Raises:
-        ValueError: if the widths differ, or k1 or k2 is below 1.
+        ValueError: if the widths differ, k1 or k2 is below 1, or a descriptor is not finite.
     """
+    for what, rows in (("database", database), ("query", queries)):
+        if not (finite := np.isfinite(rows).all(1)).all():
+            raise ValueError(
+                f"{int((~finite).sum())} of {len(rows)} {what} descriptors are not finite: they cannot be ranked."
+            )
     indices, scores = [], []
     top_k = min(top_k, len(database))
     for block in _blocks(database, queries, k1, k2, weight, device):

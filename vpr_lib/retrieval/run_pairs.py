@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,10 +21,10 @@ from vpr_lib.data.manifest import Manifest
 from vpr_lib.data.run_pairs import RunPairs
 from vpr_lib.models.heatmaps import channel_norm, unit_range, upsample
 from vpr_lib.progress import track
-from vpr_lib.retrieval.describe import Descriptors, cache_key, describe
+from vpr_lib.retrieval.describe import NOT_FINITE, Descriptors, advice, cache_key, describe
 from vpr_lib.retrieval.metrics import first_hit_ranks, recall_from_ranks
 from vpr_lib.retrieval.search import Ranking, search
-from vpr_lib.retrieval.store import DescriptorStore, file_fingerprints
+from vpr_lib.retrieval.store import DescriptorStore, file_fingerprints, joint_fingerprints
 
 log = logging.getLogger(__name__)
 TOP = 25
@@ -140,12 +140,19 @@ def evaluate_run_pairs(
     metric: Literal["cosine", "euclidean"] = "cosine",
     device: str | torch.device = "cpu",
     precision: Literal["fp32", "bf16", "fp16"] = "fp32",
-    batch_size: int = 32,
-    quiet: bool = False,
+    columns: slice = slice(None),
+    **describing: Any,
 ) -> PairScores:
-    """Describe every submap once, then `score_pairs`; queries are rows of their own run's database."""
-    options = dict(cache=cache, device=device, precision=precision, batch_size=batch_size, quiet=quiet)
-    databases = [np.asarray(describe_submaps(model, manifest, **options).array) for manifest in runs.databases]
+    """Describe every submap once, then `score_pairs`; queries are rows of their own run's database.
+
+    Args:
+        columns: numbers of the descriptors that are compared, for instance the cloud half of MinkLoc++.
+        describing: `batch_size` and `quiet` of `describe_submaps`.
+    """
+    options = dict(cache=cache, device=device, precision=precision, **describing)
+    databases = [
+        np.asarray(describe_submaps(model, manifest, **options).array)[:, columns] for manifest in runs.databases
+    ]
     queries = [rows[own] for rows, own in zip(databases, runs.query_rows)]
     return score_pairs(databases, queries, runs.positives, metric, device)
 
@@ -170,19 +177,20 @@ def describe_submaps(
         return describe(model, manifest, cache, device, precision, batch_size, quiet=quiet)
     files = submaps.clouds.paths, manifest.image_paths() if "image" in model.reads else []
     parts = cache_key(model, manifest, precision) | {"clouds": _cloud_code()}
-    prints = file_fingerprints(files[0]) ^ (file_fingerprints(files[1]) if files[1] else 0)
-    store = DescriptorStore.open(cache, parts, prints, model.dim)
-    start_time, todo = time.perf_counter(), store.missing_rows()
-    if todo:
-        model.eval().to(device)
-        loader = DataLoader(
-            submaps, batch_size, sampler=todo, num_workers=workers, collate_fn=collate_submaps,
-        )  # fmt: skip
-        for number, batch in enumerate(track(loader, "describing", quiet=quiet)):
-            store.write(
-                np.array(todo[number * batch_size : (number + 1) * batch_size]),
-                describe_submap_batch(model, *batch, device),
-            )
+    prints = joint_fingerprints(*(file_fingerprints(some) for some in files if some))
+    with DescriptorStore.open(cache, parts, prints, model.dim, wait=True) as store:
+        start_time, todo = time.perf_counter(), store.missing_rows()
+        if todo:
+            model.eval().to(device)
+            loader = DataLoader(
+                submaps, batch_size, sampler=todo, num_workers=workers, collate_fn=collate_submaps,
+            )  # fmt: skip
+            for number, batch in enumerate(track(loader, "describing", quiet=quiet)):
+                rows = np.array(todo[number * batch_size : (number + 1) * batch_size])
+                found = describe_submap_batch(model, *batch, device)
+                if not (finite := np.isfinite(found).all(1)).all():
+                    raise ValueError(f"{files[0][rows[finite.argmin()]]}: {NOT_FINITE}.{advice({0: NOT_FINITE})}")
+                store.write(rows, found)
         store.finish()
     return Descriptors(store.array, store.errors, store.path, time.perf_counter() - start_time if todo else 0.0)
 

@@ -22,7 +22,7 @@ from vpr_lib.data.tuples import TupleSet
 from vpr_lib.losses.kd_baselines import kd_baseline
 from vpr_lib.losses.relational import RelationalWeights, relational_loss
 from vpr_lib.losses.triplet import batch_hard_triplet
-from vpr_lib.models.checkpoints import load_weights, trained_path
+from vpr_lib.models.checkpoints import load_weights, trained_path, weights_hash
 from vpr_lib.models.minkloc import load_official
 from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import cache_root
@@ -31,6 +31,7 @@ from vpr_lib.seeds import derive_seed
 from vpr_lib.training.fit import FitResult, Recipe, fit, make_fabric
 from vpr_lib.training.metric_learning import gather
 from vpr_lib.training.optimisation import FitSettings
+from vpr_lib.training.origin import made_from, training_folder
 from vpr_lib.training.pairs import PairBatches, PairSampler
 
 Method = Literal["none", "KD", "AFD", "EPC-Net", "RKD", "CSD", "LSD-Net", "MKD", "S", "C", "SC"]
@@ -285,10 +286,13 @@ def train_crossmodal(
         tuples, model.input_spec, experiment.head_weights, experiment.margin, experiment.distillation, cached
     )
     validate = run_pair_validator(validation, experiment.metric, device, settings.precision) if validation else None
-    result = fit(
-        _Heads(model, experiment.image_rate_factor), batches, step, settings, folder, validate,
-        weights_of=lambda heads: heads.model, about={"experiment": experiment.model_dump(), "submaps": len(tuples.database)},
-        fabric=fabric, quiet=quiet,
-    )  # fmt: skip
-    load_weights(model, result.best)
+    taught = {"teacher": weights_hash(teacher)} if distils else {}
+    made = made_from(experiment, model, {"training": tuples, "validation": validation}, **taught)
+    with training_folder(folder, made, experiment):
+        result = fit(
+            _Heads(model, experiment.image_rate_factor), batches, step, settings, folder, validate,
+            weights_of=lambda heads: heads.model, about={"experiment": experiment.model_dump(), "submaps": len(tuples.database)},
+            fabric=fabric, quiet=quiet,
+        )  # fmt: skip
+        load_weights(model, result.best)
     return model, result

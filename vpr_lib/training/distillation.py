@@ -259,9 +259,7 @@ def train_distilled(
         )
     lesson = {"distillation": distillation.model_dump(exclude={"teacher_weights"}), "teacher": teacher.identity}
     _refuse_another_lesson(Path(folder), lesson, fabric)
-    about = {"recipe": recipe.model_dump(), "places": len(places), "images": len(places.labels), **lesson} | (
-        about or {}
-    )
+    about = {"recipe": recipe.model_dump(), "data": places.hash, "images": len(places.labels), **lesson} | (about or {})
     return fit(
         Pupil(model, adapter, on_maps=distillation.mode == "feature"),
         RowBatches(batches),

@@ -21,9 +21,9 @@ from lightning.fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from vpr_lib.config import Strict
+from vpr_lib.files import atomic_path, write_text
 from vpr_lib.machine import allow_tf32, keep_freed_memory, peak_memory_bytes
 from vpr_lib.models.checkpoints import save_weights
-from vpr_lib.paths import atomic_path
 from vpr_lib.progress import ProgressLine
 from vpr_lib.registry import lookup
 from vpr_lib.seeds import derive_seed, seed_everything
@@ -110,6 +110,7 @@ def fit(
         source: batches; moved to the device by `step`.
         step: (model, batch) -> {"loss": scalar tensor, anything else to log: float}; "images" counts images.
         settings: optimisation; stored with the checkpoint, and a folder of other settings is refused.
+        about: what else the run is made of (recipe, data, teacher), kept with the weights; a folder of another is refused.
         folder: receives state.pt (resume), last/best.safetensors + JSON, history.json and log.csv.
         validate: called after every epoch with `weights_of(model)` in evaluation mode, in the first process only.
         select: key of `validate`'s result that decides which epoch is best (larger is better).
@@ -252,11 +253,12 @@ class _Loop:
             "settings": self.settings.model_dump_json(),
             "batches": self.batches,
             "scaler": self._scaler_state(),
+            "identity": self._identity(),
         }
         if self.fabric.global_rank == 0:
             with atomic_path(self.folder / "state.pt") as temporary:
                 torch.save(state, temporary)
-            (self.folder / "history.json").write_text(json.dumps(self.history, indent=1))
+            write_text(self.folder / "history.json", json.dumps(self.history, indent=1))
         self.fabric.barrier()
 
     def resume(self) -> None:
@@ -274,6 +276,13 @@ class _Loop:
                 f"{self.folder} holds a run with other settings ({stored}, {state['batches']} batches per "
                 "epoch). Choose another folder, or remove it to start again."
             )
+        if state.get("identity") != (own := self._identity()):
+            then, now = (json.loads(text or "{}") for text in (state.get("identity"), own))
+            differing = sorted(name for name in then | now if then.get(name) != now.get(name))
+            raise ValueError(
+                f"{self.folder} holds a run of something else: {', '.join(differing)} differ. Choose another folder, or "
+                "remove it to start again."
+            )
         self.model.module.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.batch, self.best, self.sums = state["epoch"], state["batch"], state["best"], state["sums"]
@@ -281,6 +290,14 @@ class _Loop:
         if (scaler := self._scaler()) is not None and state["scaler"]:
             scaler.load_state_dict(state["scaler"])
         self._cut_log()
+
+    def _identity(self) -> str:
+        """What a run must share with the one it goes on with, beside the settings: what the caller says, and every tensor."""
+        said = {
+            name: value for name, value in self.about.items() if name != "experiment"
+        }  # `training_folder` compares it
+        network = [[name, list(tensor.shape)] for name, tensor in self.model.module.state_dict().items()]
+        return json.dumps(said | {"network": network}, sort_keys=True, default=str)
 
     def _scaler(self) -> Any:
         return getattr(self.fabric._precision, "scaler", None)
@@ -299,14 +316,16 @@ class _Loop:
             writer.writerow(row)
 
     def _cut_log(self) -> None:
-        """Drop the rows that were logged after the checkpoint: those batches are about to be done again."""
+        """Drop the rows that were logged after the checkpoint, whose batches are done again, those logged twice, and one
+        that a kill or a full disk cut short."""
         path = self.folder / "log.csv"
         if not path.is_file() or self.fabric.global_rank > 0:
             return
-        lines = path.read_text().splitlines(keepends=True)
-        kept = [line for line in lines[1:] if _position(line) <= (self.epoch + 1, self.batch)]
-        with atomic_path(path) as temporary:
-            temporary.write_text("".join([lines[0], *kept]))
+        first, *lines = path.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
+        fields = first.count(",")
+        rows = {_position(line): line for line in lines if line.count(",") == fields and _position(line) is not None}
+        kept = [line for place, line in rows.items() if place <= (self.epoch + 1, self.batch)]
+        write_text(path, "".join(f"{line}\n" for line in [first, *kept] if line))
 
     def _line_values(self, values: dict[str, float]) -> dict[str, str]:
         done, seconds = self.batch - self.start_batch, time.monotonic() - self.start_time
@@ -323,6 +342,11 @@ class _Loop:
         return shown
 
 
-def _position(line: str) -> tuple[int, int]:
-    epoch, batch = line.split(",", 2)[:2]
-    return int(epoch), int(batch)
+def _position(line: str) -> tuple[int, int] | None:
+    """Epoch and batch of a row of log.csv; None when its numbers are none."""
+    try:
+        epoch, batch, *rest = line.split(",")
+        [float(value) for value in rest]
+        return int(epoch), int(batch)
+    except ValueError:
+        return None

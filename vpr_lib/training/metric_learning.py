@@ -36,6 +36,7 @@ class PlaceRecipe(Strict):
     images_per_place: int = 4  # M
     order: Literal["in_city", "shuffled"] = "in_city"
     fixed_order: bool = False  # visit the places in the same order in every epoch
+    use_places: int = 0  # train on so many of them only; 0: all
     images: Literal["random", "newest"] = "random"  # which M of a place
     augmentation: Literal["randaugment", "light", "none"] = "randaugment"
     loss: str = "MultiSimilarityLoss"
@@ -143,6 +144,7 @@ def place_sampler(places: Places, recipe: PlaceRecipe, settings: FitSettings, fa
         recipe.order,
         recipe.images,
         fixed_order=recipe.fixed_order,
+        use=recipe.use_places,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
     )
@@ -171,7 +173,12 @@ def train_places(
     settings = scaled_rate(recipe, settings, fabric.world_size)
     batches = place_batches(places, recipe, settings, model.input_spec, fabric, workers, keep_images)
     criterion = MetricLoss(recipe.loss, recipe.miner, recipe.miner_margin)
-    about = {"recipe": recipe.model_dump(), "places": len(places), "images": len(places.labels)} | (about or {})
+    about = {
+        "recipe": recipe.model_dump(),
+        "data": places.hash,
+        "places": len(places),
+        "images": len(places.labels),
+    } | (about or {})
     return fit(
         model,
         batches,

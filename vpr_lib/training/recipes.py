@@ -16,8 +16,9 @@ from vpr_lib.data.manifest import Manifest
 from vpr_lib.data.places import Places
 from vpr_lib.data.readers.gsv_cities import read_gsv_cities
 from vpr_lib.data.tuples import TupleSet, place_tuples, radius_tuples
+from vpr_lib.digests import digest_file
 from vpr_lib.models.backbones import build_backbone
-from vpr_lib.models.checkpoints import load_tensors, load_weights
+from vpr_lib.models.checkpoints import load_tensors, load_weights, trained_path
 from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import cache_root
 from vpr_lib.registry import lookup
@@ -28,6 +29,7 @@ from vpr_lib.training.fit import FitResult, Recipe
 from vpr_lib.training.heads import evaluate_heads, train_heads
 from vpr_lib.training.metric_learning import PlaceRecipe, train_places
 from vpr_lib.training.optimisation import FitSettings
+from vpr_lib.training.origin import made_from, training_folder
 from vpr_lib.training.token_start import train_tokens
 from vpr_lib.training.tuple_mining import TupleRecipe
 from vpr_lib.training.tuples import train_tuples
@@ -194,15 +196,23 @@ def _start_streets() -> Path:
     return ensure(replace(TOY, start_streets=START_STREETS), "start")
 
 
-def validator(experiment: Experiment, device: str) -> Callable[[nn.Module], dict[str, float]] | None:
-    """The describe, search, recall path on the validation set, as the callable that `fit` takes."""
-    names = experiment.validation
-    if names is None:
-        return None
-    names, roots = (names,) if isinstance(names, str) else names, experiment.validation_root
+def validation_sets(experiment: Experiment) -> dict[str, Benchmark]:
+    """The experiment's validation sets by name, in its order; none, and the last epoch counts as the best."""
+    names, roots = experiment.validation or (), experiment.validation_root
+    names = (names,) if isinstance(names, str) else names
     roots = roots if isinstance(roots, dict) else {names[0]: roots} if roots else {}
-    benchmarks = {name: open_benchmark(name, Path(roots[name]) if name in roots else None) for name in names}
-    keys = {(name, k): f"recall@{k}" if name == names[0] else f"{name}/recall@{k}" for name in names for k in KS}
+    return {name: open_benchmark(name, Path(roots[name]) if name in roots else None) for name in names}
+
+
+def validator(
+    experiment: Experiment, device: str, benchmarks: dict[str, Benchmark] | None = None
+) -> Callable[[nn.Module], dict[str, float]] | None:
+    """The describe, search, recall path on the validation set, as the callable that `fit` takes."""
+    benchmarks = validation_sets(experiment) if benchmarks is None else benchmarks
+    if not benchmarks:
+        return None
+    first = next(iter(benchmarks))
+    keys = {(name, k): f"recall@{k}" if name == first else f"{name}/recall@{k}" for name in benchmarks for k in KS}
     if experiment.select not in keys.values():
         raise ValueError(f"select: '{experiment.select}' is none of {', '.join(keys.values())}.")
 
@@ -225,15 +235,25 @@ def train(
 ) -> tuple[nn.Module, FitResult]:
     """Run an experiment, or go on where it stopped; returns the model with its best weights loaded, and the result."""
     model = starting_model(experiment, device, quiet)
-    validate = validator(experiment, device)
-    rest = dict(settings=experiment.fit, folder=folder, validate=validate, device=device, workers=experiment.workers,
-                keep_images=experiment.keep_images, about={"experiment": experiment.model_dump()}, quiet=quiet,
-                select=experiment.select)  # fmt: skip
-    if experiment.tuples is not None:
-        result = train_tuples(model, training_tuples(experiment), experiment.tuples, **rest)
+    tuples = training_tuples(experiment) if experiment.tuples is not None else None
+    places = training_places(experiment) if tuples is None else None
+    benchmarks = validation_sets(experiment)
+    data = {"training": tuples if places is None else places.manifest, **benchmarks}
+    with training_folder(folder, made_from(experiment, model, data, **_teacher_hash(experiment)), experiment):
+        validate = validator(experiment, device, benchmarks)
+        rest = dict(settings=experiment.fit, folder=folder, validate=validate, device=device, workers=experiment.workers,
+                    keep_images=experiment.keep_images, about={"experiment": experiment.model_dump()}, quiet=quiet,
+                    select=experiment.select)  # fmt: skip
+        if places is None:
+            result = train_tuples(model, tuples, experiment.tuples, **rest)
+        else:
+            result = _train_on_places(model, places, experiment, rest)
         load_weights(model, result.best)
-        return model, result
-    places = training_places(experiment)
+    return model, result
+
+
+def _train_on_places(model: nn.Module, places: Places, experiment: Experiment, rest: dict[str, Any]) -> FitResult:
+    folder, device, quiet = rest["folder"], rest["device"], rest["quiet"]
     if not (folder / "state.pt").is_file():
         start_head(
             model, [places.manifest], folder / "centres.hdf5", seed=experiment.fit.seed, device=device, quiet=quiet
@@ -246,9 +266,16 @@ def train(
         learn = partial(train_distilled, distillation=experiment.distillation)
     elif experiment.token_teacher:
         learn = partial(train_tokens, teacher=build_backbone(experiment.token_teacher, pretrained=True))
-    result = learn(model, places=places, recipe=experiment.places, **rest)
-    load_weights(model, result.best)
-    return model, result
+    return learn(model, places=places, recipe=experiment.places, **rest)
+
+
+def _teacher_hash(experiment: Experiment) -> dict[str, str]:
+    """The bytes of the teacher's file, where the recipe has a teacher and it is there."""
+    d = experiment.distillation
+    if d is None or not (d.teacher or d.teacher_file):
+        return {}
+    path = Path(d.teacher_file or d.teacher_weights or trained_path(d.teacher))
+    return {"teacher": digest_file(path)} if path.is_file() else {}
 
 
 def starting_model(experiment: Experiment, device: str = "cpu", quiet: bool = False) -> nn.Module:

@@ -209,7 +209,9 @@ def train_tuples(
         rank=fabric.global_rank, world_size=fabric.world_size,
     )  # fmt: skip
     step = TupleStep(source, recipe, model.input_spec)
-    about = {"recipe": recipe.model_dump(), "queries": len(tuples.usable), "images": len(source.images)} | (about or {})
+    pairs = f"{identity}{tuples.positives.hash}{tuples.non_negatives.hash}"
+    about = {"recipe": recipe.model_dump(), "data": hashlib.sha256(pairs.encode()).hexdigest(),
+             "queries": len(tuples.usable), "images": len(source.images)} | (about or {})  # fmt: skip
     return fit(
         TupleNet(model),
         source,

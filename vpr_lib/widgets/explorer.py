@@ -47,7 +47,9 @@ class Explorer:
         card = benchmark.protocol.card
         own = records
         if len(records):
-            own = records[(records["dataset"] == benchmark.name) & (records["card"] == card.hash)]
+            images = records["images"] if "images" in records else pd.Series("", records.index)
+            cards = images.map({one: card.model_copy(update={"images_hash": one}).hash for one in images.unique()})
+            own = records[(records["dataset"] == benchmark.name) & (records["card"] == cards)]
         self.answers: dict[str, Answers] = {}
         for model, runs in own.groupby("model", sort=False) if len(own) else ():
             for seed, rows in runs.groupby("seed"):

@@ -8,7 +8,7 @@ from vpr_lib.paths import write_text
 from vpr_lib.plotting.strips import Tile, verdict
 from vpr_lib.widgets.thumbnails import data_uri
 
-PICTURE = (420, 140)  # pixels, width and height at most
+PICTURE = (660, 220)  # pixels, width and height at most
 
 STYLE = """
 :root{color-scheme:light dark;--ink:#1d2329;--soft:#5b6670;--paper:#fff;--line:#d8dee4;--right:#00775a;--wrong:#b94700}
@@ -17,7 +17,7 @@ body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper)
 h1{font-size:1.5rem;margin:.2rem 0}p.about{color:var(--soft);margin:.2rem 0 1rem}
 .row{border-top:1px solid var(--line);padding:.8rem 0}.row h2{font-size:1rem;font-weight:600;margin:0 0 .4rem}
 .tiles{display:flex;gap:.6rem;overflow-x:auto;padding-bottom:.4rem}figure{margin:0;flex:none}
-figure img{display:block;height:140px;border:4px solid var(--soft);border-radius:3px}
+figure img{display:block;height:clamp(140px,13vw,260px);border:4px solid var(--soft);border-radius:3px}
 figure.query{margin-right:1rem}figure.right img{border-color:var(--right)}
 figure.wrong img{border-color:var(--wrong);border-style:dashed}
 figcaption{font-size:.8rem;color:var(--soft);max-width:220px;white-space:pre-line}

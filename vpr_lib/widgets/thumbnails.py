@@ -9,7 +9,10 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-HEIGHT = 110  # pixels
+from vpr_lib.data.images import know_heif
+from vpr_lib.data.pixels import is_turned, to_rgb
+
+HEIGHT = 160  # pixels; the page shows them between 110 and 240, with the width of the window
 _POOL = ThreadPoolExecutor(4, thread_name_prefix="thumbnail")  # decoding releases the interpreter's lock
 
 
@@ -17,10 +20,12 @@ _POOL = ThreadPoolExecutor(4, thread_name_prefix="thumbnail")  # decoding releas
 def thumbnail(path: str, height: int = HEIGHT) -> str:
     """A JPEG data URI of an image, `height` pixels high; an unreadable one gives a grey square."""
     try:
+        know_heif(path)
         with Image.open(path) as image:
             image.draft("RGB", (3 * height, height))  # decode at reduced size
-            return picture_uri(image, height)
-    except OSError:
+            plain = image.mode in ("RGB", "L") and not is_turned(image)
+            return picture_uri(image if plain else Image.fromarray(to_rgb(image, path, upright=True)), height)
+    except (OSError, ValueError):
         return picture_uri(Image.new("RGB", (height, height), "#777777"), height)
 
 

@@ -234,3 +234,12 @@ def test_unknown_notebook(project):
 def test_card_shows_what_is_tested_and_what_must_hold(book):
     assert "mixing beats pooling" in book._repr_html_()
     assert "finds half of the streets" in book._repr_html_() and "0.5 ± 0.1" in book._repr_html_()
+
+
+def test_a_check_that_cannot_be_run_says_why_and_blocks_nothing(book, capsys):
+    book.check({"recall_at_1": 0.55}, skipped={"loss": "onnxruntime is not installed"})
+    assert "– not run: onnxruntime is not installed" in capsys.readouterr().out
+    book.finish()
+    assert [(c.holds, c.skipped) for c in read_sentinel(book.run_folder, "02_train").checks] == [
+        (True, ""), (False, "onnxruntime is not installed"),
+    ]  # fmt: skip

@@ -295,12 +295,13 @@ def test_the_last_bench_is_shown(project):
     assert speed() == []
     measured = {"what": "exact search", "size": "5 x 8", "peers": "faiss", "ours": "search()", "peers_s": 2.5, "ours_s": 0.5,
                 "ratio": 5.0, "ratio_low": 4.5, "ratio_high": 5.25, "repeats": 3, "target": 2.5, "reached": True,
-                "parity": {"same top-25": 1.0}, "bound": "<memory>", "gflop_per_s": 81.6}  # fmt: skip
+                "parity": {"same top-25": 1.0}, "bound": "<memory>", "gflop_per_s": 81.6, "rate": None, "share": None}  # fmt: skip
     rows = {
         "a": measured,
         "b": measured | {"target": None},
         "c": {"skipped": "not measured: no CUDA device here"},
         "d": {"ratio": 1},
+        "e": measured | {"target": 0.95, "rate": "fp32", "share": 0.966},
     }
     write_text(
         bench_file(),
@@ -312,6 +313,7 @@ def test_the_last_bench_is_shown(project):
         "exact search 5 x 8; faiss | search() 2.50 s 500.0 ms ×5.00 (4.50–5.25, n = 3) ×2.5 ✓ reached same top-25 1 <memory> (82 GFLOP/s)",
         "exact search 5 x 8; faiss | search() 2.50 s 500.0 ms ×5.00 (4.50–5.25, n = 3) – same top-25 1 <memory> (82 GFLOP/s)",
         "c not measured: no CUDA device here",
+        "exact search 5 x 8; faiss | search() 2.50 s 500.0 ms ×5.00 (4.50–5.25, n = 3) 95 % of bare fp32 ✓ reached same top-25 1 <memory> (82 GFLOP/s, 97 % of bare fp32)",
     ]
     write_text(bench_file(), "{")
     assert speed() == []

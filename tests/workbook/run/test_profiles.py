@@ -38,19 +38,25 @@ def test_a_profile_fits_the_notebooks(name):
             for one in values(chosen):
                 if key in ("recipe", "teacher_recipe", "student_recipe", "cnn_recipes"):
                     open_recipe(one)
-                elif key == "ablations":
-                    open_recipe(f"{filled['recipe']}+{one}")
-                elif key in (
-                    "model",
-                    "rivals",
-                    "smaller",
-                    "latency_models",
-                    "cnns",
-                    "pooled",
-                    "rival",
-                    "published",
-                    "sized",
-                    "shipped",
+                elif key in ("ablations", "rival"):
+                    base = filled["ablation_recipe"] if key == "ablations" else ""
+                    open_recipe(f"{base or filled['recipe']}+{one}")
+                elif (
+                    key
+                    in (
+                        "model",
+                        "rivals",
+                        "smaller",
+                        "latency_models",
+                        "cnns",
+                        "pooled",
+                        "published",
+                        "sized",
+                        "shipped",
+                        "last_stage",
+                        "larger",
+                    )
+                    and one
                 ):
                     assert one in ZOO, f"{notebook}: {key} {one}"
                 elif key in ("dataset", "datasets", "traverse", "places", "runs", "train_set") and one:

@@ -1,5 +1,8 @@
 """Any two folders of images, with or without positions: '@' names, a CSV, or nothing at all."""
 
+import logging
+import unicodedata
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +14,9 @@ from vpr_lib.data.readers.cards import radius_cards
 from vpr_lib.data.readers.geo import utm_columns
 from vpr_lib.data.readers.lists import list_paths, read_csv
 from vpr_lib.data.readers.names import are_at_names, columns_from_names
-from vpr_lib.data.readers.vpr_bench import read_matches
+from vpr_lib.data.readers.vpr_bench import read_numbered
 
+log = logging.getLogger(__name__)
 DEGREES, METRES = ("lat", "lon"), ("easting", "northing")
 
 
@@ -31,7 +35,7 @@ def read_folders(
 
     Ground truth (25 m, all queries count) is built when every image has a position: from '@' names, or from a CSV with
     the columns `image` and `easting, northing` (metres) or `lat, lon` (degrees), where `image` is the path below its
-    folder. `matches` names a VPR-Bench `ground_truth_new.npy` over the sorted images instead. Without either, the benchmark
+    folder. `matches` names a VPR-Bench `ground_truth_new.npy` over the numbered images instead. Without either, the benchmark
     can be retrieved from, not evaluated.
 
     Args:
@@ -42,15 +46,19 @@ def read_folders(
             column or an image.
     """
     dataset = dataset or name
+    if matches is not None:
+        *listed, positives = read_numbered(Path(database), Path(queries), Path(matches))
+        sides = [
+            build_manifest(Path(folder), dataset, split, role, {"image_path": paths}, keep_order=True)
+            for folder, role, paths in zip((database, queries), ("db", "query"), listed)
+        ]
+        card = make_protocol(*sides, positives, name=f"{name}@listed", dataset=dataset, rule="list")
+        return Benchmark(name, *sides, (card,))
     table = _read_positions(Path(positions)) if positions is not None else None
     sides = [
         folder_manifest(Path(folder), role, dataset, split, table)
         for folder, role in ((database, "db"), (queries, "query"))
     ]
-    if matches is not None:
-        listed = read_matches(Path(matches), len(sides[1]), len(sides[0]))
-        card = make_protocol(*sides, listed, name=f"{name}@listed", dataset=dataset, rule="list")
-        return Benchmark(name, *sides, (card,))
     return Benchmark(name, *sides, radius_cards(*sides, name, dataset, radius_m, matchable))
 
 
@@ -74,10 +82,22 @@ def folder_manifest(
     columns, kind = {"image_path": paths}, "none"
     if positions is not None:
         columns, kind = {"image_path": paths, **_positions_of(paths, positions, folder)}, "gps"
+    elif odd := _odd_names(paths):
+        shown = ", ".join(f"'{path}'" for path in odd[:3])
+        log.warning(
+            "%s: %d of %d names carry no '@easting@northing@' position, for instance %s: positions are not used, and nothing can "
+            "be scored by them", folder, len(odd), len(paths), shown,
+        )  # fmt: skip
     elif are_at_names(paths):
         columns = columns_from_names(paths)
         kind = position_kind or ("gps" if "utm_zone" in columns else "local_metric")
     return build_manifest(folder, dataset, split, role, columns, position_kind=kind)
+
+
+def _odd_names(paths: list[str]) -> list[str]:
+    """The names without a position among others that have one."""
+    odd = [path for path in paths if not are_at_names([path])] if not are_at_names(paths) else []
+    return odd if len(odd) < len(paths) else []
 
 
 def _read_positions(path: Path) -> pd.DataFrame:
@@ -86,6 +106,7 @@ def _read_positions(path: Path) -> pd.DataFrame:
     if known is None:
         raise ValueError(f"{path} needs the columns image and easting, northing (or lat, lon); it has {sorted(has)}.")
     table = read_csv(path, ("image", *known), text=("image",), numbers=known)
+    table["image"] = table["image"].map(_same)
     if (again := table["image"].duplicated()).any():
         raise ValueError(f"{path} names '{table['image'][again].iloc[0]}' twice.")
     first, second = (table[column].to_numpy(np.float64) for column in known)
@@ -94,8 +115,20 @@ def _read_positions(path: Path) -> pd.DataFrame:
 
 
 def _positions_of(paths: list[str], table: pd.DataFrame, folder: Path) -> dict[str, object]:
-    if missing := [path for path in paths if path not in table.index]:
+    """Rows of the table for these images; names are compared in Unicode's composed form, with / for every separator."""
+    keys = [_same(path) for path in paths]
+    if missing := [path for path, key in zip(paths, keys) if key not in table.index]:
+        hint, base = "", missing[0].rsplit("/", 1)[-1]
+        if close := get_close_matches(_same(missing[0]), list(table.index), 1):
+            hint = f" The file has '{close[0]}'."
+        elif any(name.rsplit("/", 1)[-1] == _same(base) for name in table.index):
+            hint = f" The column image holds paths below {folder}."
         raise ValueError(
-            f"{len(missing)} images under {folder} have no row in the file of positions, for instance '{missing[0]}'."
+            f"{len(missing)} images under {folder} have no row in the file of positions, for instance '{missing[0]}'.{hint}"
         )
-    return {column: values.to_numpy() for column, values in table.loc[paths].items()}
+    return {column: values.to_numpy() for column, values in table.loc[keys].items()}
+
+
+def _same(name: str) -> str:
+    """A name as it is compared: accents composed, whatever the file system or the spreadsheet makes of them."""
+    return unicodedata.normalize("NFC", name.strip().replace("\\", "/").removeprefix("./"))

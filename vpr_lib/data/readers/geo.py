@@ -9,7 +9,7 @@ def utm_columns(lat: np.ndarray, lon: np.ndarray) -> dict[str, object]:
     """Manifest columns lat, lon, utm_east, utm_north (metres), utm_zone and utm_band of N positions in degrees.
 
     A set that is at most six degrees wide is converted in the zone of its middle: two images on either side of a zone
-    border, or of the equator, are neighbours, and in zones of their own they would never be compared.
+    border, or of the equator, are neighbours. Wider sets have several zones; latitude and longitude 0 is no position.
 
     Raises:
         ValueError: for a latitude beyond 80° S or 84° N, or a longitude beyond 180°, with the row.
@@ -24,6 +24,23 @@ def utm_columns(lat: np.ndarray, lon: np.ndarray) -> dict[str, object]:
             f"Row {row}: latitude {lat[row]:g}, longitude {lon[row]:g} is no position in degrees; expected -80 to 84 and "
             "-180 to 180, latitude first."
         )
+    nowhere = (lat == 0) & (lon == 0)  # a camera without a fix; (0, 0) metres says the same to `data/positions.py`
+    if nowhere.any() and not nowhere.all():
+        found = utm_columns(lat[~nowhere], lon[~nowhere])
+        spread = {name: np.zeros(len(lat)) for name in ("utm_east", "utm_north")}
+        for name, values in spread.items():
+            values[~nowhere] = found[name]
+        zones = {name: np.full(len(lat), found[name] if np.ndim(found[name]) == 0 else found[name][0], object)
+                 for name in ("utm_zone", "utm_band")}  # fmt: skip
+        for name, values in zones.items():
+            values[~nowhere] = found[name]
+        return {
+            "lat": lat,
+            "lon": lon,
+            **spread,
+            "utm_zone": zones["utm_zone"].astype(np.int64),
+            "utm_band": zones["utm_band"],
+        }
     if np.ptp(lon) > ONE_ZONE_DEG:
         converted = [utm.from_latlon(*point) for point in zip(lat, lon)]
         east, north, zone, band = (np.array(values) for values in zip(*converted))

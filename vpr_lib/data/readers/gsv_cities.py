@@ -20,7 +20,8 @@ def read_gsv_cities(root: Path, cities: list[str] | None = None, name: str = "gs
     """All images of a GSV-Cities-style set as a training manifest; rows follow the CSVs, cities in order.
 
     Latitude and longitude are read as text, because the file names repeat them digit for digit. `place_id` becomes
-    "<city>/<local id>": local ids repeat across cities. Years and months become `timestamp` = 12 * year + month.
+    "<table>/<local id>": local ids count per table, and two tables may say one city_id; where a table has several, each counts
+    for itself. Years and months become `timestamp`, µs since 1970 at the start of the month.
 
     Args:
         cities: which, in this order; default the released ones that are there in the authors' order, then others sorted.
@@ -39,8 +40,8 @@ def read_gsv_cities(root: Path, cities: list[str] | None = None, name: str = "gs
     heading = table["northdeg"].to_numpy(np.float64)
     columns = {
         "image_path": table["image_path"].tolist(),
-        "place_id": [f"{city}/{place}" for city, place in zip(table["city_id"], table["place_id"])],
-        "city": table["city_id"].tolist(),
+        "place_id": [f"{city}/{place}" for city, place in zip(table["city"], table["place_id"])],
+        "city": table["city"].tolist(),
         "lat_raw": table["lat"].tolist(),
         "lon_raw": table["lon"].tolist(),
         "lat": table["lat"].astype(float),
@@ -48,17 +49,25 @@ def read_gsv_cities(root: Path, cities: list[str] | None = None, name: str = "gs
         "pano_id": table["panoid"].tolist(),
         "heading_deg": heading % 360,
         "heading_raw": table["northdeg"].astype(str).tolist(),
-        "timestamp": 12 * table["year"].to_numpy(np.int64) + table["month"].to_numpy(np.int64),
+        "timestamp": _month_starts(table["year"], table["month"]),
         "time_resolution": "month",
     }
     return build_manifest(root, name, "train", "train", columns, keep_order=True)
+
+
+def _month_starts(years: pd.Series, months: pd.Series) -> np.ndarray:
+    """µs since 1970, int64 (N,)."""
+    since = (years.to_numpy(np.int64) - 1970) * 12 + months.to_numpy(np.int64) - 1
+    return since.astype("datetime64[M]").astype("datetime64[us]").astype(np.int64)
 
 
 def _read_city(root: Path, city: str) -> pd.DataFrame:
     path = root / "Dataframes" / f"{city}.csv"
     table = read_csv(path, COLUMNS, text=("lat", "lon", "panoid", "city_id"))
     name = [image_name(*row) for row in table[list(COLUMNS)].itertuples(index=False)]
-    return table.assign(image_path=[f"Images/{city}/{file}" for file in name])
+    inside = table["city_id"].nunique() > 1
+    cities = city + "/" + table["city_id"] if inside else city
+    return table.assign(image_path=[f"Images/{city}/{file}" for file in name], city=cities)
 
 
 def image_name(

@@ -10,7 +10,7 @@ import pandas as pd
 
 from vpr_lib.data.ground_truth import Benchmark, Protocol, make_protocol
 from vpr_lib.data.manifest import Manifest, build_manifest
-from vpr_lib.data.readers.cards import radius_positives
+from vpr_lib.data.positions import radius_positives
 from vpr_lib.data.readers.geo import utm_zone
 from vpr_lib.data.readers.lists import read_csv
 

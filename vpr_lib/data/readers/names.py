@@ -8,11 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from vpr_lib.data.images import IMAGE_SUFFIXES
+
 TOKENS = (
     *("", "utm_east", "utm_north", "utm_zone", "utm_band", "lat", "lon", "pano_id", "tile", "heading", "pitch"),
     *("roll", "height", "timestamp", "note", "extension"),
 )
-_EXTENSION = r"(?i)@?\.(jpe?g|png|webp|bmp|tiff?|p[gp]m)$"
+_EXTENSION = rf"(?i)@?\.({'|'.join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))})$"
 _CHUNK = 200_000  # names split at once: 32 tokens each are short-lived, millions of them would not be
 _TIMES = {4: ("%Y", "year"), 6: ("%Y%m", "month"), 8: ("%Y%m%d", "day"), 14: ("%Y%m%d%H%M%S", "second")}
 

@@ -1,5 +1,6 @@
 """Tokyo 24/7 and Tokyo Time Machine. Spec: datasets §5."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -8,11 +9,12 @@ import numpy as np
 
 from vpr_lib.data.ground_truth import Benchmark, make_protocol
 from vpr_lib.data.manifest import Manifest, build_manifest
+from vpr_lib.data.positions import radius_positives
 from vpr_lib.data.readers.berton import read_berton
-from vpr_lib.data.readers.cards import radius_positives
 from vpr_lib.data.readers.lists import first_file, locate
 from vpr_lib.data.readers.mat import read_db_struct
 
+log = logging.getLogger(__name__)
 ZONE, BAND = 54, "S"
 CROPS = 12  # per panorama, consecutive in the .mat
 DATABASE_FOLDERS = ("", "database_gsv_vga", "database", "images")
@@ -24,15 +26,19 @@ def read_tokyo247(root: Path, name: str = "tokyo247") -> Benchmark:
     """Tokyo 24/7 from `tokyo247.mat`, or in the '@' layout; 25 m, every query counts.
 
     Cards: `tokyo247` ranks all images; `tokyo247@nms` keeps the first hit of every panorama of 12 crops, as NetVLAD and
-    ClusVPR do, which leaves recall@1 alone and raises the others. The .mat lists `.jpg` names; the files are `.png`.
+    ClusVPR do, which leaves recall@1 alone and raises the others; it needs panorama ids. The .mat lists `.jpg` names; the files are `.png`.
 
     Raises:
         FileNotFoundError: naming everything that was looked for. ValueError: as `read_db_struct`, or when the crops of a
             panorama do not stand together.
     """
     root = Path(root)
-    if any((root / place / "test" / "database").is_dir() for place in ("images", "")):
+    names = [f"{place}test/{side}" for place in ("images/", "") for side in ("database", "gallery")]
+    if any((root / place).is_dir() for place in names):
         benchmark = read_berton(root, name=name)
+        if "pano_id" not in benchmark.database.table or benchmark.database.table["pano_id"].eq("").any():
+            log.warning("%s: names carry no panorama ids, so there is no card with one hit per panorama", root)
+            return _with_cards(benchmark.database, benchmark.queries, name)
         groups = benchmark.database.table["pano_id"].factorize()[0].astype(np.int64)
         database = Manifest(benchmark.database.table.assign(nms_group=groups), benchmark.database.root)
         return _with_cards(database, benchmark.queries, name)
@@ -111,5 +117,7 @@ def _with_cards(database: Manifest, queries: Manifest, name: str) -> Benchmark:
     positives = radius_positives(database, queries, 25.0)
     card = dict(dataset=name, rule="radius_m", threshold=25.0)
     plain = make_protocol(database, queries, positives, name=name, **card)
+    if "nms_group" not in database.table:
+        return Benchmark(name, database, queries, (plain,))
     nms = make_protocol(database, queries, positives, name=f"{name}@nms", nms="panorama", **card)
     return Benchmark(name, database, queries, (plain, nms))

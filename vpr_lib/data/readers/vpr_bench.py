@@ -1,7 +1,6 @@
 """VPR-Bench folders: ref/, query/ and ground_truth_new.npy, with all their traps. Spec: datasets §8."""
 
 import logging
-import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from vpr_lib.data.images import list_images
 from vpr_lib.data.manifest import build_manifest
 from vpr_lib.data.pickles import load_array
 from vpr_lib.data.readers.arrays import read_arrays
+from vpr_lib.data.readers.numbers import numbered
 
 log = logging.getLogger(__name__)
 TRUTH = "ground_truth_new.npy"
@@ -40,38 +40,34 @@ def read_vpr_bench(
     if arrays is not None and not (root / TRUTH).is_file() and (Path(metadata or root) / f"{arrays}_gt.npy").is_file():
         files = [f"{arrays}_{part}.npy" for part in ("dbImages", "qImages", "gt")]
         return read_arrays(root, files, name, metadata, card=fields)
-    references, queries = (with_gaps(list_images(root / folder), root / folder) for folder in ("ref", "query"))
-    if not references or not queries:
-        raise ValueError(f"{root}: {len(references)} images in ref/ and {len(queries)} in query/; both need some.")
-    positives = read_matches(root / TRUTH, len(queries), len(references))
+    references, queries, positives = read_numbered(root / "ref", root / "query", root / TRUTH)
     sides = [
-        build_manifest(root, name, "test", role, {"image_path": [f"{folder}/{path}" for path in paths]})
+        build_manifest(
+            root, name, "test", role, {"image_path": [f"{folder}/{path}" for path in paths]}, keep_order=True
+        )
         for role, folder, paths in (("db", "ref", references), ("query", "query", queries))
     ]
     return Benchmark(name, *sides, (make_protocol(*sides, positives, **fields),))
 
 
-def with_gaps(paths: list[str], folder: Path) -> list[str]:
-    """The images of a folder whose names are their indices, with those that are missing in between.
+def read_numbered(references: Path, queries: Path, truth: Path) -> tuple[list[str], list[str], Positives]:
+    """Reference and query images of two folders in the order that the ground truth counts them in, and the positives.
 
-    The ground truth refers to numbers: one lost file, and a plain listing would shift every later index by one. Here it stays
-    in the list, so that `vpr data check` names it and describing it fails. Other names, time stamps among them, are left as
-    they are; VPR-Bench's seven digits begin with 0, others where they begin.
+    Raises:
+        FileNotFoundError, ValueError: as `read_vpr_bench`, and for names that cannot be counted (`numbers.numbered`).
     """
-    matches = [re.fullmatch(r"(\d+)(\.\w+)", path) for path in paths]
-    by_number = {int(match[1]): match[0] for match in matches if match}
-    if not paths or len(by_number) < len(paths) or max(by_number) > 2 * len(paths) + 10:
-        return paths
-    width, suffix = len(matches[0][1]), matches[0][2]
-    numbers = range(0 if width == 7 else min(by_number), max(by_number) + 1)
-    if missing := [number for number in numbers if number not in by_number]:
-        log.warning("%s: %d images are missing, the first is number %d", folder, len(missing), missing[0])
-    return [by_number.get(number, f"{number:0{width}d}{suffix}") for number in numbers]
+    sides = {folder: list_images(folder) for folder in (references, queries)}
+    if not all(sides.values()):
+        counts = " and ".join(f"{len(paths)} images in {folder.name}/" for folder, paths in sides.items())
+        raise ValueError(f"{references.parent}: {counts}; both need some.")
+    rows = _read_table(truth)
+    asked = numbered(sides[queries], queries, sides[references], len(rows))
+    there = numbered(sides[references], references, sides[queries])
+    return there, asked, _positives(truth, rows, len(asked), len(there))
 
 
-def read_matches(path: Path, n_queries: int, n_references: int) -> Positives:
-    """Positives from a `ground_truth_new.npy`; see `read_vpr_bench` for its traps and errors."""
-    rows = _read_rows(path, n_queries)
+def _positives(path: Path, table: np.ndarray, n_queries: int, n_references: int) -> Positives:
+    rows = _rows(path, table, n_queries)
     if beyond := [q for q, row in enumerate(rows) if any(index >= n_references for index in row)]:
         log.warning(
             "%s: %d rows point beyond the %d references; those indices are dropped", path, len(beyond), n_references
@@ -82,8 +78,8 @@ def read_matches(path: Path, n_queries: int, n_references: int) -> Positives:
     return positives
 
 
-def _read_rows(path: Path, n_queries: int) -> list[list[int]]:
-    """One list of reference indices per query, in query order; sentinels and out-of-range indices still inside."""
+def _read_table(path: Path) -> np.ndarray:
+    """Rows of (query, list of references), an object array (Q, 2)."""
     if not path.is_file():
         raise FileNotFoundError(
             f"No ground truth {path}; VPR-Bench keeps one per data set in https://github.com/MubarizZaffar/VPR-Bench."
@@ -91,6 +87,17 @@ def _read_rows(path: Path, n_queries: int) -> list[list[int]]:
     table = load_array(path)
     if table.ndim != 2 or table.shape[1] != 2:
         raise ValueError(f"{path}: expected rows of (query, list of references), got an array of shape {table.shape}.")
+    return table
+
+
+def _rows(path: Path, table: np.ndarray, n_queries: int) -> list[list[int]]:
+    """One list of reference indices per query, in query order; sentinels and out-of-range indices still inside."""
+    named = [query for query, _ in table if isinstance(query, str)]
+    if named:
+        raise ValueError(
+            f"{path}: the rows name files ('{named[0]}'), expected numbers: the index of a query and a list of indices of "
+            "references, both in the order of the images' numbers."
+        )
     rows: dict[int, list[int]] = {}
     for query, references in table:
         query = int(query)

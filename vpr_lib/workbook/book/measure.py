@@ -31,7 +31,7 @@ def measure(
         name, system: what tables call the model and its method.
         weights: what was loaded, in words.
         seed: of the training run; default the profile's.
-        variant: fields of results.measure.Variant: `transform`, `whiten_on`, `index`, `rerank`, `metric`.
+        variant: fields of results.measure.Variant: `transform`, `whiten_on`, `index`, `rerank`, `metric`, `columns`.
     """
     compute = Compute(device=str(book.device), precision=book.profile.precision, quiet=True)
     run = Run(

@@ -61,14 +61,21 @@ class CheckResult(Strict, ser_json_inf_nan="strings"):
     source: str = ""
     low: float | None = None  # the interval in which the check holds, for drawing; None: unbounded
     high: float | None = None
+    skipped: str = ""  # why it could not be run here; then it neither holds nor fails
 
     @property
     def verdict(self) -> str:
+        if self.skipped:
+            return f"not run: {self.skipped}"
         return "holds" if self.holds else "does not hold"
 
+    @property
+    def sign(self) -> str:
+        return "–" if self.skipped else "✓" if self.holds else "✗"
 
-def evaluate(key: str, check: Check, value: float) -> CheckResult:
-    """Compare a measured value with its check; NaN never holds."""
+
+def evaluate(key: str, check: Check, value: float, skipped: str = "") -> CheckResult:
+    """Compare a measured value with its check; NaN never holds, and what was not run says why."""
     low, high = check.at_least, check.at_most
     if check.expected is not None:
         low, high = check.expected - check.tolerance, check.expected + check.tolerance
@@ -79,6 +86,7 @@ def evaluate(key: str, check: Check, value: float) -> CheckResult:
         measured=value,
         holds=not math.isnan(value) and check.holds(value),
         source=check.source,
+        skipped=skipped,
         low=low,
         high=high,
     )

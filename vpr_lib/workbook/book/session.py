@@ -10,6 +10,7 @@ In JupyterLab, where no runner gives a run id, everything works the same with an
 """
 
 import json
+import math
 import os
 import re
 import shutil
@@ -240,7 +241,12 @@ class Book:
         self.outputs[output.name] = output
         return Shown(path)
 
-    def check(self, values: Mapping[str, float], notes: Mapping[str, float] | None = None) -> None:
+    def check(
+        self,
+        values: Mapping[str, float],
+        notes: Mapping[str, float] | None = None,
+        skipped: Mapping[str, str] | None = None,
+    ) -> None:
         """Compare measured values with the checks of the profile, show them, and stop if one does not hold.
 
         May be called several times; `finish` insists that every check was measured.
@@ -248,11 +254,13 @@ class Book:
         Args:
             values: measured value per check.
             notes: values worth recording for which the profile has no check.
+            skipped: why a check could not be run here, for instance which package is missing; it is told as "not run".
         Raises:
             ValueError: for a value without a check.
             CheckFailed: listing every check that does not hold, after all have been recorded.
         """
-        unknown = [key for key in values if key not in self.settings.checks]
+        skipped = dict(skipped or {})
+        unknown = [key for key in (*values, *skipped) if key not in self.settings.checks]
         if unknown:
             known = ", ".join(self.settings.checks) or "none"
             raise ValueError(
@@ -260,12 +268,15 @@ class Book:
                 "Add a check to the profile, or pass the value as a note: check(..., notes={...})."
             )
         results = [evaluate(key, self.settings.checks[key], float(value)) for key, value in values.items()]
+        results += [evaluate(key, self.settings.checks[key], math.nan, reason) for key, reason in skipped.items()]
         self.checks |= {result.key: result for result in results}
         self.notes |= {key: float(value) for key, value in (notes or {}).items()}
         self._write_checked()
         show.checks(results, notes or {})
         failed = [
-            f"{r.key}: {r.statement}: target {r.target}, measured {r.measured:.4g}" for r in results if not r.holds
+            f"{r.key}: {r.statement}: target {r.target}, measured {r.measured:.4g}"
+            for r in results
+            if not r.holds and not r.skipped
         ]
         if failed:
             raise CheckFailed(f"{len(failed)} of {len(results)} checks do not hold: {'; '.join(failed)}")

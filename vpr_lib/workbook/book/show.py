@@ -141,7 +141,7 @@ def checks(results: Sequence[CheckResult], notes: Mapping[str, float]) -> None:
             r.statement + (f" ({r.source})" if r.source else ""),
             r.target,
             f"{r.measured:.4g}",
-            f"{'✓' if r.holds else '✗'} {r.verdict}",
+            f"{r.sign} {r.verdict}",
         ]
         for r in results
     ]

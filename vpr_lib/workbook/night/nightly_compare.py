@@ -4,7 +4,6 @@ Both sides are read from their run folders only: `keep` copies there what later 
 """
 
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from vpr_lib import paths
 from vpr_lib.config import Strict
+from vpr_lib.files import atomic_path
 from vpr_lib.workbook.book.sentinel import Sentinel, read_sentinel
 from vpr_lib.workbook.run.status import GREENS, RunStatus, Status, read_status
 
@@ -110,28 +110,23 @@ class Comparison(Strict):
 def keep(folder: Path, status: RunStatus) -> None:
     """Put the per-query records and the figures of every green notebook into the run folder.
 
-    Records are linked where the disk allows it (they are only ever replaced, never written into), figures copied.
+    They are copied: whatever is written into the originals later does not reach the night.
     """
+    from vpr_lib.results.records import record_files
+
     for line in status.notebooks:
         if line.status not in GREENS:
             continue
         source = paths.cache_root() / status.profile / "records" / line.name
-        for path in sorted(source.rglob("*.parquet")):
-            _take(path, folder / "records" / line.name / path.relative_to(source), link=True)
+        for path in record_files(source):
+            _take(path, folder / "records" / line.name / path.relative_to(source))
         for output in _sentinel(folder, line.name).outputs:
             if output.file.suffix == ".png" and output.file.is_file():
-                _take(output.file, folder / "figures" / Path(output.name).name, link=False)
+                _take(output.file, folder / "figures" / Path(output.name).name)
 
 
-def _take(source: Path, target: Path, link: bool) -> None:
-    with paths.atomic_path(target) as temporary:
-        if link:
-            temporary.unlink()
-            try:
-                os.link(source, temporary)
-                return
-            except OSError:  # another disk, or one without links
-                temporary.touch()
+def _take(source: Path, target: Path) -> None:
+    with atomic_path(target) as temporary:
         shutil.copyfile(source, temporary)
 
 
@@ -162,12 +157,12 @@ def compare_nights(before: Path, after: Path) -> Comparison:
 
 
 def _evaluations(folder: Path, notebooks: list[str]) -> dict[Key, "pandas.DataFrame"]:
-    import pandas
+    from vpr_lib.results.records import read_record, record_files
 
     found = {}
-    for path in sorted((folder / "records").rglob("*.parquet")):
+    for path in record_files(folder / "records"):
         notebook = path.relative_to(folder / "records").parts[0]
-        table = pandas.read_parquet(path)
+        table = read_record(path)
         if notebook in notebooks and len(table):
             first = table.iloc[0]
             found[notebook, first["dataset"], first["protocol"], first["model"], int(first["seed"])] = table

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _BENCH_FIELDS = {"what", "size", "peers", "ours", "peers_s", "ours_s", "ratio", "ratio_low", "ratio_high", "repeats",
-                 "target", "reached", "parity", "bound", "gflop_per_s"}  # fmt: skip
+                 "target", "reached", "parity", "bound", "gflop_per_s", "rate", "share"}  # fmt: skip
 _THUMBNAIL = 1100  # pixels wide; a column of the report is at most half of that, on a screen of twice the density
 
 
@@ -137,7 +137,7 @@ def _summary(status: RunStatus, chapters: Sequence[Chapter]) -> dict[str, Any]:
     """The numbers at the top of the index."""
     selected = [chapter for chapter in chapters if chapter.line.status != Status.SKIPPED]
     green = [chapter for chapter in selected if chapter.line.status in GREENS]
-    checks = [check for chapter in chapters for check in chapter.checked.checks]
+    checks = [check for chapter in chapters for check in chapter.checked.checks if not check.skipped]
     return {
         "selected": len(selected),
         "green": len(green),

@@ -11,15 +11,19 @@ import re
 import tokenize
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Optional, Union
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from vpr_lib.workbook.run.plan import UsageError
 
 _FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?\.?(inf|nan)", re.IGNORECASE)
-_SCALARS = {"int": int, "str": str, "bool": bool}
+_KINDS = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "tuple": tuple, "dict": dict, "Any": Any,
+          "object": Any, "Literal": Literal, "Optional": Optional, "Union": Union}  # fmt: skip
+_PLAIN = (ast.Name, ast.Constant, ast.Subscript, ast.Tuple, ast.BinOp, ast.BitOr, ast.UnaryOp, ast.USub, ast.Load)
 _INJECTED = ("profile", "run_id")
 
 
@@ -160,84 +164,37 @@ def coerce(value: Any, kind: ast.expr) -> Any:
     Raises:
         TypeError: if the value does not fit.  LookupError: if the annotation is not one that can be checked.
     """
-    match kind:
-        case ast.Constant(value=str(quoted)):
-            return coerce(value, ast.parse(quoted, mode="eval").body)
-        case ast.Constant(value=None) if value is None:
-            return None
-        case ast.Name(id="Any" | "object"):
-            return value
-        case ast.Name(id="float"):
-            return _as_float(value)
-        case ast.Name(id="int" | "str" | "bool" as name):
-            if type(value) is _SCALARS[name]:
-                return value
-        case ast.Name(id="list" | "tuple" | "dict" as name):
-            return _as_container(value, name, [])
-        case ast.BinOp(op=ast.BitOr(), left=left, right=right):
-            return _first_fit(value, [left, right])
-        case ast.Subscript(value=ast.Name(id=name), slice=inner):
-            return _subscripted(value, name, inner.elts if isinstance(inner, ast.Tuple) else [inner])
-        case ast.Constant(value=None):
-            pass
-        case _:
-            raise LookupError(
-                f"'{ast.unparse(kind)}', which cannot be checked; use int, float, str, bool, list, tuple, dict"
-            )
+    adapter = _adapter(ast.unparse(kind))
+    for candidate in (value, _with_floats(value)):
+        try:
+            return adapter.validate_json(json.dumps(candidate), strict=True)  # JSON has no tuples: a list may be one
+        except (ValidationError, TypeError):
+            continue
     raise TypeError(f"{value!r} is not {ast.unparse(kind)}")
 
 
-def _as_float(value: Any) -> float:
-    if type(value) in (int, float):
-        return float(value)
-    if isinstance(value, str) and _FLOAT.fullmatch(value):  # YAML 1.1 reads 1e-3 as text
+@cache
+def _adapter(annotation: str) -> TypeAdapter:
+    """What checks values of an annotation; only the names of `_KINDS` may occur in it."""
+    tree = ast.parse(annotation, mode="eval").body
+    if isinstance(tree, ast.Constant) and isinstance(tree.value, str):
+        return _adapter(tree.value)
+    unknown = [node for node in ast.walk(tree) if not isinstance(node, _PLAIN)]
+    unknown += [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id not in _KINDS]
+    if unknown:
+        raise LookupError(f"'{annotation}', which cannot be checked; use {', '.join(_KINDS)}")
+    return TypeAdapter(
+        eval(annotation, {"__builtins__": {}}, _KINDS)
+    )  # names, subscripts and unions, nothing that runs
+
+
+def _with_floats(value: Any) -> Any:
+    """The value with texts such as 1e-3, which YAML 1.1 does not read as numbers, as floats."""
+    if isinstance(value, list | tuple):
+        return [_with_floats(item) for item in value]
+    if isinstance(value, str) and _FLOAT.fullmatch(value):
         return float(value.replace(".inf", "inf").replace(".nan", "nan"))
-    raise TypeError(value)
-
-
-def _first_fit(value: Any, kinds: Iterable[ast.expr]) -> Any:
-    fits = []
-    for kind in kinds:
-        try:
-            fits.append(coerce(value, kind))
-        except TypeError:
-            continue
-    exact = [fit for fit in fits if type(fit) is type(value)]
-    if not fits:
-        raise TypeError(value)
-    return (exact or fits)[0]
-
-
-def _subscripted(value: Any, name: str, inner: list[ast.expr]) -> Any:
-    match name:
-        case "Optional":
-            return None if value is None else coerce(value, inner[0])
-        case "Union":
-            return _first_fit(value, inner)
-        case "Literal":
-            choices = [ast.literal_eval(choice) for choice in inner]
-            if any(type(choice) is type(value) and choice == value for choice in choices):
-                return value
-            raise TypeError(value)
-        case "list" | "tuple" | "dict":
-            return _as_container(value, name, inner)
-    raise LookupError(f"'{name}[...]', which cannot be checked; use Optional, Union, Literal, list, tuple or dict")
-
-
-def _as_container(value: Any, name: str, inner: list[ast.expr]) -> Any:
-    if name == "dict":
-        if not isinstance(value, dict):
-            raise TypeError(value)
-        return {coerce(k, inner[0]): coerce(v, inner[1]) for k, v in value.items()} if inner else value
-    if not isinstance(value, list | tuple):
-        raise TypeError(value)
-    items = list(value)
-    fixed = name == "tuple" and inner and not (isinstance(inner[-1], ast.Constant) and inner[-1].value is ...)
-    if fixed and len(items) != len(inner):
-        raise TypeError(value)
-    kinds = inner if fixed else inner[:1] * len(items)
-    items = [coerce(item, kind) for item, kind in zip(items, kinds)] if inner else items
-    return tuple(items) if name == "tuple" else items
+    return value
 
 
 def parse_overrides(texts: Iterable[str]) -> list[tuple[str, str, Raw]]:

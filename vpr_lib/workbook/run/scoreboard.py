@@ -37,7 +37,7 @@ def checks_table(profile: Profile, run: Path) -> pd.DataFrame:
         known = {check.key: check for check in checked.checks}
         for key, check in profile.notebooks[name].checks.items():
             result = known.get(key)
-            verdict = f"{'✓' if result.holds else '✗'} {result.verdict}" if result else "– not run yet"
+            verdict = f"{result.sign} {result.verdict}" if result else "– not run yet"
             rows.append({
                 "notebook": name[:2], "check": check.statement, "source": check.source, "target": check.target(),
                 "measured": result.measured if result else float("nan"), "verdict": verdict, "run": run_id,

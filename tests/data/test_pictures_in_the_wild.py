@@ -1,0 +1,205 @@
+"""Pictures as people have them: turned, deep, in any format, behind links; read right, or said to be left out."""
+
+import os
+import resource
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from pictures import picture
+from PIL import Image, features
+
+from vpr_lib.data import images as images_module
+from vpr_lib.data.audit import inspect_file
+from vpr_lib.data.images import IMAGE_SUFFIXES, ImageError, InputSpec, list_images, load_image, read_image
+from vpr_lib.data.pixels import to_8_bits
+from vpr_lib.models.zoo import build_model
+
+GREY = np.linspace(0, 255, 60 * 40).reshape(40, 60).round().astype(np.uint8)
+
+
+def pixels_of(path, **options):
+    return read_image(path, **options).permute(1, 2, 0).numpy()
+
+
+def close(found, expected, off=1):
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).max() <= off
+
+
+# ---- orientation
+
+TURNS = {  # EXIF orientation -> how a program shows the stored frame
+    2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1], 5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, -1), 7: lambda a: np.rot90(a.transpose(1, 0, 2), 2), 8: lambda a: np.rot90(a, 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", TURNS)
+def test_every_orientation_is_turned_upright(tmp_path, orientation, kind):
+    stored, exif = picture(3, 20, 40), Image.Exif()
+    exif[274] = orientation
+    path, plain = tmp_path / f"turned.{kind}", tmp_path / f"plain.{kind}"
+    options = {"lossless": True} if kind == "webp" else {}
+    Image.fromarray(stored).save(path, exif=exif, **options)
+    Image.fromarray(stored).save(plain, **options)
+    frame = pixels_of(plain)
+    close(pixels_of(path), TURNS[orientation](frame), off=2)
+    if kind != "tif":  # PIL turns those itself
+        close(pixels_of(path, upright=False), frame)
+        assert "turned by its EXIF orientation" in inspect_file(str(path))[5]
+
+
+@pytest.mark.parametrize("orientation", [0, 1, 9, 77])
+def test_no_orientation_changes_nothing(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(picture(3, 20, 40)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg").shape == (3, 20, 40)
+
+
+def test_the_raw_frame_is_an_option_of_the_input_and_so_of_the_key(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(picture(3, 20, 40)).save(tmp_path / "a.jpg", exif=exif)
+    upright, raw = InputSpec((20, 40)), InputSpec((20, 40), upright=False)
+    assert not torch.equal(load_image(tmp_path / "a.jpg", upright), load_image(tmp_path / "a.jpg", raw))
+    assert f"{upright}" != f"{raw}"
+    model = build_model("pixels")
+    model.config = model.config.model_copy(update={"upright": False})
+    assert not model.input_spec.upright and not model.query_spec.upright
+
+
+# ---- more than 8 bits
+
+
+@pytest.mark.parametrize(("bits", "factor"), [(10, 4), (12, 16), (14, 64), (16, 257)])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_cameras_that_store_their_bits_unscaled(tmp_path, bits, factor, suffix):
+    Image.fromarray(GREY.astype(np.uint16) * factor).save(tmp_path / f"a.{suffix}")
+    found = pixels_of(tmp_path / f"a.{suffix}")
+    close(found, np.repeat(GREY[..., None], 3, 2))
+    assert len(np.unique(found)) > 250
+
+
+@pytest.mark.parametrize(("start", "step"), [(21_000, 1), (29_315, 2), (7_000, 3), (0, 1)])
+def test_thermal_counts_keep_their_levels(tmp_path, start, step):
+    Image.fromarray(GREY.astype(np.uint16) * step + start).save(tmp_path / "a.png")
+    close(pixels_of(tmp_path / "a.png")[..., 0], GREY)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale", "shift"),
+    [
+        (np.float32, 1, 0), (np.float32, 1 / 255, 0), (np.float32, 100, 0), (np.float32, 1, -128), (np.float32, 0.01, 7),
+        (np.int32, 1, 0), (np.int32, 257, 0), (np.int32, 1, -128), (np.int32, 1000, -50_000), (np.int32, 1000, 0),
+    ],
+)  # fmt: skip
+def test_floating_point_and_signed_tiff(tmp_path, dtype, scale, shift):
+    Image.fromarray((GREY.astype(np.float64) * scale + shift).astype(dtype)).save(tmp_path / "a.tif")
+    close(pixels_of(tmp_path / "a.tif")[..., 0], GREY)  # nothing wraps round
+
+
+def test_pixels_that_are_no_numbers():
+    values = GREY.astype(np.float32) / 255
+    values[0, 0], values[1, 1] = np.nan, np.inf
+    assert len(np.unique(to_8_bits(values))) > 250
+    with pytest.raises(ValueError, match="no pixel is a finite number"):
+        to_8_bits(np.full((3, 3), np.nan, np.float32))
+
+
+def test_flat_pictures():
+    assert (
+        to_8_bits(np.zeros((2, 2), np.uint16)).max() == 0 and to_8_bits(np.full((2, 2), 65_535, np.uint16)).min() == 255
+    )
+    assert to_8_bits(np.full((2, 2), -5, np.int32)).max() == 0
+
+
+def test_twelve_bits_in_sixteen_bit_colours(tmp_path):
+    rgb = picture(5, 8, 9).astype(np.uint16) * 16
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in rgb)
+    chunk = lambda name, data: struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    header = struct.pack(">IIBBBBB", 9, 8, 16, 2, 0, 0, 0)
+    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    close(pixels_of(tmp_path / "a.png"), picture(5, 8, 9))
+
+
+# ---- formats
+
+
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
+def test_every_listed_suffix_is_read(tmp_path, suffix):
+    kinds = {".jfif": "JPEG", ".jpe": "JPEG", ".apng": "PNG", ".hif": "HEIF", ".heic": "HEIF", ".heif": "HEIF", ".dib": "DIB",
+             ".jpx": "JPEG2000", ".j2k": "JPEG2000", ".jp2": "JPEG2000", ".mpo": "MPO", ".pbm": "PPM", ".pnm": "PPM"}  # fmt: skip
+    if suffix == ".avif" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    path = tmp_path / f"a{suffix.upper()}"
+    images_module.know_heif(path)
+    image = Image.fromarray(picture(2, 48, 64))
+    (image.convert("1") if suffix == ".pbm" else image).save(path, kinds.get(suffix))
+    assert list_images(tmp_path) == [path.name]
+    if suffix not in (".pbm", ".gif"):
+        assert np.abs(pixels_of(path).astype(int) - picture(2, 48, 64)).mean() < 12
+    assert read_image(path).shape == (3, 48, 64)
+    assert inspect_file(str(path))[3:5] == (64, 48)
+
+
+def test_what_nothing_decodes_is_counted(tmp_path, caplog):
+    for name in ("a.png", "b.NEF", "c.nef", "d.mp4", "notes.txt", ".hidden.cr2"):
+        (tmp_path / name).write_bytes(b"x")
+    assert list_images(tmp_path) == ["a.png"]
+    assert "3 files are left out, for nothing here decodes them: .mp4 1, .nef 2" in caplog.text
+
+
+def test_the_announced_pixel_limit_is_the_one_that_acts(tmp_path, monkeypatch):
+    assert Image.MAX_IMAGE_PIXELS == images_module.MAX_PIXELS
+    monkeypatch.setattr(images_module, "MAX_PIXELS", 100)
+    Image.fromarray(picture(0)).save(tmp_path / "a.png")
+    with pytest.raises(ImageError, match="64x48 pixels, more than the limit of 100"):
+        read_image(tmp_path / "a.png")
+
+
+# ---- folders
+
+
+def test_links_are_followed_once(tmp_path):
+    for name in ("real/a.png", "elsewhere/sub/b.png", "elsewhere/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(0)).save(tmp_path / name)
+    (tmp_path / "real/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "real/file.png").symlink_to(tmp_path / "elsewhere/c.png")
+    (tmp_path / "real/up").symlink_to(tmp_path / "real")  # a circle
+    (tmp_path / "real/gone").symlink_to(tmp_path / "nothing")
+    (tmp_path / "real/gone.png").symlink_to(tmp_path / "nothing.png")
+    assert list_images(tmp_path / "real") == ["a.png", "file.png", "link/c.png", "link/sub/b.png"]
+    (tmp_path / "top").symlink_to(tmp_path / "real")
+    assert len(list_images(tmp_path / "top")) == 4
+
+
+def test_a_name_that_is_not_utf8_is_named(tmp_path):
+    open(os.fsencode(str(tmp_path)) + b"/caf\xe9.png", "wb").close()
+    with pytest.raises(ValueError, match=r"1 names are not UTF-8, for instance 'caf\\udce9\.png'"):
+        list_images(tmp_path)
+
+
+def test_too_many_open_files_is_no_damage(tmp_path):
+    Image.fromarray(picture(0)).save(tmp_path / "a.png")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 200), hard))
+        while True:
+            try:
+                held.append(open(os.devnull))  # noqa: SIM115
+            except OSError:
+                break
+        with pytest.raises(OSError, match="this says nothing about the picture"):
+            read_image(tmp_path / "a.png")
+    finally:
+        for file in held:
+            file.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

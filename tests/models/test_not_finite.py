@@ -1,0 +1,52 @@
+"""Numbers that are not finite are refused where they come in, and half precision does not make them."""
+
+import pytest
+import torch
+
+from vpr_lib.models.aggregators import AGGREGATORS, build_aggregator
+from vpr_lib.models.checkpoints import CheckpointError, load_weights, save_weights
+from vpr_lib.models.unit import unit
+from vpr_lib.models.zoo import build_model
+
+CHANNELS, GRID = 32, (5, 7)
+MORE = {"MixVPR": {"out_channels": 8}, "ConvAP": {"out_channels": 8}, "CosPlace": {"out_dim": 16},
+        "NetVLAD": {"clusters": 4}}  # fmt: skip
+UNIT = ("MixVPR", "ConvAP", "CosPlace", "GeM", "NetVLAD", "average", "flatten")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, value, suffix):
+    model = build_model("gem_toy_160")
+    name = next(key for key in model.state_dict() if key.endswith("conv1.weight"))
+    model.state_dict()[name].view(-1)[0] = value
+    path = tmp_path / f"w{suffix}"
+    torch.save(model.state_dict(), path) if suffix == ".pth" else save_weights(model, path, {})
+    with pytest.raises(CheckpointError, match=rf"1 of \d+ tensors hold numbers that are not finite .*{name}"):
+        load_weights(build_model("gem_toy_160"), path)
+
+
+@pytest.mark.parametrize("scale", [1e-5, 1.0, 500.0])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", UNIT)
+def test_half_precision_keeps_descriptors_at_length_one(name, dtype, scale):
+    torch.manual_seed(0)
+    head = build_aggregator(name, CHANNELS, GRID, **MORE.get(name, {})).eval()
+    features = torch.rand(2, CHANNELS, *GRID) * scale
+    with torch.inference_mode():
+        exact = head(features)
+        with torch.autocast("cpu", dtype):
+            half = head(features.to(dtype)).float()
+    torch.testing.assert_close(half.norm(dim=1), torch.ones(2), atol=2e-3, rtol=0)
+    assert torch.cosine_similarity(half, exact).min() > (0.9 if name == "NetVLAD" else 0.99)
+
+
+def test_every_aggregator_that_normalises_is_covered():
+    assert set(UNIT) <= set(AGGREGATORS)
+
+
+@pytest.mark.parametrize("value", [1e-6, 3e-5, 300.0, 6e4])
+def test_unit_computes_in_fp32(value):
+    rows = torch.full((2, 64), value, dtype=torch.float16)
+    torch.testing.assert_close(unit(rows).norm(dim=1), torch.ones(2), atol=1e-3, rtol=0)
+    assert unit(rows).dtype == torch.float32

@@ -1,0 +1,181 @@
+"""No old training is passed off as a new one: whatever decides weights is compared, and one process trains at a time."""
+
+import json
+import multiprocessing
+import time
+
+import pytest
+import torch
+from pictures import write_picture, write_places
+
+from vpr_lib.models.checkpoints import save_weights, weights_hash
+from vpr_lib.models.zoo import build_model
+from vpr_lib.training import origin, recipes
+from vpr_lib.training.distillation import Distillation
+from vpr_lib.training.fit import fit
+from vpr_lib.training.optimisation import FitSettings
+from vpr_lib.training.origin import OtherTraining, code_hash, training_folder
+from vpr_lib.training.recipes import load_experiment, train
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """An experiment that trains on six small places for one step."""
+    places = write_places(tmp_path / "places")
+    monkeypatch.setattr(recipes, "training_places", lambda experiment: places)
+    recipe = load_experiment("toy_start_tinyresnet")
+    small = recipe.places.model_copy(update={"places_per_batch": 3, "augmentation": "none"})
+    fit = recipe.fit.model_copy(update={"epochs": 1, "warmup_steps": 0, "max_steps_per_epoch": 1})
+    return recipe.model_copy(update={"places": small, "fit": fit, "validation": None})
+
+
+def changed(experiment, name, value):
+    values = experiment.model_dump()
+    recipes.set_field(values, name, value)
+    return type(experiment).model_validate(values)
+
+
+def other_places(tmp_path, monkeypatch):
+    places = write_places(tmp_path / "elsewhere")  # the same names, other pictures
+    for row in range(24):
+        write_picture(tmp_path / "elsewhere" / f"{row}.png", 100 + row)
+    monkeypatch.setattr(recipes, "training_places", lambda experiment: places)
+
+
+def other_labels(tmp_path, monkeypatch):
+    places = write_places(tmp_path / "places")
+    table = places.manifest.table
+    table = table.assign(place_id=table["place_id"].iloc[::-1].to_list())
+    places = type(places)(type(places.manifest)(table, places.manifest.root), places.labels, places.groups)
+    monkeypatch.setattr(recipes, "training_places", lambda experiment: places)
+
+
+def other_code(tmp_path, monkeypatch):
+    monkeypatch.setattr(origin, "_bare", lambda file: f"{file.name}: edited")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("places.loss", "TripletMarginLoss"), ("places.miner", ""), ("places.miner_margin", 0.3),
+        ("places.augmentation", "light"), ("places.order", "in_city"), ("model", "avg_toy_160"),
+        ("model_changes.image_size", [96, 128]), ("pretrained", True), ("fit.learning_rate", 0.5), ("fit.seed", 2),
+    ],
+)  # fmt: skip
+def test_another_recipe_is_refused_by_name(small, tmp_path, field, value):
+    train(small, tmp_path / "run", quiet=True)
+    before = (tmp_path / "run" / "best.safetensors").read_bytes()
+    with pytest.raises(OtherTraining, match=rf"{field}.* Choose another folder \(--folder\)"):
+        train(changed(small, field, value), tmp_path / "run", quiet=True)
+    assert (tmp_path / "run" / "best.safetensors").read_bytes() == before  # and nothing is lost
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [(other_places, "data.training"), (other_labels, "data.training"), (other_code, "code")],
+)
+def test_other_bytes_labels_and_code_are_refused(small, tmp_path, monkeypatch, change, named):
+    train(small, tmp_path / "run", quiet=True)
+    change(tmp_path, monkeypatch)
+    with pytest.raises(OtherTraining, match=named):
+        train(small, tmp_path / "run", quiet=True)
+
+
+def test_another_teacher_is_refused(small, tmp_path):
+    for seed in (1, 2):
+        save_weights(build_model("gem_toy_160", seed=seed), tmp_path / f"{seed}.safetensors", {})
+    (tmp_path / "t.safetensors").write_bytes((tmp_path / "1.safetensors").read_bytes())
+    lesson = Distillation(teacher="gem_toy_160", teacher_weights=str(tmp_path / "t.safetensors"), mode="relational")
+    taught = small.model_copy(update={"distillation": lesson})
+    train(taught, tmp_path / "run", quiet=True)
+    (tmp_path / "t.safetensors").write_bytes((tmp_path / "2.safetensors").read_bytes())
+    with pytest.raises(OtherTraining, match="teacher"):
+        train(taught, tmp_path / "run", quiet=True)
+
+
+def test_what_decides_nothing_goes_on(small, tmp_path):
+    train(small, tmp_path / "run", quiet=True)
+    longer = small.model_copy(update={"fit": small.fit.model_copy(update={"epochs": 2}), "claim": "in other words"})
+    _, result = train(longer.model_copy(update={"workers": 0, "keep_images": True}), tmp_path / "run", quiet=True)
+    assert len(result.history) == 2
+
+
+def test_a_folder_that_the_program_named_is_trained_anew(small, tmp_path, monkeypatch, caplog):
+    folder = small.folder_in(tmp_path / "cache")
+    old, _ = train(small, folder, quiet=True)
+    other_places(tmp_path, monkeypatch)
+    new, _ = train(small, folder, quiet=True)
+    fresh, _ = train(small, tmp_path / "fresh", quiet=True)
+    assert weights_hash(new) == weights_hash(fresh) != weights_hash(old)
+    assert "is trained anew: data.training was" in caplog.text
+
+
+def test_a_folder_that_says_nothing_is_refused(small, tmp_path):
+    train(small, tmp_path / "run", quiet=True)
+    (tmp_path / "run" / origin.MADE_FROM).write_text('{"recipe"')
+    with pytest.raises(OtherTraining, match="does not say what it was made from"):
+        train(small, tmp_path / "run", quiet=True)
+
+
+def test_docstrings_and_comments_are_no_code(tmp_path):
+    one, two, three = (tmp_path / name / "a.py" for name in ("1", "2", "3"))
+    for path, text in (
+        (one, '"""Doc."""\nx = 1  # why\n'), (two, '"""Else."""\nx = 1\n'), (three, '"""Doc."""\nx = 2\n')
+    ):  # fmt: skip
+        path.parent.mkdir()
+        path.write_text(text)
+    assert origin._bare(one) == origin._bare(two) != origin._bare(three)
+    assert code_hash(build_model("gem_toy_160")) != code_hash(build_model("netvlad_toy_2560"))  # files of its modules
+
+
+def test_fit_itself_compares_what_it_is_told(tmp_path):
+    class Batches:
+        def __len__(self):
+            return 1
+
+        def epoch(self, epoch, start=0):
+            yield torch.ones(2, 3)
+
+    def run(width, **about):
+        model = torch.nn.Linear(3, width)
+        settings = FitSettings(epochs=1, learning_rate=0.1)
+        step = lambda model, batch: {"loss": model(batch).pow(2).mean()}
+        return fit(model, Batches(), step, settings, tmp_path / "run", about=about, quiet=True)
+
+    run(2, data="a")
+    run(2, data="a")
+    with pytest.raises(ValueError, match="holds a run of something else: data differ"):
+        run(2, data="b")
+    with pytest.raises(ValueError, match="holds a run of something else: network differ"):  # not torch's traceback
+        run(4, data="a")
+
+
+@pytest.mark.parametrize("cut", ["2", "2,", "1,2,0.5", "\n", "1,1,x,y"])
+def test_a_cut_or_repeated_log_line_does_not_block(small, tmp_path, cut):
+    train(small, tmp_path / "run", quiet=True)
+    log = tmp_path / "run" / "log.csv"
+    row = log.read_text().splitlines()[1]
+    log.write_text(log.read_text() + row + "\n" + cut)
+    train(changed(small, "fit.epochs", 2), tmp_path / "run", quiet=True)
+    places = [line.split(",")[:2] for line in log.read_text().splitlines()]
+    assert places == [["epoch", "batch"], ["1", "1"], ["2", "1"]]
+
+
+def _hold(folder, experiment, made, began, order):
+    with training_folder(folder, made, experiment):
+        began.set()
+        order.put("in")
+        time.sleep(0.5)
+        order.put("out")
+
+
+def test_one_process_trains_in_a_folder(small, tmp_path):
+    spawn = multiprocessing.get_context("spawn")
+    began, order = spawn.Event(), spawn.Queue()
+    other = spawn.Process(target=_hold, args=(tmp_path / "run", small, {}, began, order))
+    other.start()
+    assert began.wait(60)
+    with training_folder(tmp_path / "run", {}, small):
+        found = [order.get(timeout=5), order.get(timeout=5)]
+    other.join()
+    assert found == ["in", "out"] and json.loads((tmp_path / "run" / origin.MADE_FROM).read_text()) == {}

@@ -1,0 +1,80 @@
+"""What a picture file holds, as 8-bit RGB: orientation, ranges beyond 8 bits, palettes, transparency."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+try:
+    from torchvision.io import ImageReadMode, decode_png
+except ImportError:  # torchvision 0.29 announces that it will go; PIL then reads the upper 8 bits of 16-bit colours
+    decode_png = None
+
+ORIENTATION = 0x0112  # EXIF tag; 1 is upright
+FEW_LEVELS = 64  # of 256: below, a picture's own range is spread instead of its format's
+
+
+def is_turned(image: Image.Image) -> bool:
+    """Whether the camera was turned, as EXIF says; cheap where a file has no EXIF."""
+    return image.getexif().get(ORIENTATION, 1) in range(2, 9)
+
+
+def to_rgb(image: Image.Image, path: str | Path, upright: bool) -> np.ndarray:
+    """An opened image as uint8 (H, W, 3).
+
+    Args:
+        upright: turn it as EXIF says; otherwise the frame as it is stored.
+    """
+    deep = image.format == "PNG" and any(str(tile[3]).endswith(";16B") for tile in image.tile) and image.mode != "I;16"
+    if upright and is_turned(image):
+        image = ImageOps.exif_transpose(image)
+    elif deep and decode_png is not None:
+        values = decode_png(torch.from_numpy(np.fromfile(path, np.uint8)), mode=ImageReadMode.UNCHANGED)
+        if values.dtype == torch.uint16:
+            return _deep_colours(values.permute(1, 2, 0).numpy())
+    if image.mode.startswith("I") or image.mode == "F":
+        return np.repeat(to_8_bits(np.asarray(image))[:, :, None], 3, 2)
+    if image.mode == "RGB":
+        return np.asarray(image)
+    if "A" in image.getbands() or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return np.asarray(image.convert("RGB"))
+
+
+def _deep_colours(values: np.ndarray) -> np.ndarray:
+    """16-bit colours (H, W, C), grey, grey with alpha, RGB or RGBA, over white where they are transparent."""
+    colours = to_8_bits(values[..., : 1 if values.shape[2] < 3 else 3])
+    if values.shape[2] in (2, 4):
+        share = values[..., -1:].astype(np.float32) / 65535
+        colours = (colours * share + 255 * (1 - share)).round().astype(np.uint8)
+    return colours if colours.shape[2] == 3 else np.repeat(colours, 3, 2)
+
+
+def to_8_bits(values: np.ndarray) -> np.ndarray:
+    """Integers beyond 8 bits, or floating-point numbers, as uint8 of the same shape.
+
+    Integers: black is 0 and white the largest number of 8, 10, 12, 14 or 16 bits, the fewest that hold the picture, for
+    cameras store 12 and 14 bits unscaled in 16. Floating-point numbers: white is 1 or 255. A picture that would keep few
+    levels (thermal counts), one with negative numbers, or one beyond those ranges is spread from its least to its largest.
+
+    Raises:
+        ValueError: when no number is finite.
+    """
+    grey = values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
+    finite = np.isfinite(grey)
+    if not finite.all():
+        if not finite.any():
+            raise ValueError("no pixel is a finite number")
+        grey = np.where(finite, grey, grey[finite].min())
+    low, high = grey.min(), grey.max()
+    whites = (1.0, 255.0) if values.dtype.kind == "f" else (255, 1023, 4095, 16_383, 65_535)
+    white = next((white for white in whites if high <= white), None)
+    counts = values.dtype.kind == "f" or white != 255  # an 8-bit picture may be dark
+    spread = low < 0 or white is None or (counts and (high - low) * 255 / white < FEW_LEVELS)
+    if not spread:
+        return (grey * (255 / white)).round().astype(np.uint8)
+    if high == low:
+        return np.full(values.shape, 0 if white is None or low <= 0 else round(255 * low / white), np.uint8)
+    return ((grey - low) * (255 / (high - low))).round().astype(np.uint8)

@@ -1,0 +1,202 @@
+"""Every file the package writes goes through here: whole or not at all, one writer at a time, known by its content."""
+
+import errno
+import fcntl
+import logging
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+_CHUNK = 2**22  # bytes read at a time
+_SAVED = 500  # files hashed between two entries into the memory
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a private hidden sibling of `path`; on success rename it over `path`, on an exception remove it.
+
+    A reader sees the old file or the whole new one, whatever kills the writer: the bytes are on the disk (fsync) before the
+    name is, so that a power cut leaves no empty file under a good name.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:100]}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; others of the group read ours
+        publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Rename a whole file over `path` once its bytes, and then its name, are on the disk."""
+    _sync(temporary)
+    os.replace(temporary, path)
+    _sync(path.parent)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write `text` to `path` atomically and return the path."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+@contextmanager
+def locked(path: Path, doing: str = "") -> Iterator[None]:
+    """Be the only process that makes `path` (a file or a folder); others wait, and say so once.
+
+    The lock is the hidden sibling `.<name>.lock`. The kernel gives it back when its holder dies, however it dies.
+
+    Args:
+        doing: what the other process is probably doing, for the message of the one that waits.
+    """
+    lock = try_lock(path)
+    if lock is None:
+        log.info("waiting for another process%s (%s)", f" that is {doing}" if doing else "", path)
+        lock = try_lock(path, wait=True)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def try_lock(path: Path, wait: bool = False) -> int | None:
+    """The lock of `path` as an open file handle (close it to give it back), or None while another holds it.
+
+    Where a file system has no locks, nobody is kept out: private partial files keep writers apart there.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path.parent / f".{path.name}.lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            return handle
+        os.close(handle)
+        if isinstance(error, BlockingIOError):
+            return None
+        raise
+    return handle
+
+
+def reserve(path: Path, size: int) -> None:
+    """Make sure of `size` bytes on the disk for a file that is about to be mapped into memory.
+
+    Writing to a map on a full disk kills the process (SIGBUS); asked for now, it is an error that can be told.
+
+    Raises:
+        OSError: when the disk has no room for it.
+    """
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.posix_fallocate(handle, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot promise
+            raise OSError(error.errno, f"{os.strerror(error.errno)}: {size:,} bytes are needed", str(path)) from error
+    finally:
+        os.close(handle)
+
+
+def content_hashes(paths: Sequence[str | Path], memory: Path | None = None) -> list[int]:
+    """xxh3 of the bytes of every file, 63 bits; -1 where there is none.
+
+    Args:
+        memory: a file that remembers what was hashed, by device, inode, size and both times: unchanged files are not
+            read again.
+    Raises:
+        OSError: when the process has too many open files (that says nothing about the file).
+    """
+    stats = [_stat(path) for path in paths]
+    known = _recall(memory, [s for s in stats if s is not None])
+    fresh = [row for row, s in enumerate(stats) if s is not None and s not in known]
+    with ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)))) as pool:  # xxh3 and reading let go of Python's lock
+        for start in range(0, len(fresh), _SAVED):
+            rows = fresh[start : start + _SAVED]
+            found = dict(zip((stats[row] for row in rows), pool.map(_hash, (paths[row] for row in rows))))
+            known |= found
+            _remember(memory, {s: value for s, value in found.items() if value >= 0})
+    return [-1 if s is None else known[s] for s in stats]
+
+
+def _stat(path: str | Path) -> tuple[int, ...] | None:
+    try:
+        s = os.stat(path)
+    except OSError:
+        return None
+    return (s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns)
+
+
+def _hash(path: str | Path) -> int:
+    import xxhash
+
+    digest = xxhash.xxh3_64()
+    try:
+        with open(path, "rb", buffering=0) as file:
+            while piece := file.read(_CHUNK):
+                digest.update(piece)
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
+        return -1
+    return digest.intdigest() >> 1
+
+
+def _key(stat: tuple[int, ...]) -> str:
+    return " ".join(map(str, stat))
+
+
+def _table(memory: Path) -> closing[sqlite3.Connection]:
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    table = sqlite3.connect(memory, timeout=20)
+    table.execute("CREATE TABLE IF NOT EXISTS content (file TEXT PRIMARY KEY, hash INTEGER) WITHOUT ROWID")
+    return closing(table)
+
+
+def _recall(memory: Path | None, stats: list[tuple[int, ...]]) -> dict[tuple[int, ...], int]:
+    known: dict[tuple[int, ...], int] = {}
+    if memory is None or not memory.is_file():
+        return known
+    try:
+        with _table(memory) as table:
+            for stat in stats:
+                row = table.execute("SELECT hash FROM content WHERE file = ?", (_key(stat),)).fetchone()
+                if row is not None:
+                    known[stat] = row[0]
+    except (sqlite3.Error, OSError) as error:
+        log.warning("%s cannot be read (%s): all files are hashed again. Remove it if that goes on.", memory, error)
+    return known
+
+
+def _remember(memory: Path | None, found: dict[tuple[int, ...], int]) -> None:
+    if memory is None:
+        return
+    try:
+        with _table(memory) as table:
+            table.executemany("INSERT OR REPLACE INTO content VALUES (?, ?)", [(_key(s), v) for s, v in found.items()])
+            table.commit()
+    except (sqlite3.Error, OSError) as error:
+        log.warning("%s cannot be written (%s): the files will be hashed again.", memory, error)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # a file system that cannot
+            raise
+    finally:
+        os.close(handle)

@@ -1,0 +1,113 @@
+"""Figures of notebooks 08 and 09: every protocol at a glance, costs, near misses."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from vpr_lib.plotting.costs import plot_pareto
+from vpr_lib.plotting.curves import plot_mcnemar_matrix, plot_recall_at_n
+from vpr_lib.plotting.picture import Picture, listed
+from vpr_lib.plotting.style import GREEN, VERMILION, method_colour, method_marker
+
+
+def plot_protocols(groups: Mapping[tuple[str, str], pd.DataFrame], table: pd.DataFrame, leaders: int = 9) -> Picture:
+    """Recall over N, one panel per data set and protocol, the models with the highest R@1 in each.
+
+    Args:
+        groups: (dataset, protocol) -> records. table: recall table of all of them.
+    """
+    columns = min(2, len(groups))
+    lines = -(-len(groups) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(7.5 * columns, 4.6 * lines), squeeze=False)
+    for axis in axes.flat[len(groups) :]:
+        axis.set_axis_off()
+    for axis, ((dataset, protocol), group) in zip(axes.flat, groups.items()):
+        own = table[(table["dataset"] == dataset) & (table["protocol"] == protocol)]
+        best = own.groupby("model")["R@1"].mean().nlargest(leaders).index
+        plot_recall_at_n(group[group["model"].isin(best)], ax=axis).set_title(f"{dataset}, {protocol}")
+        axis.legend(fontsize=7.5)
+    return Picture(
+        figure,
+        f"Recall over the number of candidates, one panel for each of {len(groups)} protocols, one line with its band for each of the best "
+        f"{leaders} models.",
+        f"Recall@N with 95 % bands, the {leaders} models with the highest R@1 of each protocol.",
+    )
+
+
+def plot_cost_fronts(main: pd.DataFrame, costs: Sequence[str], dataset: str) -> Picture:
+    """Recall@1 over several costs side by side, with Pareto fronts."""
+    figure, axes = plt.subplots(1, len(costs), figsize=(6 * len(costs), 4.6), sharey=True, squeeze=False)
+    for axis, cost in zip(axes[0], costs):
+        plot_pareto(main, cost, ax=axis)
+    axes[0, -1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
+    told = "; ".join(f"{row['model']} {row[costs[0]]:.0f} {costs[0]}, {row['R@1']:.0f} %" for _, row in main.iterrows())
+    return Picture(
+        figure,
+        f"Recall at 1 with its interval over {' and over '.join(costs)}: {told}.",
+        f"{dataset}. Filled: on the Pareto front; hollow: behind it.",
+    )
+
+
+def picture_of_tests(records: pd.DataFrame, dataset: str) -> Picture:
+    """`plot_mcnemar_matrix` of one data set and protocol, one seed of each model."""
+    count = records["model"].nunique()
+    return Picture(
+        plot_mcnemar_matrix(records).figure,
+        f"Matrix of models on {dataset}: each cell gives the queries only the row's model finds, minus those only the column's finds; starred "
+        "where p is below 0.01.",
+        f"The {count} models with the highest R@1, one seed each, {dataset}, k = 1: net queries gained by the row over the column; "
+        "* p < 0.01, exact McNemar.",
+    )
+
+
+def plot_lens(lens: pd.DataFrame, systems: Mapping[str, str], dataset: str, radius_m: float = 25) -> Picture:
+    """The near-miss lens: share of queries whose first match lies within a radius, one line per model.
+
+    Args:
+        lens: of `results.tables.recall_within`. systems: model -> method, which chooses the colour.
+    """
+    figure, ax = plt.subplots(figsize=(10, 4.6))
+    for name, values in lens.iterrows():
+        ax.plot(lens.columns, values, marker=method_marker(name), color=method_colour(systems[name]), label=name)
+    ax.axvline(radius_m, color="grey", linewidth=1)
+    ax.set(xscale="log", xlabel="radius (m)", ylabel="first match within (%)")
+    ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
+    return Picture(
+        figure,
+        f"Share of queries whose first match lies within a radius, one rising line per model; at {lens.columns[-1]} m: "
+        f"{listed(lens.iloc[:, -1].to_dict())}.",
+        f"Near-miss lens: {dataset}; the grey line is at {radius_m:g} m.",
+    )
+
+
+def plot_near_misses(metres: np.ndarray, found: np.ndarray, near: int, name: str, radius_m: float = 25) -> Picture:
+    """Histogram of the distance of first matches, correct and wrong ones.
+
+    Args:
+        metres: distance of every query's first match, (Q,). found: whether it is correct, bool (Q,). near: how many wrong ones
+            lie within twice the radius.
+    """
+    figure, ax = plt.subplots(figsize=(7.5, 3.4))
+    right, wrong = metres[found], metres[~found]
+    edges = np.geomspace(1, max(100.0, float(np.nanmax(metres))), 30)
+    ax.hist(right.clip(1), edges, color=GREEN, label=f"✓ correct ({len(right)})")
+    ax.hist(
+        wrong.clip(1),
+        edges,
+        histtype="step",
+        linewidth=2,
+        linestyle="--",
+        color=VERMILION,
+        label=f"✗ wrong ({len(wrong)})",
+    )
+    ax.axvline(radius_m, color="grey", linewidth=1)
+    ax.set(xscale="log", xlabel="distance of the first match (m)", ylabel="queries")
+    ax.legend()
+    return Picture(
+        figure,
+        f"Histogram of the distance of the first match, correct ones solid, wrong ones dashed; {near} of {len(wrong)} wrong ones lie within "
+        "twice the radius.",
+        f"{name}: distance of the first match; the line is the radius.",
+    )

@@ -1,0 +1,44 @@
+"""Whether a match can be trusted: precision over recall, and recall over the length of a sequence."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+
+from vpr_lib.plotting.style import method_colour, method_marker
+from vpr_lib.results.precision import curve
+
+
+def plot_precision_recall(records: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """One line per model over the similarity of its best match; the marker is the largest recall at 100 % precision.
+
+    Args:
+        records: of one data set and protocol; models without similarities (panorama suppression) raise ValueError.
+    Source: the curves of VPR-Bench (Zaffar et al., IJCV 2021).
+    """
+    ax = ax or plt.subplots(figsize=(6.4, 4.2))[1]
+    for model, group in records.groupby("model", sort=False):
+        found, colour = curve(group), method_colour(group["system"].iloc[0])
+        label = f"{model}, AP {100 * found.average_precision:.0f} %"
+        ax.step(100 * found.recall, 100 * found.precision, where="post", color=colour, label=label)
+        ax.plot(100 * found.recall_at_full_precision, 100, method_marker(model), color=colour, clip_on=False)
+    ax.set(xlabel="recall (% of the queries that have a match)", ylabel="precision (%)", ylim=(0, 101))
+    ax.set_xlim(left=0)
+    ax.legend(fontsize=8, loc="lower left")
+    return ax
+
+
+def plot_sequences(
+    recalls: Mapping[str, Mapping[int, float]], systems: Mapping[str, str], ax: Axes | None = None
+) -> Axes:
+    """Recall@1 over the frames that are matched together: {model: {length: share}}, and each model's system."""
+    ax = ax or plt.subplots(figsize=(5.6, 3.8))[1]
+    for model, values in recalls.items():
+        lengths = sorted(values)
+        shares = [100 * values[length] for length in lengths]
+        ax.plot(lengths, shares, marker=method_marker(model), color=method_colour(systems[model]), label=model)
+    ax.set_xticks(sorted({length for values in recalls.values() for length in values}))
+    ax.set(xlabel="frames of a sequence", ylabel="recall@1 (%)")
+    ax.legend(fontsize=8)
+    return ax

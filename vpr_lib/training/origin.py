@@ -1,0 +1,148 @@
+"""What a training is made from: another recipe, start, data, teacher or code is another training, whatever its folder."""
+
+import ast
+import hashlib
+import inspect
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from vpr_lib.data import images, places, tuples
+from vpr_lib.data.audit import file_paths
+from vpr_lib.data.ground_truth import Benchmark
+from vpr_lib.data.prepare import Content, manifests_of
+from vpr_lib.data.run_pairs import RunPairs
+from vpr_lib.data.tuples import TupleSet
+from vpr_lib.files import content_hashes, locked, write_text
+from vpr_lib.models.checkpoints import weights_hash
+from vpr_lib.paths import content_memory
+from vpr_lib.training.fit import Recipe
+
+log = logging.getLogger(__name__)
+ROOM = Path(__file__).resolve().parent
+DECIDES_NOTHING = {
+    *("claim", "expected", "hardware", "variants", "workers", "keep_images", "keep_in_memory", "train_root"),
+    *("validation_root",),  # where data lies: its content is compared
+}
+NEUTRAL_SETTINGS = ("epochs", "checkpoint_every_s")  # a run may be prolonged
+MADE_FROM = "made_from.json"
+
+
+class OtherTraining(ValueError):
+    """A folder that holds the training of something else."""
+
+
+def made_from(experiment: Recipe, model: nn.Module, data: Mapping[str, Content | None], **more: Any) -> dict[str, Any]:
+    """Everything that decides the weights of a training, as JSON.
+
+    Args:
+        model: before its first step; its weights carry the pretraining and the seed.
+        data: training and validation sets by name; the bytes of every file count.
+        more: a teacher's weights and the like.
+    """
+    recipe = experiment.model_dump(mode="json", exclude=DECIDES_NOTHING)
+    recipe["fit"] = {name: value for name, value in recipe["fit"].items() if name not in NEUTRAL_SETTINGS}
+    hashes = {name: _content_hash(content) for name, content in data.items() if content is not None}
+    made = {"recipe": recipe, "start": weights_hash(model), "data": hashes, "code": code_hash(model), **more}
+    return json.loads(json.dumps(made, sort_keys=True, default=str))
+
+
+@contextmanager
+def training_folder(folder: Path, made: dict[str, Any], experiment: Recipe) -> Iterator[None]:
+    """Hold the folder of a training: one process trains in it, and only what it was begun with goes on.
+
+    A folder that the program named after the experiment (`Recipe.folder_in`) is cleared and trained anew when its start,
+    data, teacher or code differ; one that a person named is refused.
+
+    Raises:
+        OtherTraining: naming what differs.
+    """
+    folder = Path(folder)
+    if int(os.environ.get("RANK", "0")) > 0:  # of the processes of one training the first one holds it
+        yield
+        return
+    with locked(folder, "training in it"):
+        if differing := _differing(folder, made):
+            told = "; ".join(differing[:6]) + (f"; and {len(differing) - 6} more" if len(differing) > 6 else "")
+            if folder.name != experiment.folder_in(folder.parent).name:
+                raise OtherTraining(
+                    f"{folder} holds a training that was made otherwise: {told}. Choose another folder (--folder), or train "
+                    "anew in this one (--anew)."
+                )
+            log.warning("%s is trained anew: %s", folder, told)
+            shutil.rmtree(folder)
+        write_text(folder / MADE_FROM, json.dumps(made, indent=1))
+        yield
+
+
+def _differing(folder: Path, made: dict[str, Any]) -> list[str]:
+    if not (folder / "state.pt").is_file():
+        return []
+    try:
+        stored = json.loads((folder / MADE_FROM).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return [f"it does not say what it was made from (no readable {MADE_FROM})"]
+    then, now = _flat(stored), _flat(made)
+    words = lambda value: str(value)[:40]
+    return [
+        f"{name} was {words(then.get(name, 'absent'))}, is {words(now.get(name, 'absent'))}"
+        for name in sorted(then | now)
+        if then.get(name, "absent") != now.get(name, "absent")
+    ]
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        return {name: value}
+    inside = [_flat(part, f"{name}.{key}" if name else key) for key, part in value.items()]
+    return {key: part for one in inside for key, part in one.items()}
+
+
+def _content_hash(content: Content) -> str:
+    """Over the bytes of every listed file, in order, and over the labels and pairs that are learned from."""
+    digest = hashlib.sha256()
+    for manifest in manifests_of(content).values():
+        digest.update(str(content_hashes(file_paths(manifest), content_memory())).encode())
+        if "place_id" in manifest.table:
+            digest.update("\n".join(manifest.table["place_id"].astype(str)).encode())
+    if isinstance(content, Benchmark):
+        digest.update("".join(protocol.card.hash for protocol in content.protocols).encode())
+    if isinstance(content, TupleSet):
+        digest.update((content.positives.hash + content.non_negatives.hash).encode())
+    if isinstance(content, RunPairs):
+        digest.update("".join(found.hash for found in content.positives.values()).encode())
+    return digest.hexdigest()
+
+
+def code_hash(model: nn.Module) -> str:
+    """Over the code of the model's modules, of losses, training and images; comments and docstrings are no code."""
+    own = {inspect.getfile(type(part)) for part in model.modules() if type(part).__module__.startswith("vpr_lib.")}
+    files = {Path(file).resolve() for file in own} | {
+        Path(room.__file__).resolve() for room in (images, places, tuples)
+    }
+    files |= {*ROOM.glob("*.py"), *(ROOM.parent / "losses").glob("*.py")}
+    return hashlib.sha256("".join(_bare(file) for file in sorted(files)).encode()).hexdigest()
+
+
+@cache
+def _bare(file: Path) -> str:
+    """The syntax tree of a source file without its docstrings."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
+            body[0].value.value = ""
+    return f"{file.name}:{ast.dump(tree)}"
