@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, model_validator
 
 PROFILES_FOLDER = Path(__file__).parent / "configs" / "profiles"
 RECIPES_FOLDER = Path(__file__).parent / "configs" / "recipes"
@@ -117,7 +117,7 @@ class NotebookSettings(Strict):
     minutes: float = Field(gt=0)  # expected wall-clock time on the profile's hardware
     timeout_minutes: float | None = None  # per cell; default: ten times `minutes`, at least five
     parameters: dict[str, Any] = {}  # override the notebook's `parameters` cell
-    checks: dict[str, Check] = Field(default={}, validation_alias=AliasChoices("checks", "claims"))
+    checks: dict[str, Check] = {}
     findings: dict[str, Finding] = {}  # of configs/findings.yaml, or of the profile itself
 
     @property

@@ -94,3 +94,15 @@ def test_batches_are_the_same_from_any_start_and_with_workers(tmp_path):
 def test_training_refuses_damaged_images(tmp_path):
     with pytest.raises(ImageError, match="no such file"):
         list(PlaceBatches(PlaceSampler(places(tmp_path), 2, 4), InputSpec((8, 8))).epoch(0))
+
+
+def test_fewer_places_are_part_of_more_and_the_same_under_every_seed(tmp_path):
+    found, used = places(tmp_path, sizes=(4,) * 20, cities="A" * 20), {}
+    for use, seed in ((5, 1), (5, 2), (12, 1)):
+        sampler = PlaceSampler(found, 4, 4, seed, "shuffled", use=use)
+        rows = np.concatenate([batch.ravel() for batch in sampler.epoch(0)])
+        used[use, seed] = set(found.labels[rows])
+        assert len(used[use, seed]) == use and len(sampler) == -(-use // 4)
+    assert used[5, 1] == used[5, 2] and used[5, 1] < used[12, 1]
+    with pytest.raises(ValueError, match="30 places asked for, there are 20"):
+        PlaceSampler(found, 4, 4, use=30)

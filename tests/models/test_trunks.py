@@ -100,7 +100,7 @@ def test_nothing_is_fetched_without_being_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(pretraining, "_timm_here", lambda name: False)
     monkeypatch.delenv(pretraining.LEAVE, raising=False)
     for name in ("resnet18", "vgg16", "mobilenet_v2", "mobilenet_v3_large", "efficientnet_b0"):
-        with pytest.raises(FileNotFoundError, match=f"`vpr weights get {name}` fetches them, `vpr run --fetch`"):
+        with pytest.raises(FileNotFoundError, match=f"`vpr weights get {name}` fetches them, VPR_FETCH=1"):
             build_backbone(name, pretrained=True)
     with pytest.raises(FileNotFoundError, match="mobilenetv4_conv_small are not on this disk"):
         build_backbone("timm", network="mobilenetv4_conv_small", stride=16, pretrained=True)

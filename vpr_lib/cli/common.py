@@ -25,6 +25,7 @@ Index = Annotated[
 Runtime = Annotated[
     str, typer.Option(help="torch, an export of the model (onnx, openvino-int8 ...), or the path of an export.")
 ]
+PACKAGE = "part of the package"  # where the weights of a bundled model come from
 RawFrame = Annotated[
     bool, typer.Option("--raw-frame", help="Keep pictures as stored, whatever their EXIF orientation says.")
 ]
@@ -59,22 +60,26 @@ def load_model(name: str, weights: Path | None, untrained: bool) -> tuple["nn.Mo
     Raises:
         ValueError: for an unknown model, or when no weights are known; the message says how to get some.
     """
-    from vpr_lib.models.checkpoints import load_weights, trained_path
+    from vpr_lib.models.checkpoints import bundled_path, load_bundled, load_weights, trained_path
     from vpr_lib.models.published import published_at
     from vpr_lib.models.zoo import TRAINING_FREE, build_model
 
-    model = build_model(name)
+    model = build_model(name, pretrained=name in TRAINING_FREE)
     if name in TRAINING_FREE:
         return model, "training-free"
     if untrained:
         return model, "untrained"
     path = weights or trained_path(name)
+    if not path.is_file() and weights is None and bundled_path(name).is_file():
+        model = build_model(name, pretrained=True)
+        load_bundled(model, name)
+        return model, PACKAGE
     if not path.is_file():
         if weights is not None:
             raise FileNotFoundError(f"No checkpoint {weights}.{published_at(name)}")
         raise ValueError(
             f"No weights for '{name}'. Give a checkpoint with --weights FILE, register an official one with "
-            f"`vpr weights add FILE --as {name}`, train it (`vpr train {name}`), or see the random network "
+            f"`vpr weights add FILE --as {name}`, train it (`vpr train RECIPE --set model={name}`), or see the random network "
             f"with --untrained.{published_at(name)}"
         )
     load_weights(model, path)

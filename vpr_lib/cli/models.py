@@ -10,16 +10,25 @@ def register(app: typer.Typer) -> None:
 
 
 def list_models(json: JsonFile = None) -> None:
-    """List the zoo: name, system, input size, and whether weights are registered."""
+    """List the zoo: name, system, input size, and whether weights are at hand or where they come from."""
     from rich.console import Console
     from rich.table import Table
 
-    from vpr_lib.models.checkpoints import trained_path
+    from vpr_lib.models.checkpoints import bundled_path, trained_path
+    from vpr_lib.models.published import load_published
     from vpr_lib.models.zoo import TRAINING_FREE, ZOO
 
     table = Table("model", "system", "reads", "backbone", "aggregator", "input (h x w)", "weights")
     for name, config in ZOO.items():
-        state = "needs none" if name in TRAINING_FREE else "yes" if trained_path(name).is_file() else "-"
+        known = load_published().get(name)
+        if name in TRAINING_FREE:
+            state = "works at once (no weights)"
+        elif trained_path(name).is_file():
+            state = "registered here"
+        elif bundled_path(name).is_file():
+            state = "works at once (package)"
+        else:
+            state = f"vpr weights get {name}" if known is not None and known.by_hand is None else "train, or weights add"
         table.add_row(
             name,
             config.system,

@@ -11,13 +11,18 @@ if TYPE_CHECKING:
 def print_recalls(result: "RunResult") -> None:
     """Print recall@1/5/10 with intervals of everything the profile has records of."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from vpr_lib.paths import cache_root
     from vpr_lib.results.records import read_records
     from vpr_lib.results.tables import recall_table
 
-    records = read_records(cache_root() / result.profile / "records")
+    try:
+        records = read_records(cache_root() / result.profile / "records")
+    except ValueError as error:  # the run's own exit code stays what it is
+        show(f"no table of recalls: {escape(str(error))}")
+        return
     if records.empty:
         return
     table = Table("data set", "protocol", "model", "R@1 (95 %)", "R@5", "R@10", title=f"Recall, profile '{result.profile}'",

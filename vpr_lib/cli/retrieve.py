@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from vpr_lib.cli.common import (
+    PACKAGE,
     Device,
     Index,
     JsonFile,
@@ -30,9 +31,9 @@ def register(app: typer.Typer) -> None:
 
 
 def retrieve(
-    model: Annotated[str, typer.Option(help="A name of the zoo.")],
     query: Annotated[Path, typer.Option(help="Folder of query images, searched recursively.")],
     database: Annotated[Path, typer.Option(help="Folder of database images, searched recursively.")],
+    model: Annotated[str, typer.Option(help="A name of the zoo; 'places' needs no training and no download.")] = "places",
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("retrieval"),
     weights: Weights = None,
     untrained: Untrained = False,
@@ -49,8 +50,12 @@ def retrieve(
     device: Device = "auto",
     precision: Precision = "fp32",
 ) -> None:
-    """Find the best matches of every query; unreadable images are left out and named."""
+    """Find the best matches of every query; unreadable images are left out and named.
+
+    Distances and recall come with positions: '@' names, --positions, or GPS in the EXIF of all photos.
+    """
     from vpr_lib.data.readers.folders import read_folders
+    from vpr_lib.models.checkpoints import foreign_below
     from vpr_lib.models.cost import count_parameters
     from vpr_lib.paths import cache_root
     from vpr_lib.results.records import Run
@@ -85,6 +90,10 @@ def retrieve(
              "search_ms_per_query": 1000 * found.search_s / len(found.benchmark.queries),
              "index": index, "found_of_exact": found.found_of_exact, "recall": found.recall,
              "unanswerable": unanswerable(found.benchmark.protocol) if found.benchmark.protocols else ""}  # fmt: skip
+    if source == PACKAGE:
+        about["foreign_below"] = foreign_below(model)
+        best = found.ranking.scores[:, 0] < about["foreign_below"]
+        about["foreign"] = found.benchmark.queries.table["image_path"][best].tolist()
     writing = time.perf_counter()
     files = write_retrieval(found, out, run, strips)
     about |= {
@@ -98,8 +107,10 @@ def retrieve(
 
 
 def _print(about: dict, left_out: dict[str, str]) -> None:
+    from rich.markup import escape
+
     for path, reason in left_out.items():
-        show(f"[yellow]left out[/yellow] {path}: {reason}")
+        show(f"[yellow]left out[/yellow] {escape(f'{path}: {reason}')}")
     show(
         f"{about['queries']} queries against {about['database']} database images with {about['model']} "
         f"({about['weights']}; {about['size']}): described in {about['describe_s']:.1f} s, searched in "
@@ -112,9 +123,15 @@ def _print(about: dict, left_out: dict[str, str]) -> None:
     show(f"  search: {about['search_ms_per_query']:.3f} ms per query, {about['device']} {about['precision']}")
     if about["found_of_exact"]:
         show(f"  {found_in_words(about['index'], about['found_of_exact'])}")
+    if about.get("foreign"):
+        names = ", ".join(about["foreign"][:5]) + (", ..." if len(about["foreign"]) > 5 else "")
+        show(
+            f"  not in this map, by a best similarity under {about['foreign_below']:.3f}: {len(about['foreign'])} of "
+            f"{about['queries']} queries ({names})"
+        )
     if about["unanswerable"]:
         show(f"  {about['unanswerable']}")
     if about["recall"]:
         show("  ".join(f"R@{k} {100 * value:.1f} %" for k, value in about["recall"].items()))
     for name, path in about["files"].items():
-        show(f"  {name}: {path}")
+        show(f"  {name}: {escape(path)}")

@@ -14,6 +14,7 @@ from vpr_lib.cli.common import Device, JsonFile, choose_device, write_json
 def register(app: typer.Typer) -> None:
     app.command()(train)
     app.command("toy-start")(toy_start)
+    app.command("bundle")(bundle)
 
 
 def train(
@@ -66,6 +67,28 @@ def _apply(values: dict, change: str) -> None:
     if not separator:
         raise ValueError(f"--set takes field=value, got '{change}'.")
     set_field(values, name, yaml.safe_load(text))
+
+
+def bundle(
+    recipe: Annotated[str, typer.Argument(help="A recipe for a model whose backbone stays frozen.")] = "places",
+    device: Device = "auto",
+) -> None:
+    """Train a model whose head becomes part of the package, and measure below which similarity a query is foreign."""
+    from vpr_lib.data.catalogue import open_benchmark
+    from vpr_lib.models.checkpoints import bundled_path, save_head
+    from vpr_lib.paths import cache_root, git_state
+    from vpr_lib.retrieval.foreign import calibrate
+    from vpr_lib.training.recipes import load_experiment
+    from vpr_lib.training.recipes import train as run
+
+    experiment = load_experiment(recipe)
+    model, result = run(experiment, cache_root() / "training" / recipe, choose_device(device))
+    options = dict(cache=cache_root() / "descriptors", device=choose_device(device), precision=experiment.fit.precision)
+    measured = calibrate(model, open_benchmark(f"{experiment.train_set}_val"), **options)
+    about = {"what": f"head of {experiment.model}, fp16", "command": f"vpr bundle {recipe}", "git": git_state(),
+             "foreign": vars(measured), "last_epoch": result.history[-1], "recipe": experiment.model_dump()}  # fmt: skip
+    path = save_head(model, bundled_path(experiment.model), about)
+    typer.echo(f"{path}: {path.stat().st_size / 1e6:.2f} MB; {measured}")
 
 
 def toy_start(

@@ -75,7 +75,7 @@ class Dataset(Strict):
     marks: list[str] = []  # patterns; one match says that the data set is there
     metadata: list[str] = []  # patterns of the files that the reader looks at; default: the marks
     generated: str | None = None  # subset of the generated city
-    preset: Literal["toy", "city", "gpu"] = "toy"  # which city is generated
+    preset: Literal["toy", "town", "city", "gpu"] = "toy"  # which city is generated
     users: list[str] = []  # systems of the workbook that train or evaluate on it
     size_gb: tuple[float, Tag] | None = None
     expected: dict[str, tuple[int, Tag]] = {}

@@ -13,6 +13,7 @@ from vpr_lib.models.boq import BoQ
 from vpr_lib.models.clusvpr import ClusVPR
 from vpr_lib.models.netvlad import NetVLAD
 from vpr_lib.models.salad import SALAD, MegaLoc
+from vpr_lib.models.side_by_side import SideBySide
 from vpr_lib.models.token_heads import CricaVPR, EDTformer, SuperVLAD
 from vpr_lib.models.unit import at_least_fp32, unit
 from vpr_lib.registry import lookup
@@ -169,6 +170,7 @@ AGGREGATORS: dict[str, Callable[..., nn.Module]] = {
     "CosPlace": CosPlace,
     "GeM": GeM,
     "NetVLAD": NetVLAD,
+    "NetVLAD+cells": SideBySide,
     "average": AveragePooling,
     "flatten": Flatten,
     "ClusVPR": ClusVPR,

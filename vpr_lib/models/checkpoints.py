@@ -258,6 +258,26 @@ def load_trunk(backbone: nn.Module, name: str) -> None:
     load_weights(backbone, path)
 
 
+def save_head(model: nn.Module, path: Path, about: dict[str, Any]) -> Path:
+    """Write what a model learned on a frozen pre-trained backbone: its aggregator's tensors, fp16. See `load_bundled`."""
+    return save_weights(model.aggregator, path, about, half=True)
+
+
+def load_bundled(model: nn.Module, name: str) -> dict[str, Any]:
+    """Give a model, built pre-trained, the head that is part of the package; returns what stands beside it."""
+    return load_weights(model.aggregator, bundled_path(name))
+
+
+def foreign_below(name: str) -> float:
+    """Best similarity under which `vpr retrieve` calls a query foreign to the map, as `vpr bundle` measured it."""
+    return json.loads(bundled_path(name).with_suffix(".json").read_text())["foreign"]["threshold"]
+
+
+def bundled_path(name: str) -> Path:
+    """The committed head of a model that works without training or a file from elsewhere; `vpr bundle` makes it."""
+    return Path(__file__).resolve().parent / "bundled" / f"{name}.safetensors"
+
+
 def toy_start_path(name: str) -> Path:
     """The committed file of a toy backbone's starting point; `vpr toy-start` makes it."""
     return TOY_START / f"{name}.safetensors"

@@ -9,7 +9,7 @@ import torchvision
 from vpr_lib.models.published import load_published
 from vpr_lib.registry import lookup
 
-LEAVE = "VPR_FETCH"  # environment: 1 lets a model fetch the pre-training it starts from; `vpr run --fetch` sets it
+LEAVE = "VPR_FETCH"  # environment: 1 lets a model fetch the pre-training it starts from
 TORCHVISION = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "wide_resnet50_2",
                "vgg16", "vgg19_bn", "mobilenet_v2", "mobilenet_v3_large")  # fmt: skip
 TIMM = ("efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4",
@@ -58,7 +58,7 @@ def ask_before_fetching(name: str) -> None:
         return
     raise FileNotFoundError(
         f"The pre-trained weights of {name} are not on this disk, and nothing is fetched without being asked for: "
-        f"`vpr weights get {name}` fetches them, `vpr run --fetch` (or {LEAVE}=1) lets models fetch what they start from."
+        f"`vpr weights get {name}` fetches them, {LEAVE}=1 in the environment lets models fetch what they start from."
     )
 
 

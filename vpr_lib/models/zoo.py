@@ -269,6 +269,7 @@ ZOO: dict[str, ModelConfig | MinkLocConfig] = {
     "salad_lite0_512": _lite0("SALAD", "SALAD", num_clusters=16, cluster_dim=28, token_dim=64, hidden=256),
     "boq_lite0_512": _lite0("BoQ", "BoQ", proj_channels=128, num_queries=32, row_dim=4),
     "gem_lite0_112": _lite0("GeM", "GeM"),
+    "places": _lite0("Places", "NetVLAD+cells", clusters=14, share=0.6),  # `vpr retrieve` without --model
     "avg_lite0_112": _lite0("AVG", "average"),
     "pixels": ModelConfig(system="Raw pixels", backbone="pixels", aggregator="flatten", image_size=(128, 128)),
     "mixvpr_toy_256": _toy("MixVPR", "MixVPR", out_channels=64, out_rows=4, mix_depth=4),
@@ -301,7 +302,7 @@ ZOO: dict[str, ModelConfig | MinkLocConfig] = {
 }
 ZOO |= {name: ModelConfig(**values) for name, values in MODERN.items()}
 NETWORKS: dict[type, Callable[[Any, bool], nn.Module]] = {ModelConfig: VPRModel, MinkLocConfig: MinkLoc}
-TRAINING_FREE = frozenset({"pixels"})
+TRAINING_FREE = frozenset({"pixels", "avg_lite0_112"})
 
 
 def vary(model: str, part: Literal["aggregator", "backbone"] = "aggregator", **arguments: Any) -> dict[str, Any]:

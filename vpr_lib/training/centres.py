@@ -14,6 +14,7 @@ from vpr_lib.models.clusvpr import ClusVPR
 from vpr_lib.models.netvlad import NetVLAD, initialise
 from vpr_lib.paths import atomic_path
 from vpr_lib.progress import track
+from vpr_lib.retrieval.feature_maps import FeatureMaps
 from vpr_lib.seeds import derive_seed
 
 SEED, ITERATIONS = 43, 100  # the authors'
@@ -121,6 +122,17 @@ def initialise_centres(
     return model.aggregator.set_centres(centroids, descriptors)
 
 
+class _AfterFixed(nn.Module):
+    """The layers of a backbone that learn: maps of `fixed_map` -> feature map."""
+
+    def __init__(self, backbone: nn.Module):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return self.backbone.from_fixed(maps)
+
+
 def start_head(
     model: nn.Module,
     manifests: Sequence[Manifest],
@@ -129,14 +141,24 @@ def start_head(
     seed: int = SEED,
     device: str | torch.device = "cpu",
     quiet: bool = False,
+    maps: FeatureMaps | None = None,
 ) -> None:
     """Give a head that begins with k-means centres some of the training images; other heads stay as they are.
 
     ClusVPR's are kept in the file `path`; NetVLAD's follow from the seed in seconds.
+
+    Args:
+        maps: what the frozen layers made of the images, view 0 first: NetVLAD then needs no pass over the images.
     """
     if isinstance(model.aggregator, ClusVPR):
         initialise_centres(model, manifests, path, images, device=str(device), quiet=quiet)
-    elif isinstance(model.aggregator, NetVLAD):
-        chosen = _draw(manifests, images, np.random.default_rng(derive_seed("centres", seed)))
+    elif isinstance(netvlad := getattr(model.aggregator, "netvlad", model.aggregator), NetVLAD):
+        rng = np.random.default_rng(derive_seed("centres", seed))
+        if maps is not None:
+            rows = rng.choice(maps.images, min(images, maps.images), replace=False)
+            batches = (torch.from_numpy(np.float32(maps.array[row])).view(1, *maps.shape).to(device) for row in rows)
+            initialise(netvlad, _AfterFixed(model.backbone.to(device)), batches, seed)
+            return
+        chosen = _draw(manifests, images, rng)
         loaded = (load_image(path, model.input_spec)[None].to(device) for path in chosen)
-        initialise(model.aggregator, model.backbone.to(device), map(model.input_spec.normalise, loaded), seed)
+        initialise(netvlad, model.backbone.to(device), map(model.input_spec.normalise, loaded), seed)

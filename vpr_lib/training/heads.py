@@ -18,6 +18,7 @@ from vpr_lib.retrieval.feature_maps import FeatureMaps, feature_maps
 from vpr_lib.retrieval.indexes import rank
 from vpr_lib.retrieval.protocol import ranking_depth, score
 from vpr_lib.seeds import derive_seed
+from vpr_lib.training.centres import start_head
 from vpr_lib.training.fit import FitResult, fit, make_fabric
 from vpr_lib.training.metric_learning import AUGMENTATIONS, PlaceRecipe, metric_step, place_sampler, scaled_rate
 from vpr_lib.training.optimisation import FitSettings
@@ -142,6 +143,9 @@ def train_heads(
     )  # fmt: skip
     if fabric.global_rank == 0:
         fabric.barrier()
+    if not (Path(folder) / "state.pt").is_file():
+        centres, seed, quiet = Path(folder) / "centres.hdf5", settings.seed, rest.get("quiet", False)
+        start_head(model, [places.manifest], centres, seed=seed, device=fabric.device, quiet=quiet, maps=maps)
     batches = MapBatches(place_sampler(places, recipe, settings, fabric), maps, fabric.device)
     criterion = MetricLoss(recipe.loss, recipe.miner, recipe.miner_margin)
     about = {"recipe": recipe.model_dump(), "places": len(places), "images": len(places.labels), "views": views} | (

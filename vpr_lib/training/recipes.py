@@ -37,7 +37,7 @@ from vpr_lib.training.tuples import train_tuples
 KS = (1, 5, 10)  # validation cut-offs
 PLACE_SETS = {  # name in a recipe: name in the catalogue, '' for the streets of the toy starting point
     "gsv_cities": "gsv_cities", "gsv_cities_light": "gsv_cities_light", "city": "city_places", "gpu": "gpu_places",
-    "toycity": "toycity_places",
+    "toycity": "toycity_places", "town": "town_places",
     "toycity_start": "",
 }  # fmt: skip
 START_STREETS = 160  # streets of the toy starting point: the more, the better it carries over to others
@@ -200,7 +200,7 @@ def validation_sets(experiment: Experiment) -> dict[str, Benchmark]:
     """The experiment's validation sets by name, in its order; none, and the last epoch counts as the best."""
     names, roots = experiment.validation or (), experiment.validation_root
     names = (names,) if isinstance(names, str) else names
-    roots = roots if isinstance(roots, dict) else {names[0]: roots} if roots else {}
+    roots = roots if isinstance(roots, dict) else {name: roots for name in names[:1] if roots}
     return {name: open_benchmark(name, Path(roots[name]) if name in roots else None) for name in names}
 
 
@@ -254,7 +254,7 @@ def train(
 
 def _train_on_places(model: nn.Module, places: Places, experiment: Experiment, rest: dict[str, Any]) -> FitResult:
     folder, device, quiet = rest["folder"], rest["device"], rest["quiet"]
-    if not (folder / "state.pt").is_file():
+    if not experiment.cached_views and not (folder / "state.pt").is_file():
         start_head(
             model, [places.manifest], folder / "centres.hdf5", seed=experiment.fit.seed, device=device, quiet=quiet
         )

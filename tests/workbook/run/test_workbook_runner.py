@@ -203,6 +203,25 @@ def test_lost_or_changed_outputs_are_made_again(chain):
     assert chain.statuses() == dict.fromkeys(ALL, "resumed") | {"02_train": "green", "03_other": "green"}
 
 
+def test_what_was_executed_or_recorded_is_looked_at_again(chain):
+    chain.run()
+    latest = chain.root / "runs/latest"
+    for name in ("02_train", "03_other"):
+        executed = (latest / f"{name}.ipynb").resolve()
+        executed.write_text("{}" if name == "02_train" else executed.read_text() + " ")
+    assert chain.statuses() == dict.fromkeys(ALL, "resumed") | {"02_train": "green", "03_other": "green"}
+
+
+def test_a_swallowed_check_is_not_green(project):
+    check = dict(key="recall_at_1", statement="R@1", target="at least 0.5", measured=0.1, holds=False)
+    [line] = project.add("01_data", f"finish(checks=[{check!r}])").run().notebooks
+    assert (
+        line.status == "failed"
+        and "a failed check was swallowed" in line.reason
+        and "recall_at_1 is 0.1" in line.reason
+    )
+
+
 def test_force_runs_everything_selected_and_forgets_a_green_that_failed(chain):
     chain.run()
     assert chain.statuses(force=True, only=["03"])["03_other"] == "green"

@@ -1,4 +1,4 @@
-"""Any two folders of images, with or without positions: '@' names, a CSV, or nothing at all."""
+"""Any two folders of images, with or without positions: '@' names, a CSV, EXIF GPS, or nothing at all."""
 
 import logging
 import unicodedata
@@ -11,6 +11,7 @@ import pandas as pd
 from vpr_lib.data.ground_truth import Benchmark, make_protocol
 from vpr_lib.data.manifest import Manifest, build_manifest
 from vpr_lib.data.readers.cards import radius_cards
+from vpr_lib.data.readers.exif import gps_columns
 from vpr_lib.data.readers.geo import utm_columns
 from vpr_lib.data.readers.lists import list_paths, read_csv
 from vpr_lib.data.readers.names import are_at_names, columns_from_names
@@ -35,7 +36,8 @@ def read_folders(
 
     Ground truth (25 m, all queries count) is built when every image has a position: from '@' names, or from a CSV with
     the columns `image` and `easting, northing` (metres) or `lat, lon` (degrees), where `image` is the path below its
-    folder. `matches` names a VPR-Bench `ground_truth_new.npy` over the numbered images instead. Without either, the benchmark
+    folder; photos that all carry GPS in their EXIF need neither. `matches` names a VPR-Bench `ground_truth_new.npy` over the
+    numbered images instead. Without either, the benchmark
     can be retrieved from, not evaluated.
 
     Args:
@@ -70,7 +72,7 @@ def folder_manifest(
     positions: pd.DataFrame | None = None,
     position_kind: str | None = None,
 ) -> Manifest:
-    """The images of one folder, sorted by path, with positions where their names or a table have them.
+    """The images of one folder, sorted by path, with positions where a table, their names or their EXIF have them.
 
     Args:
         positions: manifest columns of a table, indexed by image.
@@ -91,6 +93,8 @@ def folder_manifest(
     elif are_at_names(paths):
         columns = columns_from_names(paths)
         kind = position_kind or ("gps" if "utm_zone" in columns else "local_metric")
+    elif (gps := gps_columns([folder / path for path in paths])) is not None:
+        columns, kind = columns | gps, "gps"
     return build_manifest(folder, dataset, split, role, columns, position_kind=kind)
 
 

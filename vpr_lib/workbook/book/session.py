@@ -26,6 +26,7 @@ from vpr_lib import paths
 from vpr_lib.config import NotebookSettings, Profile, load_profile
 from vpr_lib.paths import git_state
 from vpr_lib.plotting.picture import Picture
+from vpr_lib.results.records import record_files
 from vpr_lib.workbook.book import show
 from vpr_lib.workbook.book.sentinel import (
     Checked,
@@ -361,6 +362,7 @@ class Book:
             outputs=tuple(self.outputs.values()),
             holes=self.holes,
             stopped=stopped,
+            made=tuple(describe_output(path) for path in record_files(self.records)),
             checks=tuple(self.checks.values()),
             findings=tuple(self.findings.values()),
             notes=self.notes,

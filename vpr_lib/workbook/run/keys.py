@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from vpr_lib.workbook.run.parameters import read_cells
 from vpr_lib.workbook.run.plan import Entry
 
 LIBRARY = Path(__file__).resolve().parents[2]
-_SOURCES = {".py", ".yaml", ".yml", ".csv", ".json", ".safetensors", ".npz", ".npy"}
+_COMPILED = {".pyc", ".pyo", ".so"}
+_OF_WORKBOOK = re.compile(r"vpr_lib\.workbook\.(?:run|report|night)\.\w+")
 
 
 def digest(*parts: Any) -> str:
@@ -24,16 +26,30 @@ def digest(*parts: Any) -> str:
 
 
 def _library_files(library: Path) -> Iterator[Path]:
+    seen = _imported_by_notebooks(library)
     for path in sorted(library.rglob("*")):
         inside = path.relative_to(library).parts
-        aside = inside[0] == "cli" or inside[:2] == ("configs", "profiles")
-        aside |= inside[0] == "workbook" and inside[1:2] != ("book",)  # the runner and its report change no number
-        if path.suffix in _SOURCES and not aside and path.is_file():
+        aside = inside[0] == "cli" or inside[:2] == ("configs", "profiles") or "__pycache__" in inside
+        if inside[0] == "workbook" and inside[1:2] != ("book",):  # the runner and its report change no number
+            aside |= path not in seen
+        if path.suffix not in _COMPILED and not aside and path.is_file():
             yield path
 
 
+def _imported_by_notebooks(library: Path) -> set[Path]:
+    """Modules of the runner that notebooks, or what they import, use all the same."""
+    todo, seen = [*paths.notebooks_root().glob("*.ipynb"), *(library / "workbook" / "book").glob("*.py")], set()
+    while todo:
+        for name in set(_OF_WORKBOOK.findall(todo.pop().read_text(encoding="utf-8"))):
+            path = library.joinpath(*name.split(".")[1:]).with_suffix(".py")
+            if path.is_file() and path not in seen:
+                seen.add(path)
+                todo.append(path)
+    return seen
+
+
 def library_digest(library: Path = LIBRARY) -> str:
-    """Hash of every source, table and weight file of vpr_lib that a notebook can use.
+    """Hash of every file of vpr_lib that a notebook can use: sources, tables, weights, pages and scripts.
 
     Left out: the command line, the runner, its report, and the profiles (the part of a profile that concerns a notebook
     is hashed with that notebook).
@@ -49,7 +65,7 @@ def notebook_digest(path: Path) -> str:
 
 def notebook_key(entry: Entry, profile: Profile, parameters: Mapping[str, Any], needs: Mapping[str, str | None]) -> str:
     """The content key of one notebook: its source, vpr_lib, its part of the profile, its parameters, the keys of what it
-    needs, its declared inputs and outputs, the kind of device and the versions of the numeric packages.
+    needs, its declared inputs and outputs, data and cache folders, threads, the kind of device, the numeric packages' versions.
 
     Args:
         parameters: the checked values to inject; `run_id` takes no part, nor where the profile's file lies.
@@ -57,8 +73,11 @@ def notebook_key(entry: Entry, profile: Profile, parameters: Mapping[str, Any], 
     """
     settings = profile.notebooks[entry.name]
     reads = {
-        str(p): digest_file(p) for text in entry.reads for p in sorted(paths.project_root().glob(text)) if p.is_file()
-    }
+        p.relative_to(paths.project_root()).as_posix(): digest_file(p)
+        for text in entry.reads
+        for p in sorted(paths.project_root().glob(text))
+        if p.is_file()
+    }  # a moved checkout reads the same
     return digest(
         entry.name,
         notebook_digest(entry.path),
@@ -67,6 +86,7 @@ def notebook_key(entry: Entry, profile: Profile, parameters: Mapping[str, Any], 
         {name: told.model_dump() for part in (settings.checks, settings.findings) for name, told in part.items()},
         {name: value for name, value in parameters.items() if name not in {"run_id", "profile"}},
         dict(needs),
-        [entry.makes, reads, os.environ.get("VPR_DATA", "")],
+        [entry.makes, reads, os.environ.get("VPR_DATA", ""), os.environ.get("VPR_CACHE", "")],
+        [os.environ.get("OMP_NUM_THREADS", ""), len(os.sched_getaffinity(0))],  # sums round otherwise
         [device_kind(profile.device), numeric_versions()],
     )

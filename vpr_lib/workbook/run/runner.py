@@ -21,7 +21,7 @@ from vpr_lib.workbook.run.environment import environment
 from vpr_lib.workbook.run.lock import run_lock
 from vpr_lib.workbook.run.prepare import Plan, check_parameters, first_lines, make_plan
 from vpr_lib.workbook.run.process import EXECUTE
-from vpr_lib.workbook.run.status import NotebookStatus, RunStatus, Status
+from vpr_lib.workbook.run.status import NotebookStatus, RunStatus, Status, boot_id
 from vpr_lib.workbook.run.steps import Run, run_one
 from vpr_lib.workbook.run.terminal import Display, Silent
 
@@ -128,6 +128,7 @@ def _open_run(plan: Plan, run_id: str | None) -> tuple[RunStatus, Path]:
         profile=plan.profile.name,
         started=state.now(),
         runner_pid=os.getpid(),
+        boot=boot_id(),
         host=os.uname().nodename,
         git=machine["git"],
         device=machine["device"],

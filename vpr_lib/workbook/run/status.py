@@ -14,6 +14,7 @@ import psutil
 
 from vpr_lib import paths
 from vpr_lib.config import Strict
+from vpr_lib.digests import digest_file
 from vpr_lib.workbook.book.sentinel import (
     Checked,
     checked_path,
@@ -98,6 +99,7 @@ class RunStatus(Strict):
     exit_code: int | None = None
     runner_pid: int
     host: str
+    boot: str = ""  # tells this machine's start, whatever its name is now
     git: str
     device: str
     command: str = ""
@@ -108,7 +110,25 @@ class RunStatus(Strict):
         """'running', 'finished', or 'interrupted' when the runner is gone without having said goodbye."""
         if self.finished:
             return "finished"
-        return "running" if self.host != os.uname().nodename or psutil.pid_exists(self.runner_pid) else "interrupted"
+        return "running" if self._alive() else "interrupted"
+
+    def _alive(self) -> bool:
+        """Whether the runner may still be there: a process of that number that is younger than the run is another one."""
+        if self.host != os.uname().nodename and self.boot != boot_id():
+            return True  # another machine: it cannot be asked
+        try:
+            born = psutil.Process(self.runner_pid).create_time()
+        except psutil.Error:
+            return False
+        return born <= datetime.fromisoformat(self.started).timestamp() + 2
+
+
+def boot_id() -> str:
+    """The kernel's name for this start of the machine; '' where there is none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
 
 
 def now() -> str:
@@ -185,6 +205,7 @@ class Green(Strict):
     run_id: str  # the run folder that holds the executed notebook and its sentinel
     executed_in: str  # the run that executed it
     cost: dict[str, Any] = {}  # seconds, cells and memory of that execution, as in NotebookStatus
+    executed_sha256: str = ""  # of the executed notebook
 
 
 def _green_path(profile: str, notebook: str) -> Path:
@@ -193,8 +214,19 @@ def _green_path(profile: str, notebook: str) -> Path:
 
 def remember_green(profile: str, notebook: str, key: str, run_id: str, cost: dict[str, Any]) -> None:
     """Note that the notebook is green under `key`, with its files in the folder of `run_id`, which executed it."""
-    green = Green(notebook=notebook, profile=profile, key=key, run_id=run_id, executed_in=run_id, cost=cost)
-    _write_green(green)
+    executed = paths.runs_root() / run_id / f"{notebook}.ipynb"
+    digest = digest_file(executed) if executed.is_file() else ""
+    _write_green(
+        Green(
+            notebook=notebook,
+            profile=profile,
+            key=key,
+            run_id=run_id,
+            executed_in=run_id,
+            cost=cost,
+            executed_sha256=digest,
+        )
+    )
 
 
 def _write_green(green: Green) -> None:
@@ -224,9 +256,12 @@ def recall_green(profile: str, notebook: str) -> tuple[Green | None, str]:
         sentinel = read_sentinel(folder, notebook)
     except ValueError as error:
         return None, str(error)
-    if sentinel is None or not (folder / f"{notebook}.ipynb").is_file():
+    executed = folder / f"{notebook}.ipynb"
+    if sentinel is None or not executed.is_file():
         return None, f"run {green.run_id}, in which it was green, has been removed"
-    fault = first_fault(sentinel.outputs)
+    if green.executed_sha256 and digest_file(executed) != green.executed_sha256:
+        return None, f"{executed} has changed since it was executed"
+    fault = first_fault((*sentinel.outputs, *sentinel.made))
     return (None, fault) if fault else (green, "")
 
 

@@ -108,6 +108,9 @@ def _not_proved(entry: Entry, job: Job, sentinel: Sentinel | None, profile: str,
             f"key {sentinel.key[:8] or 'none'}; expected {entry.name}, {run_id}, {profile}, {job.key[:8]}. "
             "Pass the injected profile and run_id to open_notebook."
         )
+    if broken := [check for check in sentinel.checks if not check.holds]:
+        told = "; ".join(f"{check.key} is {check.measured:g}, expected {check.target}" for check in broken)
+        return f"a failed check was swallowed, the notebook went on to its end: {told}"
     made = {output.name for output in sentinel.outputs}
     missing = [name for name in entry.makes if not (name in made or name in sentinel.holes or sentinel.stopped)]
     if missing:
@@ -115,4 +118,4 @@ def _not_proved(entry: Entry, job: Job, sentinel: Sentinel | None, profile: str,
         stale = [name for name in missing if (folder / name).is_file()]
         note = f" ({', '.join(stale)} on disk is of an earlier run)" if stale else ""
         return f"declared in workbook.yaml but not made by this run: {', '.join(missing)}{note}"
-    return first_fault(sentinel.outputs)
+    return first_fault((*sentinel.outputs, *sentinel.made))

@@ -1,0 +1,48 @@
+"""EXIF GPS: what a phone writes, read back as metres; anything less is no position."""
+
+import numpy as np
+import pytest
+from pictures import picture
+from PIL import ExifTags, Image
+
+from vpr_lib.data.readers.exif import gps_columns, read_gps
+from vpr_lib.data.readers.folders import read_folders
+
+GPS = ExifTags.GPS
+
+
+def photo(path, lat=(48.0, 30.0, 36.0), lon=(8.0, 0.0, 0.0), **tags):
+    """A JPEG as a phone writes it; latitude and longitude in degrees, minutes, seconds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    exif = Image.Exif()
+    if lat is not None:
+        values = {GPS.GPSLatitude: lat, GPS.GPSLongitude: lon, GPS.GPSLatitudeRef: "N", GPS.GPSLongitudeRef: "E"}
+        exif.get_ifd(ExifTags.IFD.GPSInfo).update(values | {getattr(GPS, name): value for name, value in tags.items()})
+    Image.fromarray(picture(len(path.name))).save(path, exif=exif)
+    return path
+
+
+def test_degrees_minutes_seconds_hemispheres_and_heading(tmp_path):
+    assert read_gps(photo(tmp_path / "a.jpg")) == pytest.approx((48.51, 8.0, np.nan), nan_ok=True)
+    south = photo(tmp_path / "b.jpg", GPSLatitudeRef="S", GPSLongitudeRef="W", GPSImgDirection=271.5)
+    assert read_gps(south) == pytest.approx((-48.51, -8.0, 271.5))
+
+
+@pytest.mark.parametrize("lat", [None, (0.0, 0.0, 0.0), (95.0, 0.0, 0.0)])
+def test_no_position(tmp_path, lat):
+    assert read_gps(photo(tmp_path / "a.jpg", lat, (0.0, 0.0, 0.0))) is None
+    (tmp_path / "b.jpg").write_bytes(b"no picture")
+    assert read_gps(tmp_path / "b.jpg") is None
+
+
+def test_folders_of_photos_with_gps_become_a_benchmark(tmp_path):
+    for step in range(4):  # 0.001 degrees of latitude are 111 m
+        photo(tmp_path / "db" / f"{step}.jpg", (48.0, 0.06 * step, 0.0))
+    photo(tmp_path / "query" / "q.jpg", (48.0, 0.061, 0.0), GPSImgDirection=90.0)
+    found = read_folders(tmp_path / "db", tmp_path / "query")
+    assert found.positives[0].tolist() == [1]
+    assert np.diff(found.database.positions()[:, 1]) == pytest.approx(111.2, abs=0.1)
+    assert found.queries.table["heading_deg"].tolist() == [90.0]
+    photo(tmp_path / "db" / "x.jpg", None)
+    assert gps_columns([tmp_path / "db" / "0.jpg", tmp_path / "db" / "x.jpg"]) is None
+    assert not read_folders(tmp_path / "db", tmp_path / "query").protocols

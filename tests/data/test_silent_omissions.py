@@ -1,0 +1,104 @@
+"""Names that differ only to a program, labels that repeat, odd names among good ones, queries that are in the database."""
+
+import shutil
+import unicodedata
+
+import pytest
+from pictures import write_picture
+
+from vpr_lib.data.readers.folders import read_folders
+from vpr_lib.data.readers.gsv_cities import read_gsv_cities
+from vpr_lib.data.readers.tokyo import read_tokyo247
+from vpr_lib.models.zoo import build_model
+from vpr_lib.retrieval.folders import retrieve_folders
+from vpr_lib.retrieval.protocol import evaluate, unanswerable
+
+HEADER = "place_id,year,month,northdeg,city_id,lat,lon,panoid\n"
+
+
+def cities(root, **tables):
+    (root / "Dataframes").mkdir()
+    for stem, ids in tables.items():
+        rows = [
+            f"{p},2015,6,{90 + i},{city},45.{n}{p},7.6{i},pano{n}{p}{i}"
+            for n, city in enumerate(ids)
+            for p in range(2)
+            for i in range(4)
+        ]
+        (root / "Dataframes" / f"{stem}.csv").write_text(HEADER + "\n".join(rows) + "\n")
+    return read_gsv_cities(root).table
+
+
+@pytest.mark.parametrize(
+    ("tables", "places"),
+    [
+        ({"North": ["Town"], "South": ["Town"]}, 4), ({"One": ["A", "B"]}, 4), ({"One": ["A", "B"], "Two": ["A"]}, 6),
+        ({"A": ["A"], "B": ["B"]}, 4),
+    ],
+)  # fmt: skip
+def test_local_ids_of_two_cities_are_two_places(tmp_path, tables, places):
+    table = cities(tmp_path, **tables)
+    assert table["place_id"].nunique() == places and (table.groupby("place_id").size() == 4).all()
+
+
+@pytest.mark.parametrize(("on_disk", "in_file"), [("NFD", "NFC"), ("NFC", "NFD"), ("NFD", "NFD")])
+@pytest.mark.parametrize("way", ["{}", "./{}", " {} ", "sub\\{}"])
+def test_names_are_compared_as_a_person_does(tmp_path, on_disk, in_file, way):
+    name, folder = "Stra\u00dfe n\u00f6rdlich.png", "sub/" if "sub" in way else ""
+    for side in ("db", "q"):
+        write_picture(tmp_path / side / (folder + unicodedata.normalize(on_disk, name)), 1)
+    row = way.format(unicodedata.normalize(in_file, name))
+    (tmp_path / "p.csv").write_text(f"image,easting,northing\n{row},1000,2000\n", encoding="utf-8")
+    assert read_folders(tmp_path / "db", tmp_path / "q", tmp_path / "p.csv").positives[0].tolist() == [0]
+
+
+def test_a_name_that_is_nearly_there_is_shown(two_folders, tmp_path):
+    (tmp_path / "p.csv").write_text("image,easting,northing\n" + "".join(f"{i:02d}.jpg,1,2\n" for i in range(12)))
+    with pytest.raises(
+        ValueError, match=r"no row in the file of positions, for instance '00\.png'\. The file has '00\.jpg'"
+    ):
+        read_folders(*two_folders, tmp_path / "p.csv")
+
+
+def test_one_odd_name_is_told(tmp_path, caplog):
+    for side in ("db", "q"):
+        for number in range(3):
+            write_picture(tmp_path / side / f"@{500000 + 100 * number}@5000000@.png", number)
+    write_picture(tmp_path / "db" / "cover.png", 9)
+    assert read_folders(tmp_path / "db", tmp_path / "q").protocols == ()
+    assert "1 of 4 names carry no '@easting@northing@' position, for instance 'cover.png'" in caplog.text
+
+
+@pytest.mark.parametrize("layout", ["images/test/database", "test/database", "images/test/gallery", "test/gallery"])
+def test_tokyo_without_panorama_ids(tmp_path, caplog, layout):
+    for number in range(4):
+        for side in (layout, layout.rsplit("/", 1)[0] + "/queries"):
+            write_picture(tmp_path / side / f"@{394000 + 100 * number}.5@3950000.5@.png", number)
+    found = read_tokyo247(tmp_path)
+    assert [protocol.card.name for protocol in found.protocols] == ["tokyo247"]
+    assert [row.tolist() for row in found.positives] == [[0], [1], [2], [3]] and "no panorama ids" in caplog.text
+
+
+@pytest.mark.parametrize("way", ["copied under another name", "linked", "the folder itself"])
+def test_queries_that_are_database_images_are_told(two_folders, tmp_path, caplog, way):
+    database, queries = two_folders
+    if way == "the folder itself":
+        queries = database
+    else:
+        copy = shutil.copy if way.startswith("copied") else lambda a, b: b.symlink_to(a)
+        for number in range(3):
+            copy(database / f"{number:02d}.png", queries / f"z{number}.png")
+    retrieve_folders(build_model("pixels"), read_folders(database, queries), 3, None)
+    count = 12 if queries == database else 3
+    assert f"{count} of " in caplog.text and "queries are database images themselves (same files)" in caplog.text
+
+
+def test_queries_without_a_positive_are_told(two_folders, tmp_path, caplog):
+    lines = [f"{i:02d}.png,{100 * i},0" for i in range(12)] + [
+        f"q{i}.png,{200 * i + 5000 * (i > 3)},0" for i in range(6)
+    ]
+    (tmp_path / "p.csv").write_text("image,easting,northing\n" + "\n".join(lines))
+    benchmark = read_folders(*two_folders, tmp_path / "p.csv")
+    evaluate(build_model("pixels"), benchmark, ks=(1,), quiet=True)
+    assert unanswerable(benchmark.protocol).startswith("2 of 6 queries that count have no positive")
+    assert "2 of 6 queries that count have no positive" in caplog.text
