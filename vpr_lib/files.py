@@ -110,6 +110,12 @@ def reserve(path: Path, size: int) -> None:
         os.close(handle)
 
 
+def visible_files(folder: Path, pattern: str) -> list[Path]:
+    """Files below a folder whose name fits, sorted; hidden ones, as a killed writer leaves them, are not."""
+    files = (path for path in Path(folder).rglob(pattern) if path.is_file())
+    return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
 def content_hashes(paths: Sequence[str | Path], memory: Path | None = None) -> list[int]:
     """xxh3 of the bytes of every file, 63 bits; -1 where there is none.
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vpr_lib.data.ground_truth import Benchmark
-from vpr_lib.files import atomic_path, locked
+from vpr_lib.files import atomic_path, locked, visible_files
 from vpr_lib.paths import cache_root, data_root, git_state
 from vpr_lib.retrieval.metrics import distances_m
 from vpr_lib.retrieval.protocol import Scored
@@ -129,8 +129,7 @@ class DamagedRecord(ValueError):
 
 def record_files(folder: Path) -> list[Path]:
     """The records below a folder, sorted; what a killed writer left hidden is none."""
-    files = (path for path in Path(folder).rglob("*.parquet") if path.is_file())
-    return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    return visible_files(folder, "*.parquet")
 
 
 def read_record(file: Path) -> pd.DataFrame:

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 from vpr_lib import paths
 from vpr_lib.config import NotebookSettings, Profile, load_profile
+from vpr_lib.files import visible_files
 from vpr_lib.paths import git_state
 from vpr_lib.plotting.picture import Picture
-from vpr_lib.results.records import record_files
 from vpr_lib.workbook.book import show
 from vpr_lib.workbook.book.sentinel import (
     Checked,
@@ -326,7 +326,7 @@ class Book:
             seconds=round(time.monotonic() - self._clock, 2),
             headline=headline,
             outputs=tuple(self.outputs.values()),
-            made=tuple(describe_output(path) for path in record_files(self.records)),
+            made=tuple(describe_output(path) for path in visible_files(self.records, "*.parquet")),
             checks=tuple(self.checks.values()),
             findings=tuple(self.findings.values()),
             notes=self.notes,
