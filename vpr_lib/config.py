@@ -132,7 +132,7 @@ class Profile(Strict):
     description: str
     hardware: str  # what the expected times refer to
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     seed: int = 1
     notebooks: dict[str, NotebookSettings]
 

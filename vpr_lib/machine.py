@@ -28,6 +28,16 @@ def cpu_has_bf16() -> bool:
     return bool(cpu_flags() & {"avx512_bf16", "amx_bf16"}) or (platform.machine() == "arm64")
 
 
+def allow_tf32(allowed: bool) -> None:
+    """Whether products of fp32 tensors on a GPU may round their inputs to TF32 (10 bits of mantissa).
+
+    torch allows it for convolutions unless told otherwise, so that a table would say fp32 and mean TF32. Imports torch.
+    """
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+
+
 def keep_freed_memory() -> bool:
     """Let glibc keep freed blocks instead of returning them to the kernel; True where that was possible.
 

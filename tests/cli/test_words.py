@@ -21,7 +21,11 @@ def commands():
 
 
 def named():
-    files = [*sorted((ROOT / "vpr_lib").rglob("*.py")), *sorted((ROOT / "vpr_lib/configs").rglob("*.yaml")), ROOT / "README.md"]
+    files = [
+        *sorted((ROOT / "vpr_lib").rglob("*.py")),
+        *sorted((ROOT / "vpr_lib/configs").rglob("*.yaml")),
+        ROOT / "README.md",
+    ]
     for path in files:
         for match in NAMED.finditer(path.read_text(encoding="utf-8")):
             yield path.relative_to(ROOT), match[1], match[2].split()
@@ -34,7 +38,11 @@ def test_every_command_that_is_named_exists(commands):
         for step in rest:
             if hasattr(command, "commands"):
                 command = command.commands.get(step)
-        options = {name for parameter in getattr(command, "params", ()) for name in (*parameter.opts, *parameter.secondary_opts)}
+        options = {
+            name
+            for parameter in getattr(command, "params", ())
+            for name in (*parameter.opts, *parameter.secondary_opts)
+        }
         unknown = [option for option in rest if option.startswith("--") and option not in options]
         seen.add(word)
         if command is None or unknown:
@@ -50,7 +58,9 @@ def test_the_readmes_own_photos(tmp_path, monkeypatch, capsys, two_folders):
         database, queries = toy / "database", toy / "queries"
     words = shlex.split(line.split("#")[0])
     folders = iter((queries, database))
-    words = [str(next(folders)) if word == "DIR" else str(tmp_path / "out") if word == "OUT" else word for word in words]
+    words = [
+        str(next(folders)) if word == "DIR" else str(tmp_path / "out") if word == "OUT" else word for word in words
+    ]
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit) as ended:
         main()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -74,9 +75,11 @@ def test_get_fetches_unpacks_and_remembers(vpr, tmp_path, monkeypatch):
     shop, content = Shop(), io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         archive.writestr("corridor/ref/0000000.jpg", b"a")
+        archive.writestr("corridor/ground_truth_new.npy", b"")
     shop.data = content.getvalue()
     way = Get(downloads=[Download(url=shop.url, file="corridor.zip", into="corridor")])
-    monkeypatch.setattr(catalogue, "how_to_get", lambda name: way)
+    for module in (catalogue, get):
+        monkeypatch.setattr(module, "how_to_get", lambda name: way)
     text = vpr("get", "corridor")
     assert "licence" in text and "vpr data check corridor" in text.replace("\n", " ")
     assert (tmp_path / "data/corridor/ref/0000000.jpg").read_bytes() == b"a"
@@ -84,6 +87,70 @@ def test_get_fetches_unpacks_and_remembers(vpr, tmp_path, monkeypatch):
     vpr("get", "corridor")
     assert len(shop.requests) == 1  # it is there
     shop.server.shutdown()
+
+
+def program(folder, name, script, monkeypatch):
+    """A stand-in for another program, first on the path; it notes how it was called."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\necho {name} \"$@\" >> {folder}/calls\n{script}\n")
+    (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder / "calls"
+
+
+def test_a_share_is_copied_by_rsync_and_goes_on_after_a_break(vpr, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "MARGIN_BYTES", 0)
+    place = tmp_path / "data/st_lucia"
+    calls = program(tmp_path / "bin", "rsync", "exit 10", monkeypatch)
+    with pytest.raises(DownloadError, match=r"rsync ended with code 10. What arrived is kept"):
+        vpr("get", "st_lucia")
+    program(tmp_path / "bin", "rsync", f"mkdir -p {place}/images/test/database", monkeypatch)
+    assert "needs about 0.4 GB" in vpr("get", "st_lucia")
+    assert calls.read_text().splitlines()[1] == (
+        f"rsync -rhz --partial --info=progress2 rsync://vandaldata.polito.it/sf_xl/VPR-datasets-downloader/st_lucia/ {place}/"
+    )
+    vpr("get", "st_lucia")
+    assert len(calls.read_text().splitlines()) == 2  # it is here
+    monkeypatch.setattr(download, "MARGIN_BYTES", 1 << 60)
+    with pytest.raises(DownloadError, match=r"nordland_27592 needs 10.0 GB more"):
+        vpr("get", "nordland_27592")
+    monkeypatch.setattr(download, "MARGIN_BYTES", 0)
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    with pytest.raises(DownloadError, match="rsync is not installed"):
+        vpr("get", "nordland_27592")
+
+
+def test_kaggle_s_client_is_used_where_its_credentials_are(vpr, tmp_path, monkeypatch):
+    from vpr_lib.data import get as getting
+
+    monkeypatch.setattr(download, "MARGIN_BYTES", 0)
+    monkeypatch.setattr(getting, "disk_need_gb", lambda name: 0.001)
+    monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path / "kaggle"))
+    assert "pip install kaggle" in vpr("get", "gsv_cities", code=1)
+    (tmp_path / "kaggle").mkdir()
+    (tmp_path / "kaggle/kaggle.json").write_text("{}")
+    with zipfile.ZipFile(tmp_path / "gsv.zip", "w") as archive:
+        archive.writestr("Dataframes/Rome.csv", "place_id")
+        archive.writestr("Images/Rome/a.jpg", b"")
+    calls = program(tmp_path / "bin", "kaggle", f"cp {tmp_path}/gsv.zip {tmp_path}/data/archives/gsv-cities.zip", monkeypatch)
+    assert "vpr data check gsv_cities" in vpr("get", "gsv_cities").replace("\n", " ")
+    assert "kaggle datasets download amaralibey/gsv-cities" in calls.read_text()
+    assert (tmp_path / "data/gsv_cities/Dataframes/Rome.csv").is_file()
+    assert not (tmp_path / "data/archives/gsv-cities.zip").exists()
+
+
+def test_get_for_a_profile_goes_on_after_a_failure(vpr, tmp_path, monkeypatch):
+    from vpr_lib.data import get as getting
+
+    def broken(name, keep_archive):
+        raise DownloadError(f"no {name}")
+
+    monkeypatch.setattr(getting, "fetch_all", broken)
+    monkeypatch.delenv("VPR_HOME")  # the notebooks of this checkout
+    text = vpr("get", "--profile", "light", code=1)
+    assert all(f"no {name}" in text for name in ("pitts30k_val", "msls_val", "gsv_cities_light"))
+    with pytest.raises(ValueError, match="Say NAME or --profile P"):
+        vpr("get")
 
 
 def test_a_corrupt_archive_is_fetched_anew(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from miniatures import msls_folder, msls_val, objects
 
-from vpr_lib.data.readers.msls import CITIES, read_msls, write_msls_submission
+from vpr_lib.data.readers.msls import CITIES, read_msls, read_msls_submission, write_msls_submission
 from vpr_lib.data.readers.msls_arrays import read_msls_test, read_msls_val, read_official_matches
 
 
@@ -145,12 +145,19 @@ def test_test_cities_have_no_answers_but_a_submission(tmp_path):
     for city in CITIES["test"]:
         for role, rows in (("database", "ab"), ("query", "q")):
             folder = tmp_path / "test" / city / role
-            msls_folder(folder, [dict(key=f"{city[0]}{n}") for n in rows] + [dict(key=f"{city[0]}x", all=False)],
+            msls_folder(folder, [dict(key=f"{city[:2]}{n}") for n in rows] + [dict(key=f"{city[:2]}x", all=False)],
                         ["seq_info", "subtask_index"])  # fmt: skip
     found = read_msls_test(tmp_path)
     assert found.protocols == () and (len(found.database), len(found.queries)) == (12, 6)
     path = write_msls_submission(tmp_path / "s.csv", found, np.tile([1, 0], (6, 1)), top_k=2)
-    assert path.read_text().splitlines()[0] == "mq mb ma"
+    assert path.read_text().splitlines()[0] == "miq mib mia"
+    assert np.array_equal(read_msls_submission(path, found), np.tile([1, 0], (6, 1)))
+    lines = path.read_text().splitlines()
+    for wrong, error in ((["# header", *lines[1:]], r"names 5 of 6 queries"), (["zz mib mia", *lines[1:]], r"line 1: query 'zz' is unknown"),
+                         ([*lines, lines[0]], r"line 7: query 'miq' is named twice"), (["miq zz mia", *lines[1:]], r"no database image 'zz'")):
+        (tmp_path / "w.txt").write_text("\n".join(wrong))
+        with pytest.raises(ValueError, match=error):
+            read_msls_submission(tmp_path / "w.txt", found)
     for ranking in (np.zeros((5, 2), int), np.zeros((6, 1), int), np.full((6, 2), -1)):
         with pytest.raises(ValueError, match="A submission needs 2 database images"):
             write_msls_submission(path, found, ranking, top_k=2)

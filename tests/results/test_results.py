@@ -122,3 +122,12 @@ def test_published_numbers_beside_ours():
         90
     ).all()  # 88.0 and 88.2, interval of ten queries
     assert (found["verdict"] == "not measured").sum() > 20
+
+
+def test_the_command_line_s_records_come_after_the_notebooks(tmp_path):
+    for folder, name, hits, card in (("n", "a", [1, 0], "c1"), ("c", "a", [0, 1], "c1"), ("c", "b", [1, 1], "c1"), ("c", "z", [1, 1], "c2")):
+        write_records(tmp_path / folder, records(name, hits, card))
+    table = read_records(tmp_path / "n", tmp_path / "c")
+    assert set(table["model"]) == {"a", "a (command line)", "b"}  # of another card: nothing that a table could not hold
+    assert table.loc[table["model"] == "b", "notebook"].eq("command line").all()
+    assert read_records(tmp_path / "none", tmp_path / "nothing").empty

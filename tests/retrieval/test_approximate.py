@@ -153,3 +153,24 @@ def test_milvus_embedded(tmp_path, monkeypatch):
         Milvus(tmp_path / "deep" / "places.db", 16)
     ranking, share = rank("milvus", database, queries, 6)
     assert (ranking.indices == exact.indices).all() and share == {1: 1.0, 10: pytest.approx(share[10])}
+
+
+def test_one_import_serves_both_packages(town, monkeypatch):
+    """With faiss-cpu nothing is asked of a GPU; with faiss-gpu the index is learned there and comes back."""
+    from vpr_lib.retrieval import approximate
+
+    calls = []
+    assert approximate.gpus() == 0 or hasattr(approximate.faiss, "StandardGpuResources")
+    monkeypatch.setattr(approximate.faiss, "StandardGpuResources", lambda: "resources", raising=False)
+    monkeypatch.setattr(approximate.faiss, "get_num_gpus", lambda: 1, raising=False)
+    monkeypatch.setattr(approximate.faiss, "index_cpu_to_gpu", lambda *on: calls.append(on[:2]) or on[2], raising=False)
+    approximate._resources.cache_clear()
+    index = approximate.faiss.IndexFlatIP(8)
+    assert approximate.on_gpu(index) is index and calls == [("resources", 0)]
+
+    def refused(*_):
+        raise RuntimeError("no such code size on a GPU")
+
+    monkeypatch.setattr(approximate.faiss, "index_cpu_to_gpu", refused, raising=False)
+    assert approximate.on_gpu(index) is index  # the CPU does what the GPU cannot
+    approximate._resources.cache_clear()

@@ -12,10 +12,24 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 def _register() -> None:
     if app.registered_commands:
         return
-    from vpr_lib.cli import bench, centres, data, evaluate, export, models, recalls, retrieve, run, train, weights
+    from vpr_lib.cli import (
+        bench,
+        centres,
+        check,
+        data,
+        evaluate,
+        export,
+        models,
+        recalls,
+        retrieve,
+        run,
+        submit,
+        train,
+        weights,
+    )
 
     run.register(app, after=recalls.print_recalls)
-    for module in (data, evaluate, retrieve, train, centres, models, weights, export, bench):
+    for module in (check, data, evaluate, retrieve, train, centres, models, weights, submit, export, bench):
         module.register(app)
 
 

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result to this JSON file too.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
-Precision = Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="What the network computes in.")]
+Precision = Annotated[
+    Literal["fp32", "tf32", "bf16", "fp16"],
+    typer.Option(help="What the network computes in; tf32 lets a GPU round fp32 products."),
+]
 Weights = Annotated[
     Path | None, typer.Option(help="Checkpoint; default: what `vpr train` or `vpr weights add` stored.")
 ]

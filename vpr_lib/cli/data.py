@@ -48,24 +48,54 @@ def list_datasets(
 
 
 def get(
-    name: Name,
+    name: Annotated[str, typer.Argument(help="A data set; `vpr data list` names them.")] = "",
+    profile: Annotated[str, typer.Option(help="Every data set that the notebooks of this profile ask for.")] = "",
     keep_archive: Annotated[bool, typer.Option(help="Keep the archive after unpacking.")] = False,
 ) -> None:
-    """Fetch a data set where a public address exists (resumed, checked, unpacked safely); otherwise say what to do by hand."""
-    from vpr_lib.data.catalogue import default_root, find, how_to_get, load_table
-    from vpr_lib.data.get import fetch_dataset
+    """Fetch data sets where a public address exists (resumed, checked, unpacked safely); otherwise say what to do by hand.
 
-    dataset, way = find(name), how_to_get(name)
-    show(f"[bold]{name}[/bold]: {dataset.about}\n  licence: {load_table().families[dataset.family].licence}")
-    folder = default_root(name) or Path("<your folder>")
-    for download in way.downloads:
-        place = fetch_dataset(download, keep_archive)
-        show(f"  unpacked to {place}; next: vpr data check {name}")
-    for number, step in enumerate(way.steps, 1):
-        show(f"  {number}. {step.format(folder=folder)}")
-    if not way.downloads and not dataset.generated:
-        show(f"There is no public address to fetch [bold]{name}[/bold] from; the steps above are for you.")
+    One that cannot be had does not stop the others; the exit code is 1 when any is missing in the end.
+    """
+    from vpr_lib.data.catalogue import find, is_here
+    from vpr_lib.data.download import DownloadError
+    from vpr_lib.data.unpack import ArchiveError
+
+    if bool(name) == bool(profile):
+        raise ValueError("Say NAME or --profile P. `vpr data list` shows what there is.")
+    names = [name]
+    if profile:
+        from vpr_lib.workbook.run.needs import needs_of
+
+        names = list(needs_of(profile).data)
+    for wanted in names:
+        try:
+            _get(wanted, keep_archive)
+        except (DownloadError, ArchiveError) as error:
+            if not profile:
+                raise
+            show(f"  [red]✗[/red] {_plain(str(error))}")
+    if any(not is_here(wanted) for wanted in names if not find(wanted).generated):
         raise typer.Exit(1)
+
+
+def _get(name: str, keep_archive: bool) -> None:
+    from vpr_lib.data.catalogue import default_root, find, how_to_get, is_here, load_table
+    from vpr_lib.data.get import disk_need_gb, fetch_all
+
+    dataset, way, need = find(name), how_to_get(name), disk_need_gb(name)
+    room = f"; needs about {need:.1f} GB of disk" if need else ""
+    show(f"[bold]{name}[/bold]: {dataset.about}\n  licence: {load_table().families[dataset.family].licence}{room}")
+    folder = default_root(name) or Path("<your folder>")
+    place = fetch_all(name, keep_archive)
+    if place is not None:
+        show(f"  in {place}" + (f"; next: vpr data check {name}" if is_here(name) else ", to be made ready:"))
+    if place is None or not is_here(name):
+        for number, step in enumerate(way.steps, 1):
+            show(f"  {number}. {step.format(folder=folder)}")
+    if way.kaggle and place is None:
+        show("  Kaggle's client fetches it, too: pip install kaggle, put its token into ~/.kaggle/kaggle.json, run this again.")
+    elif place is None and not dataset.generated:
+        show(f"There is no public address to fetch [bold]{name}[/bold] from; the steps above are for you.")
 
 
 def prepare(name: Name, root: Root = None, json: JsonFile = None) -> None:

@@ -28,7 +28,9 @@ def list_models(json: JsonFile = None) -> None:
         elif bundled_path(name).is_file():
             state = "works at once (package)"
         else:
-            state = f"vpr weights get {name}" if known is not None and known.by_hand is None else "train, or weights add"
+            state = (
+                f"vpr weights get {name}" if known is not None and known.by_hand is None else "train, or weights add"
+            )
         table.add_row(
             name,
             config.system,

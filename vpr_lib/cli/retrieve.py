@@ -33,7 +33,9 @@ def register(app: typer.Typer) -> None:
 def retrieve(
     query: Annotated[Path, typer.Option(help="Folder of query images, searched recursively.")],
     database: Annotated[Path, typer.Option(help="Folder of database images, searched recursively.")],
-    model: Annotated[str, typer.Option(help="A name of the zoo; 'places' needs no training and no download.")] = "places",
+    model: Annotated[
+        str, typer.Option(help="A name of the zoo; 'places' needs no training and no download.")
+    ] = "places",
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("retrieval"),
     weights: Weights = None,
     untrained: Untrained = False,

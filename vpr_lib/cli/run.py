@@ -1,5 +1,6 @@
 """`vpr run`, `vpr status` and `vpr report`. Imports stand inside the functions, so that `vpr --help` stays fast."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +19,7 @@ def register(app: typer.Typer, after: After | None = None) -> None:
     @app.command()
     def run(
         profile: Annotated[
-            str, typer.Option("--profile", "-p", help="toy, city, light, paper, or a YAML file.")
+            str, typer.Option("--profile", "-p", help="toy, city, released, light, paper, or a YAML file.")
         ] = "toy",
         only: Annotated[
             list[str] | None, typer.Option(help="Run just this notebook: name or prefix; repeatable.")
@@ -28,6 +29,7 @@ def register(app: typer.Typer, after: After | None = None) -> None:
         ] = None,
         set_: Annotated[list[str] | None, typer.Option("--set", help="Parameter, as 02.epochs=3; repeatable.")] = None,
         force: Annotated[bool, typer.Option(help="Run also what is green already.")] = False,
+        fetch: Annotated[bool, typer.Option("--fetch", help="Let models fetch the pre-training they start from.")] = False,
         keep_going: Annotated[bool, typer.Option(help="After a failure, run what does not depend on it.")] = True,
         run_id: Annotated[str | None, typer.Option(help="Name of the run's folder; default: time and profile.")] = None,
         report: Annotated[bool, typer.Option(help="Build the HTML report at the end.")] = True,
@@ -51,6 +53,9 @@ def register(app: typer.Typer, after: After | None = None) -> None:
         from vpr_lib.workbook.run.runner import run_workbook
         from vpr_lib.workbook.run.terminal import choose_display
 
+        if fetch:
+            os.environ["VPR_FETCH"] = "1"
+        _look_ahead(profile)
         try:
             if nightly:
                 result = _night(profile, only, start_from, set_ or (), force, keep_going, run_id, report, keep, accept)
@@ -102,6 +107,20 @@ def _pages(run: "Path | str") -> Path:
     from vpr_lib.workbook.report.build import build_report
 
     return build_report(run)
+
+
+def _look_ahead(profile: str) -> None:
+    """Open with what of the profile's needs is here; a generated profile needs nothing, and nothing is said."""
+    from vpr_lib.workbook.run.needs import needs_of
+    from vpr_lib.workbook.run.plan import UsageError
+    from vpr_lib.workbook.run.preflight import in_words, look_ahead
+
+    try:
+        needs = needs_of(profile)
+        if needs.data or needs.weights or needs.trunks:
+            typer.echo("\n".join(in_words(look_ahead(profile, measure=False))) + "\n")
+    except (UsageError, ValueError, OSError, KeyError):
+        return  # the run itself refuses it, with the whole message
 
 
 def _night(profile, only, start_from, overrides, force, keep_going, run_id, report, keep, accept) -> "RunResult":

@@ -43,9 +43,13 @@ class Download(Strict):
 
 
 class Get(Strict):
-    """How to come by a data set: archives with an address, and what must be done by hand."""
+    """How to come by a data set: archives with an address, shares that other programs read, and what must be done by hand."""
 
     downloads: list[Download] = []
+    rsync: str | None = None  # a public share, whose content goes into the data set's folder
+    kaggle: str | None = None  # owner/name; Kaggle's client fetches it where its credentials are
+    hub: str | None = None  # a data set repository of Hugging Face
+    gb: float | None = None  # room that the fetched data needs, archives included
     steps: list[str] = []  # {folder} stands for the place on this disk
 
 
@@ -144,10 +148,16 @@ def status(name: str) -> dict[str, str]:
         return {"get": "made", "here": "made"}
     if place is None:
         return {"get": "--root", "here": "-"}
-    get = "fetch" if how_to_get(name).downloads else "by hand"
+    way = how_to_get(name)
+    get = "fetch" if way.downloads or way.rsync or way.hub else "account" if way.kaggle else "by hand"
     if not holds(place, dataset):
         return {"get": get, "here": "no"}
     return {"get": get, "here": "prepared" if (prepared_folder(name) / STAMP).is_file() else "yes"}
+
+
+def is_here(name: str) -> bool:
+    """Whether a data set is on this disk, or made here."""
+    return status(name)["here"] not in ("no", "-")
 
 
 def find_root(name: str, root: Path | None = None) -> Path:

@@ -246,13 +246,13 @@ class MinkLoc(nn.Module):
 
 
 CLOUD_MODELS: dict[str, MinkLocConfig] = {
-    "minklocpp_384": MinkLocConfig(),  # DistilVPR's teacher
+    "minklocpp_384": MinkLocConfig(system="MinkLoc++ (teacher)"),  # DistilVPR's
     "minklocpp_256": MinkLocConfig(image_dim=128),  # the original MinkLoc++
     "minkloc3d_128": MinkLocConfig(system="MinkLoc++ (3D)", image_dim=0),
     "minkloc3d_384": MinkLocConfig(  # the 3-D student that the options describe; as wide as the teacher
         system="MinkLoc++ (3D)", planes=(32, 64, 128), top_down=0, cloud_dim=384, image_dim=0
     ),
-    "minklocpp_boreas_384": MinkLocConfig(image_size=(256, 306), voxel_size=1.0),
+    "minklocpp_boreas_384": MinkLocConfig(system="MinkLoc++ (teacher)", image_size=(256, 306), voxel_size=1.0),
     "minklocpp_toy_96": MinkLocConfig(
         planes=(16, 32, 32),
         conv0_kernel=3,

@@ -43,13 +43,18 @@ def is_here(name: str) -> bool:
     return torchvision_file(name).is_file() if name in TORCHVISION else _timm_here(name)
 
 
+def find_leave() -> bool:
+    """Whether the environment allows models to fetch what they start from."""
+    return os.environ.get(LEAVE) == "1"
+
+
 def ask_before_fetching(name: str) -> None:
     """Called before a library would download the pre-training of `name`.
 
     Raises:
         FileNotFoundError: when it is not on this disk and nobody gave leave, with the two ways to give it.
     """
-    if os.environ.get(LEAVE) == "1" or is_here(name):
+    if find_leave() or is_here(name):
         return
     raise FileNotFoundError(
         f"The pre-trained weights of {name} are not on this disk, and nothing is fetched without being asked for: "

@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from PIL import Image
 
 from vpr_lib.data.ground_truth import Benchmark
 from vpr_lib.data.images import read_image
 from vpr_lib.data.manifest import Manifest
-from vpr_lib.plotting.maps import contact_sheet, plot_distances, plot_map, plot_positive_counts
+from vpr_lib.plotting.maps import contact_sheet, plot_positive_counts
+from vpr_lib.plotting.overview import note, plot_nearest, plot_where
 from vpr_lib.plotting.picture import Picture, listed
 from vpr_lib.plotting.style import BLUE, GREEN, SKY, VERMILION
 from vpr_lib.retrieval.protocol import Evaluation
@@ -25,9 +27,7 @@ def picture_of_task(answers: Evaluation, query: int, k: int = 5) -> Picture:
     right = scored.protocol.positives.contains(np.full(k, query), nearest)
     figure = plt.figure(figsize=(12, 5))
     cells = figure.add_gridspec(2, 5, width_ratios=[1.6, 1, 1, 1, 1])
-    links = np.stack([np.zeros(k, int), nearest], axis=1)
-    spot = benchmark.queries.positions()[[query]]
-    plot_map(benchmark.database.positions(), spot, links=links, ax=figure.add_subplot(cells[:, 0:2]))
+    plot_where(benchmark, figure.add_subplot(cells[:, 0:2]), query, nearest)
     database = benchmark.database.image_paths()
     shown = [("query", benchmark.queries.image_paths()[query])]
     shown += [(f"match {i} {'✓' if ok else '✗'}", database[row]) for i, (row, ok) in enumerate(zip(nearest, right), 1)]
@@ -79,12 +79,9 @@ def picture_of_benchmark(benchmarks: Mapping[str, Benchmark]) -> Picture:
     """The first benchmark on the map; positives per query of all; distance to the nearest database image of the first."""
     name, first = next(iter(benchmarks.items()))
     figure, axes = plt.subplots(1, 3, figsize=(14, 4.2))
-    spots, database = first.queries.positions(), first.database.positions()
-    plot_map(database, spots, first.positives.counts > 0, ax=axes[0])
+    plot_where(first, axes[0])
     plot_positive_counts([content.positives.counts for content in benchmarks.values()], list(benchmarks), ax=axes[1])
-    some = np.random.default_rng(0).permutation(len(spots))[:MOST_QUERIES]
-    gaps = np.array([np.linalg.norm(database - spots[row], axis=1).min() for row in some])
-    plot_distances(gaps, first.protocol.card.threshold, ax=axes[2])
+    plot_nearest(first, axes[2], MOST_QUERIES)
     for ax, title in zip(axes, ("Where", "Positives per query", "Nearest database image")):
         ax.set_title(title)
     return Picture(
@@ -109,20 +106,31 @@ def picture_of_conditions(counted: pd.Series, name: str) -> Picture:
     )
 
 
+def _radius_panel(radius: pd.DataFrame | None, ax: Axes) -> str:
+    """Draw recall over the radius; what it says, in words."""
+    if radius is None:
+        note(ax, "the set lists matches and gives no positions:\nno other radius can be tried")
+        return "nothing: the set gives no positions"
+    ax.plot(radius["rule"], 100 * radius["all"], "-o", color=BLUE, label="every query counts")
+    ax.plot(radius["rule"], 100 * radius["with_positive"], "--s", color=VERMILION, label="queries with a positive")
+    ax.axvline(25, color="grey", linewidth=1)
+    ax.set(xscale="log", xlabel="radius (m)", ylabel="recall@1 (%)", title="Radius and denominator")
+    ax.legend(fontsize=9)
+    ends = [100 * radius[column].iloc[row] for column, row in (("all", 0), ("all", -1), ("with_positive", 0))]
+    return (f"it goes from {ends[0]:.0f} % at {radius['rule'].iloc[0]} m to {ends[1]:.0f} % at {radius['rule'].iloc[-1]} m when every "
+            f"query counts, and starts at {ends[2]:.0f} % when only queries with a positive do")  # fmt: skip
+
+
 def picture_of_traps(
-    radius: pd.DataFrame, answers: Evaluation, conditions: Sequence[str], windows: pd.DataFrame | None, traverse: str
+    radius: pd.DataFrame | None, answers: Evaluation, conditions: Sequence[str], windows: pd.DataFrame | None, traverse: str
 ) -> Picture:
     """One ranking under other rules: the radius and the denominator, which queries count, the window of frames.
 
     Args:
-        radius: of `retrieval.lens.recall_by_radius`. windows: of `recall_by_window` on the traverse of that name, or None.
+        radius: of `retrieval.lens.recall_by_radius`, None where the set gives no positions. windows: of `recall_by_window` on the traverse of that name, or None.
     """
     figure, axes = plt.subplots(1, 3, figsize=(14, 4), sharey=True)
-    axes[0].plot(radius["rule"], 100 * radius["all"], "-o", color=BLUE, label="every query counts")
-    axes[0].plot(radius["rule"], 100 * radius["with_positive"], "--s", color=VERMILION, label="queries with a positive")
-    axes[0].axvline(25, color="grey", linewidth=1)
-    axes[0].set(xscale="log", xlabel="radius (m)", ylabel="recall@1 (%)", title="Radius and denominator")
-    axes[0].legend(fontsize=9)
+    left = _radius_panel(radius, axes[0])
     table, hit = answers.benchmark.queries.table, answers.scores[0].first_hits == 1
     words = table.get("conditions", pd.Series([[]] * len(table), index=table.index))
     subsets = {"all": np.ones(len(words), bool)} | {
@@ -137,11 +145,9 @@ def picture_of_traps(
             [f"±{width}" for width in windows["rule"]], 100 * windows["all"], color=GREEN, hatch="//", edgecolor="white"
         )
     axes[2].set(title="Window of frames", xlabel=f"frames ({traverse or 'no traverse'})")
-    ends = [100 * radius[column].iloc[row] for column, row in (("all", 0), ("all", -1), ("with_positive", 0))]
     return Picture(
         figure,
-        f"Recall at 1 of one ranking by raw pixels. Left, it goes from {ends[0]:.0f} % at {radius['rule'].iloc[0]} m to {ends[1]:.0f} % at "
-        f"{radius['rule'].iloc[-1]} m when every query counts, and starts at {ends[2]:.0f} % when only queries with a positive do. Middle, by "
+        f"Recall at 1 of one ranking by raw pixels. Left, {left}. Middle, by "
         f"condition: {listed(bars)}. Right, by window of frames.",
         f"The same rankings under other rules: raw pixels on {answers.benchmark.name} and {traverse or 'no traverse'}.",
     )

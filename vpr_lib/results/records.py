@@ -18,6 +18,7 @@ from vpr_lib.retrieval.metrics import distances_m
 from vpr_lib.retrieval.protocol import Scored
 
 TOP = 25  # database images kept per query
+COMMAND_LINE = "command line"  # sorts after the notebooks' numbers
 
 
 @dataclass(frozen=True)
@@ -142,9 +143,18 @@ def read_record(file: Path) -> pd.DataFrame:
         ) from error
 
 
-def read_records(folder: Path) -> pd.DataFrame:
-    """All evaluations below `folder`, told apart as `tell_apart` does; an empty frame when there are none."""
+def read_records(folder: Path, also: Path | None = None) -> pd.DataFrame:
+    """All evaluations below `folder`, told apart as `tell_apart` does; an empty frame when there are none.
+
+    Args:
+        also: the folder of the command line's, which come after the notebooks'. One that was scored under another card than
+            a notebook's protocol of the same name is left out: a table refuses to mix them.
+    """
     evaluations = [table for file in record_files(folder) if len(table := read_record(file))]
+    cards = {table["protocol"].iloc[0]: table["card"].iloc[0] for table in evaluations}
+    for table in map(read_record, record_files(also) if also is not None else []):
+        if len(table) and cards.setdefault(table["protocol"].iloc[0], table["card"].iloc[0]) == table["card"].iloc[0]:
+            evaluations.append(table.assign(notebook=COMMAND_LINE))
     return tell_apart(evaluations) if evaluations else pd.DataFrame()
 
 
@@ -163,6 +173,7 @@ def tell_apart(evaluations: list[pd.DataFrame]) -> pd.DataFrame:
         if any(table["first_hit"].equals(other["first_hit"]) for other in earlier):
             continue
         if earlier:
-            table = table.assign(model=f"{first['model']} ({str(first['notebook'])[:2]})")
+            whose = str(first["notebook"])
+            table = table.assign(model=f"{first['model']} ({whose if whose == COMMAND_LINE else whose[:2]})")
         earlier.append(table)
     return pd.concat([table for tables in known.values() for table in tables], ignore_index=True)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import faiss
@@ -13,6 +14,26 @@ from vpr_lib.retrieval.search import Ranking
 
 LEAST = 39 * 256  # rows from which on faiss can learn the 256 codes of each part of a descriptor well
 ADDED = 65_536  # rows read at a time
+
+
+@cache
+def _resources() -> "faiss.StandardGpuResources":
+    return faiss.StandardGpuResources()  # must outlive every index on the GPU
+
+
+def gpus() -> int:
+    """GPUs that faiss can use: none with faiss-cpu, which has the same `import faiss` as faiss-gpu."""
+    return faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
+
+
+def on_gpu(index: faiss.Index) -> faiss.Index:
+    """The index on the first GPU, or itself where there is none or the GPU has no such index (IVF-PQ: some code sizes)."""
+    if not gpus():
+        return index
+    try:
+        return faiss.index_cpu_to_gpu(_resources(), 0, index)
+    except RuntimeError:
+        return index
 
 
 @dataclass(frozen=True)
@@ -57,10 +78,11 @@ class IvfPq:
         cells.this.disown()  # now the index frees them
         index.cp.seed = index.pq.cp.seed = seed + 1234
         faiss.omp_set_num_threads(torch.get_num_threads())
-        index.train(np.ascontiguousarray(database[rows], np.float32))
+        worker = on_gpu(index)  # faiss-gpu learns and fills the index where there is one; it comes back to be searched and saved
+        worker.train(np.ascontiguousarray(database[rows], np.float32))
         for start in range(0, count, ADDED):
-            index.add(np.ascontiguousarray(database[start : start + ADDED], np.float32))
-        return cls(index)
+            worker.add(np.ascontiguousarray(database[start : start + ADDED], np.float32))
+        return cls(index if worker is index else faiss.index_gpu_to_cpu(worker))
 
     @classmethod
     def load(cls, path: Path) -> "IvfPq":

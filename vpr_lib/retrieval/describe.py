@@ -21,7 +21,7 @@ from vpr_lib.data import images as images_module
 from vpr_lib.data.ground_truth import Benchmark
 from vpr_lib.data.images import ImageError, ImageSet, InputSpec, stack_images
 from vpr_lib.data.manifest import Manifest
-from vpr_lib.machine import keep_freed_memory
+from vpr_lib.machine import allow_tf32, keep_freed_memory
 from vpr_lib.models.checkpoints import weights_hash
 from vpr_lib.progress import track
 from vpr_lib.registry import lookup
@@ -78,7 +78,7 @@ def describe(
     manifest: Manifest,
     cache: Path | None = None,
     device: str | torch.device = "cpu",
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32",
     batch_size: int = 32,
     workers: int | None = None,
     on_error: Literal["raise", "skip"] = "raise",
@@ -117,6 +117,7 @@ def describe(
         if len(todo):
             log.info("describing %d of %d images", len(todo[rank::world]), len(manifest))
             keep_freed_memory()
+            allow_tf32(precision == "tf32")
             model.eval().to(device, memory_format=torch.channels_last)
             rest = (device, precision, batch_size, workers, quiet or rank > 0)
             _fill(store, world if together else 0, model, spec, paths, todo[rank::world], *rest)

@@ -38,12 +38,16 @@ def tell_foreign(own: np.ndarray, foreign: np.ndarray) -> Foreign:
         ValueError: when one of the two is empty.
     """
     if not len(own) or not len(foreign):
-        raise ValueError(f"A threshold needs queries of both kinds, got {len(own)} of the map and {len(foreign)} foreign.")
+        raise ValueError(
+            f"A threshold needs queries of both kinds, got {len(own)} of the map and {len(foreign)} foreign."
+        )
     above, level = (own[:, None] > foreign).mean(), (own[:, None] == foreign).mean()
     most = np.sort(own)[int(len(own) * (1 - RECALL))]
     right, wrong = (own >= most).sum(), (foreign >= most).sum()
     threshold = np.quantile(foreign, REFUSED)
-    return Foreign(float(above + level / 2), float(right / (right + wrong)), float(threshold), float((own >= threshold).mean()))
+    return Foreign(
+        float(above + level / 2), float(right / (right + wrong)), float(threshold), float((own >= threshold).mean())
+    )
 
 
 def calibrate(model: nn.Module, benchmark: Benchmark, **options: Any) -> Foreign:

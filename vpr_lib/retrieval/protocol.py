@@ -80,7 +80,7 @@ def evaluate(
     cache: Path | None = None,
     ks: Sequence[int] = KS,
     device: str | torch.device = "cpu",
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32",
     batch_size: int = 32,
     quiet: bool = False,
     index: str = "exact",

@@ -22,14 +22,14 @@ from torch import Tensor, nn
 
 from vpr_lib.config import Strict
 from vpr_lib.files import atomic_path, write_text
-from vpr_lib.machine import keep_freed_memory, peak_memory_bytes
+from vpr_lib.machine import allow_tf32, keep_freed_memory, peak_memory_bytes
 from vpr_lib.models.checkpoints import save_weights
 from vpr_lib.progress import ProgressLine
 from vpr_lib.registry import lookup
 from vpr_lib.seeds import derive_seed, seed_everything
 from vpr_lib.training.optimisation import FitSettings, learning_rate, make_optimizer
 
-FABRIC_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+FABRIC_PRECISION = {"fp32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 VALIDATION_MAY_TAKE = timedelta(hours=4)  # the first process validates while the others wait
 
@@ -86,6 +86,7 @@ def make_fabric(settings: FitSettings, device: str = "auto", devices: int | str 
         precision=FABRIC_PRECISION[settings.precision],
     )
     fabric.launch()
+    allow_tf32(settings.precision == "tf32")
     return fabric
 
 

@@ -25,7 +25,7 @@ class FitSettings(Strict):
     accumulate: int = 1  # batches per optimiser step
     clip_norm: float | None = None
     clip_value: float | None = None  # of every gradient entry
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     channels_last: bool = True
     checkpoint_every_s: float = 120.0  # besides the one at the end of every epoch
     max_steps_per_epoch: int | None = None

@@ -4,7 +4,7 @@ from second_device import second_device
 from vpr_lib.models.checkpoints import save_weights, trained_path, weights_hash
 from vpr_lib.models.zoo import build_model
 from vpr_lib.training.recipes import load_experiment
-from vpr_lib.workbook.book.trained import networks_on_disk, trained_model
+from vpr_lib.workbook.book.trained import at_hand, networks_on_disk, trained_model
 
 
 class Desk:
@@ -13,7 +13,10 @@ class Desk:
     device, trains = "cpu", True
 
     def __init__(self, cache):
-        self.cache = cache
+        self.cache, self.holes = cache, {}
+
+    def hole(self, name, why):
+        self.holes[name] = why
 
     def train(self, experiment, quiet=True):
         assert self.trains, "trained"
@@ -25,15 +28,27 @@ def test_registered_weights_are_used_when_wanted(tmp_path):
     save_weights(own, trained_path("gem_toy_160"), {"file": "official.ckpt", "source": ""})
     model, history, words = trained_model(Desk(tmp_path), "gem_toy_160", "toy", "registered")
     assert weights_hash(model) == weights_hash(own) and history == [] and words == "official.ckpt"
-    for name, weights in (("gem_toy_160", "train"), ("avg_toy_160", "registered")):  # not wanted, or not there
-        model, history, words = trained_model(Desk(tmp_path), name, "toy", weights)
-        assert weights_hash(model) == weights_hash(build_model(name, seed=7))
-        assert history == [{"epoch": 1}] and words == "trained here, recipe toy"
-    with pytest.raises(ValueError, match="'train' or 'registered', got 'official'"):
+    model, history, words = trained_model(Desk(tmp_path), "gem_toy_160", "toy", "trained")
+    assert weights_hash(model) == weights_hash(build_model("gem_toy_160", seed=7))
+    assert history == [{"epoch": 1}] and words == "trained here, recipe toy"
+    with pytest.raises(FileNotFoundError, match=r"No registered weights of avg_toy_160. Nobody publishes them: train"):
+        trained_model(Desk(tmp_path), "avg_toy_160", "toy", "registered")
+    with pytest.raises(ValueError, match="'trained' or 'registered', got 'official'"):
         trained_model(Desk(tmp_path), "gem_toy_160", "toy", "official")
 
 
-@pytest.mark.parametrize("weights", ["registered", "train"])
+def test_missing_weights_leave_a_hole_with_the_command(tmp_path):
+    save_weights(build_model("gem_toy_160"), trained_path("gem_toy_160"), {})
+    book, names = Desk(tmp_path), ["gem_toy_160", "mixvpr_resnet50_4096"]
+    assert at_hand(book, "trained", names, ["avg_toy_160"]) == [names, ["avg_toy_160"]] and not book.holes
+    assert at_hand(book, "registered", names, ["avg_toy_160"]) == [["gem_toy_160"], []]
+    assert set(book.holes) == {"mixvpr_resnet50_4096", "avg_toy_160"}
+    assert "`vpr weights get mixvpr_resnet50_4096` fetches resnet50_MixVPR" in book.holes["mixvpr_resnet50_4096"]
+    with pytest.raises(FileNotFoundError, match=r"No registered weights of avg_toy_160\. `vpr weights list`"):
+        at_hand(book, "registered", ["avg_toy_160"])
+
+
+@pytest.mark.parametrize("weights", ["registered", "trained"])
 def test_the_model_is_on_the_device_of_the_book(weights, tmp_path):
     save_weights(build_model("gem_toy_160"), trained_path("gem_toy_160"), {})
     with second_device() as device:

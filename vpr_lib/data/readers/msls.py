@@ -105,6 +105,31 @@ def write_msls_submission(path: Path, benchmark: Benchmark, ranking: np.ndarray,
     return write_text(path, "\n".join(lines) + "\n")
 
 
+def read_msls_submission(path: Path, benchmark: Benchmark) -> np.ndarray:
+    """The ranking of a submission file, database indices best first, int64 (Q, k); `#` lines are headers.
+
+    Raises:
+        ValueError: naming the line, for a key that is not of the benchmark, a query that is missing or named twice, or lines
+            of different length.
+    """
+    rows = {Path(image).stem: row for row, image in enumerate(benchmark.database.table["image_path"])}
+    queries = [Path(image).stem for image in benchmark.queries.table["image_path"]]
+    told, known = {}, set(queries)
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+        query, *keys = line.split()
+        if query.startswith("#"):
+            continue
+        if query in told or query not in known:
+            raise ValueError(f"{path}, line {number}: query '{query}' is {'named twice' if query in told else 'unknown'}.")
+        if unknown := [key for key in keys if key not in rows]:
+            raise ValueError(f"{path}, line {number}: no database image '{unknown[0]}'.")
+        told[query] = [rows[key] for key in keys]
+    lengths = {len(found) for found in told.values()}
+    if len(told) < len(queries) or len(lengths) != 1:
+        raise ValueError(f"{path} names {len(told)} of {len(queries)} queries, with {sorted(lengths)} database images each.")
+    return np.array([told[query] for query in queries], np.int64)
+
+
 def _train_cards(name: str, database: Side, queries: Side) -> tuple[Protocol, ...]:
     sides = (database.manifest, queries.manifest)
     return tuple(

@@ -6,6 +6,7 @@ from torch import nn
 from vpr_lib.config import Compute
 from vpr_lib.data.ground_truth import Benchmark
 from vpr_lib.data.run_pairs import RunPairs
+from vpr_lib.paths import cache_root
 from vpr_lib.results import measure as results
 from vpr_lib.results.measure import Variant
 from vpr_lib.results.records import Run, read_records
@@ -46,5 +47,5 @@ def own_records(book: Book) -> pd.DataFrame:
 
 
 def all_records(book: Book) -> pd.DataFrame:
-    """The records of every notebook of this profile."""
-    return read_records(book.cache / "records")
+    """The records of every notebook of this profile, and those of `vpr evaluate`."""
+    return read_records(book.cache / "records", cache_root() / "records")

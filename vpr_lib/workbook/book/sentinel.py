@@ -170,6 +170,8 @@ class Sentinel(Checked):
     seconds: float
     headline: str
     outputs: tuple[Output, ...] = ()
+    holes: dict[str, str] = {}  # file, check or model that is missing -> why, and the command that fills it
+    stopped: str = ""  # why the notebook ended early, by its own decision: what follows needs what is not here
     made: tuple[Output, ...] = ()  # what tables are made of: the records of this notebook
     gpu_memory_bytes: int | None = None
 

@@ -55,6 +55,13 @@ class CheckFailed(AssertionError):
     """A number lies outside of what its profile says must hold: something is broken."""
 
 
+class Stopped(Exception):
+    """A notebook that ends early because it decided to; Jupyter shows one line instead of a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"The notebook ends here: {self}"]
+
+
 def open_notebook(name: str, profile: str | Path = "toy", run_id: str | None = None) -> "Book":
     """Start the book-keeping of one notebook and give its figures the house style.
 
@@ -92,6 +99,7 @@ class Book:
         self.checks: dict[str, CheckResult] = {}
         self.findings: dict[str, FindingResult] = {}
         self.notes: dict[str, float] = {}
+        self.holes: dict[str, str] = {}
 
     @property
     def settings(self) -> NotebookSettings:
@@ -294,6 +302,29 @@ class Book:
         show.finding(result)
         return result
 
+    def hole(self, name: str, why: str) -> None:
+        """Leave something out, and say so: the notebook stays green without it.
+
+        Args:
+            name: a file that workbook.yaml declares, a check of the profile, a model or a data set.
+            why: the reason, with the command that fills the hole.
+        """
+        self.holes[name] = why
+        show.hole(name, why)
+
+    def stop(self, headline: str, why: str) -> None:
+        """End the notebook here, green: what follows needs what is not there. Everything still owed becomes a hole.
+
+        Args:
+            why: the reason, with the command that lets the notebook go on.
+        Raises:
+            Stopped: always; the runner takes it for an orderly end.
+        """
+        self.hole("the rest of this notebook", why)
+        self.holes |= {key: why for key in self.settings.checks if key not in self.checks}
+        self._finish(headline, stopped=why)
+        raise Stopped(why)
+
     def takeaways(self, *method: str) -> None:
         """Close with what the run found, statement by statement, after what does not depend on a run.
 
@@ -306,13 +337,16 @@ class Book:
         """The last act of a notebook: write the sentinel that proves it ran to its end.
 
         Raises:
-            CheckFailed: if a check of the profile was not measured. A finding that was not is recorded as such.
+            CheckFailed: if a check of the profile was neither measured nor left out as a hole. A finding that was not is recorded as such.
         """
-        missing = [key for key in self.settings.checks if key not in self.checks]
+        missing = [key for key in self.settings.checks if key not in self.checks and key not in self.holes]
         if missing:
             raise CheckFailed(
                 f"{self.name} did not measure the checks {', '.join(missing)} of profile '{self.profile.name}'"
             )
+        self._finish(headline)
+
+    def _finish(self, headline: str, stopped: str = "") -> None:
         self.findings = {result.key: result for result in self._every_finding()}
         self._write_checked()
         sentinel = Sentinel(
@@ -326,6 +360,8 @@ class Book:
             seconds=round(time.monotonic() - self._clock, 2),
             headline=headline,
             outputs=tuple(self.outputs.values()),
+            holes=self.holes,
+            stopped=stopped,
             made=tuple(describe_output(path) for path in visible_files(self.records, "*.parquet")),
             checks=tuple(self.checks.values()),
             findings=tuple(self.findings.values()),

@@ -167,6 +167,11 @@ def takeaways(method: Sequence[str], results: Sequence[FindingResult]) -> None:
     _display({"text/markdown": text, "text/plain": text})
 
 
+def hole(name: str, why: str) -> None:
+    """One line for what is left out."""
+    _display({"text/markdown": f"*Left out: **{name}**. {why}*", "text/plain": f"Left out: {name}. {why}"})
+
+
 def finished(sentinel: Sentinel) -> None:
     """One line at the end of the notebook."""
     counted = {"file": len(sentinel.outputs), "check": len(sentinel.checks), "finding": len(sentinel.findings)}

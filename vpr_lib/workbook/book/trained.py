@@ -1,43 +1,79 @@
 """A trained model for a notebook: registered weights where they are wanted, a training run to a recipe otherwise."""
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
 
 from torch import nn
 
 from vpr_lib.models.checkpoints import load_weights, trained_path
+from vpr_lib.models.published import published_at
 from vpr_lib.models.zoo import build_model
 from vpr_lib.training.recipes import load_experiment
 from vpr_lib.widgets.live import Network
 from vpr_lib.workbook.book.session import Book
 
+Weights = Literal["trained", "registered"]
+
+
+def check_word(weights: str) -> None:
+    """ValueError for another word than `trained` and `registered`."""
+    if weights not in get_args(Weights):
+        raise ValueError(f"weights is 'trained' or 'registered', got '{weights}'.")
+
 
 def trained_model(
-    book: Book, name: str, recipe: str, weights: Literal["train", "registered"] = "train"
+    book: Book, name: str, recipe: str, weights: Weights = "trained"
 ) -> tuple[nn.Module, list[dict[str, float]], str]:
-    """The model on the book's device, its training history (empty for registered weights), and in words where its weights come from.
+    """The model on the book's device, its training history (empty for registered weights), and where its weights come from.
 
     A run of the same experiment that another notebook has finished is used, a begun one goes on.
 
     Args:
         recipe: the model's name is put into it.
-        weights: `registered` takes what `vpr weights add` or `vpr train` keep for this model, where there is something.
+        weights: `registered` takes what `vpr weights get` or `add` or `vpr train` keep for this model, and trains nothing.
     Raises:
-        ValueError: for another word in `weights`, or an unknown model or recipe.
+        ValueError: for another word in `weights`, or an unknown model or recipe. FileNotFoundError: for registered weights
+            that are not there, with the command that gets them.
     """
-    if weights not in ("train", "registered"):
-        raise ValueError(f"weights is 'train' or 'registered', got '{weights}'.")
-    if weights == "registered" and (path := trained_path(name)).is_file():
+    check_word(weights)
+    if weights == "registered":
+        if not (path := trained_path(name)).is_file():
+            raise FileNotFoundError(f"No registered weights of {name}.{how_to_register(name)}")
         model = build_model(name)
         about = load_weights(model, path)
-        return model.to(book.device), [], str(about.get("source") or about.get("file") or path.name)
+        return model.to(book.device).eval(), [], str(about.get("source") or about.get("file") or path.name)
     run = load_experiment(recipe).model_copy(update={"model": name})
     model, result = book.train(run, quiet=False)
-    return model.to(book.device), result.history, f"trained here, recipe {recipe}"
+    return model.to(book.device).eval(), result.history, f"trained here, recipe {recipe}"
+
+
+def how_to_register(name: str) -> str:
+    """A sentence on how the weights of a model come to this disk."""
+    return published_at(name) or f" Nobody publishes them: train the model and keep it with `vpr weights add FILE --as {name}`."
+
+
+def at_hand(book: Book, weights: Weights, *groups: Sequence[str]) -> list[list[str]]:
+    """The groups of models without those whose registered weights are missing; each of these leaves a hole in the book.
+
+    Models that are to be trained are all at hand.
+
+    Raises:
+        FileNotFoundError: when nothing is left of the first group, which the notebook is about.
+    """
+    check_word(weights)
+    if weights == "trained":
+        return [list(group) for group in groups]
+    for name in dict.fromkeys(name for group in groups for name in group):
+        if not trained_path(name).is_file():
+            book.hole(name, f"No registered weights.{how_to_register(name)}")
+    left = [[name for name in group if trained_path(name).is_file()] for group in groups]
+    if not left[0]:
+        raise FileNotFoundError(f"No registered weights of {', '.join(groups[0])}. `vpr weights list` shows how to get them.")
+    return left
 
 
 def networks_on_disk(
-    book: Book, recipes: Mapping[str, str], weights: Literal["train", "registered"] = "train"
+    book: Book, recipes: Mapping[str, str], weights: Weights = "trained"
 ) -> dict[str, Network]:
     """What `trained_model` would give for each of these models and recipes, without training and without loading it.
 

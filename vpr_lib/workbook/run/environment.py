@@ -37,6 +37,7 @@ _NUMERIC = (
     "numpy",
     "scipy",
     "faiss-cpu",
+    "faiss-gpu",
     "faiss-gpu-cu12",
 )
 

@@ -200,6 +200,8 @@ def execute(job: dict[str, Any], journal: Journal) -> str:
         )
     except Exception as error:
         kind, facts = _describe(error)
+        if facts["ename"] == "Stopped":  # of book.stop: the notebook's own end, proved by its sentinel
+            return "ok"
         journal.text(f"\n{type(error).__name__}: {error}\n" if kind != "error" else "")
         journal.event("failure", kind=kind, **facts)
         return kind

@@ -4,18 +4,26 @@ Read off the parameters of its notebooks, their defaults included: every word th
 """
 
 from ast import literal_eval
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vpr_lib.config import RECIPES_FOLDER, Profile, load_profile
+from vpr_lib.data.catalogue import is_here as in_reach
 from vpr_lib.data.catalogue import load_table
-from vpr_lib.models.pretraining import is_fetched
-from vpr_lib.models.zoo import ZOO
+from vpr_lib.models.pretraining import find_leave, is_fetched, is_here
+from vpr_lib.models.published import load_published
+from vpr_lib.models.registration import kept_at
+from vpr_lib.models.zoo import TRAINING_FREE, ZOO
 from vpr_lib.training.recipes import open_recipe
 from vpr_lib.workbook.run.parameters import read_parameters
-from vpr_lib.workbook.run.plan import load_workbook
+from vpr_lib.workbook.run.plan import Entry, load_workbook
+
+SHOWN = ("dataset", "datasets", "runs")  # parameters: one of the sets they name is enough
+COUNTED = ("profile", "run_id", "sized", "latency_models", "published")  # names there are built with random weights, if at all
+TRAINED = ("recipe", "teacher_recipe", "student_recipe", "cnn_recipes", "family")  # parameters whose recipes are run
+OPTIONAL = ("traverse", "places", "more", "whitening_set")  # parameters whose sets may be missing: a hole in the notebook
 
 
 @dataclass(frozen=True)
@@ -44,17 +52,57 @@ def needs_of(profile: str | Path | Profile) -> Needs:
     return Needs(**{kind: {word: tuple(where) for word, where in words.items()} for kind, words in found.items()})
 
 
+def absent(entry: Entry, parameters: Mapping[str, Any]) -> str:
+    """Why a notebook cannot show anything on this disk, with the commands that help; '' when it can.
+
+    It cannot without its one data set, without any of several, without a training set or pre-training that a recipe wants,
+    or without any of the registered weights it was asked to show. What else is missing leaves holes inside the notebook.
+    """
+    if entry.always:
+        return ""
+    found: dict[str, list[str]] = {kind: [] for kind in ("data", "weights", "trunks", "recipes")}
+    for kind, word in _named(dict(parameters)):
+        found[kind].append(word)
+    shown = [name for name in _words([parameters.get(key) for key in SHOWN]) if _is_data(name)]
+    spared = (*OPTIONAL, "train_set") if parameters.get("weights") == "registered" else OPTIONAL
+    wanted = [name for name in found["data"] if name not in (*shown, *_words([parameters.get(key) for key in spared]))]
+    faults = [f"{name} is not on this disk: vpr data get {name}" for name in dict.fromkeys(wanted) if not in_reach(name)]
+    if shown and not any(map(in_reach, shown)):
+        faults.append(f"not on this disk: {', '.join(dict.fromkeys(shown))}: vpr data get {shown[0] if len(set(shown)) == 1 else 'NAME'}")
+    faults += [f"the pre-training of {name} is not here: vpr weights get {name}"
+               for name in dict.fromkeys(found["trunks"]) if not trunk_here(name)]  # fmt: skip
+    browses = "networks" in parameters  # what others measured; weights add attention and own images
+    if found["weights"] and not browses and not any(kept_at(name).is_file() for name in found["weights"]):
+        faults.append(f"no weights of {', '.join(dict.fromkeys(found['weights']))}: vpr weights get NAME")
+    return "; ".join(faults)
+
+
+def trunk_here(name: str) -> bool:
+    """Whether a recipe may start from the pre-training of this backbone: it is here, or leave was given to fetch it."""
+    if find_leave():
+        return True
+    return kept_at(name).is_file() if name in load_published() else is_here(name)
+
+
+def _is_data(word: str) -> bool:
+    return word in load_table().datasets
+
+
 def _named(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     released = values.get("weights") == "registered"
     for key, value in values.items():
-        if key in ("profile", "run_id"):
+        if key in COUNTED:
             continue
         for word in _words(value):
             if word in load_table().datasets and not load_table().datasets[word].generated:
                 yield "data", word
-            elif released and word in ZOO and key not in ("sized", "latency_models"):
+            elif key == "pooled" and is_fetched(trunk := ZOO[word].backbone):
+                yield "trunks", trunk  # averaged tokens of the pre-training itself
+            elif released and word in ZOO and word not in TRAINING_FREE and key != "pooled":
                 yield "weights", word
-            elif not released and _is_recipe(word):
+            elif released and key in ("recipe", "teacher_recipe"):
+                yield "weights", open_recipe(word)[0].model
+            elif not released and key in TRAINED and _is_recipe(word):
                 yield from _of_recipe(word)
 
 

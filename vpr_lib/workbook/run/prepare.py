@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vpr_lib.config import Profile, load_profile
+from vpr_lib.workbook.run.needs import absent
 from vpr_lib.workbook.run.parameters import Raw, parse_overrides, resolve
 from vpr_lib.workbook.run.plan import Entry, UsageError, Workbook, check_profile, load_workbook, select
 from vpr_lib.workbook.run.status import NotebookStatus, RunStatus, Status
@@ -78,7 +79,8 @@ def check_parameters(plan: Plan, status: RunStatus) -> tuple[dict[str, dict[str,
 
     Returns:
         the values to inject per notebook; the faults of all notebooks in one message, empty if there are none; and the
-        status, in which the notebooks with a fault are invalid and then nothing else is started.
+        status, in which the notebooks with a fault are invalid and then nothing else is started, and those that find nothing
+        of what they ask for on this disk are absent.
     """
     injected = {"profile": plan.injected_profile, "run_id": status.run_id}
     values, faults = {}, {}
@@ -90,10 +92,21 @@ def check_parameters(plan: Plan, status: RunStatus) -> tuple[dict[str, dict[str,
             values[entry.name] = resolve(entry.path, own, plan.overrides.get(entry.name, {}), injected)
         except UsageError as error:
             faults[entry.name] = str(error)
+            continue
+        if why := absent(entry, values[entry.name]):
+            status = _left_out(status, entry.name, why)
     if faults:
         lines = tuple(_refused(line, faults) for line in status.notebooks)
         status = status.model_copy(update={"notebooks": lines})
     return values, "\n".join(faults.values()), status
+
+
+def _left_out(status: RunStatus, name: str, why: str) -> RunStatus:
+    lines = [
+        line.model_copy(update={"status": Status.ABSENT, "reason": why}) if line.name == name else line
+        for line in status.notebooks
+    ]
+    return status.model_copy(update={"notebooks": tuple(lines)})
 
 
 def _refused(line: NotebookStatus, faults: Mapping[str, str]) -> NotebookStatus:

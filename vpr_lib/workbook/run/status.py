@@ -38,6 +38,7 @@ class Status(StrEnum):
     TIMEOUT = "timeout"
     BLOCKED = "blocked"  # a notebook it needs is not green
     INVALID = "invalid"  # refused before the start: parameters
+    ABSENT = "absent"  # nothing it asks for is on this disk: a hole, which blocks nobody
     SKIPPED = "skipped"  # not selected, not in the profile, or the run ended before its turn
 
 
@@ -51,6 +52,7 @@ SYMBOLS = {
     Status.TIMEOUT: "✗",
     Status.BLOCKED: "⊘",
     Status.INVALID: "✗",
+    Status.ABSENT: "○",
     Status.SKIPPED: "–",
 }
 GREENS = {Status.GREEN, Status.RESUMED}

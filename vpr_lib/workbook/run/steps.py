@@ -63,6 +63,10 @@ def run_one(run: Run, entry: Entry) -> None:
         note = f"; green in run {green.executed_in}" if green else f"; {reason}"
         run.set(entry.name, reason=line.reason + note)
         return
+    if line.status == Status.ABSENT:
+        run.keys[entry.name] = f"absent: {line.reason}"  # a need that is known to be missing blocks nobody
+        run.set(entry.name, reason=line.reason)
+        return
     failed = [ln.name for ln in run.status.notebooks if ln.status in state.BROKEN]
     if failed and not run.keep_going and not entry.always:
         run.set(entry.name, status=Status.SKIPPED, reason=f"the run stops at the first failure ({failed[0]})")

@@ -39,7 +39,8 @@ def judge(entry: Entry, job: Job, ended: Ended, profile: str, run_id: str) -> Ve
         sentinel = read_sentinel(job.run, entry.name)
     except ValueError as error:
         return Verdict(Status.FAILED, str(error))
-    fault = _not_run(job) or _not_proved(entry, job, sentinel, profile, run_id)
+    early = sentinel is not None and bool(sentinel.stopped)
+    fault = ("" if early else _not_run(job)) or _not_proved(entry, job, sentinel, profile, run_id)
     return Verdict(Status.FAILED, fault) if fault else Verdict(Status.GREEN, sentinel=sentinel)
 
 
@@ -111,7 +112,7 @@ def _not_proved(entry: Entry, job: Job, sentinel: Sentinel | None, profile: str,
         told = "; ".join(f"{check.key} is {check.measured:g}, expected {check.target}" for check in broken)
         return f"a failed check was swallowed, the notebook went on to its end: {told}"
     made = {output.name for output in sentinel.outputs}
-    missing = [name for name in entry.makes if name not in made]
+    missing = [name for name in entry.makes if not (name in made or name in sentinel.holes or sentinel.stopped)]
     if missing:
         folder = paths.figures_root() / profile
         stale = [name for name in missing if (folder / name).is_file()]

@@ -1,0 +1,176 @@
+"""Before a long run: what of a profile is here, what will be left out and why, whether disk and GPU suffice, how long it takes."""
+
+import shutil
+import time
+from ast import literal_eval
+from dataclasses import dataclass
+from pathlib import Path
+
+from vpr_lib.config import Profile, load_profile
+from vpr_lib.data.catalogue import find, is_here
+from vpr_lib.data.get import disk_need_gb
+from vpr_lib.models.published import load_published
+from vpr_lib.models.registration import kept_at
+from vpr_lib.models.zoo import ZOO, build_model
+from vpr_lib.paths import cache_root, data_root
+from vpr_lib.training.recipes import open_recipe
+from vpr_lib.workbook.run.needs import Needs, absent, needs_of, trunk_here
+from vpr_lib.workbook.run.parameters import read_parameters
+from vpr_lib.workbook.run.plan import load_workbook
+
+YARDSTICK = "mixvpr_resnet50_4096"  # every network is taken to cost as much as this one
+BACKWARD = 3  # a training step costs about three forward passes
+SPARE = 3  # a notebook may take so many times its estimate before it is ended
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What a run of a profile would find on this machine."""
+
+    profile: Profile
+    needs: Needs
+    missing: dict[str, str]  # data set, weights or trunk -> the command that gets it
+    left_out: dict[str, str]  # notebook -> why it would show nothing
+    to_fetch_gb: float  # of the missing data sets whose size is known
+    to_write_gb: float  # descriptors of the data sets at hand
+    free_gb: float
+    gpu_gb: float | None  # memory of the GPU that would be used
+    images_per_s: float | None  # of the yardstick, measured here; None when it was not measured
+    hours: dict[str, float]  # notebook -> estimate from that throughput, for what is here
+
+    def timeout_s(self, notebook: str) -> float:
+        """How long a cell may take: what the profile says, or longer where this machine needs longer."""
+        stated = self.profile.notebooks[notebook].timeout_s
+        return max(stated, 3600 * SPARE * self.hours.get(notebook, 0.0))
+
+
+def look_ahead(profile: str | Path | Profile, measure: bool = True) -> Preflight:
+    """Look at data, weights, disk, GPU; with `measure` also at the speed of one network (some seconds).
+
+    Raises:
+        ValueError: for an unknown profile.
+    """
+    profile = profile if isinstance(profile, Profile) else load_profile(profile)
+    needs, entries = needs_of(profile), {entry.name: entry for entry in load_workbook().notebooks}
+    values = {name: _values(entries[name].path) | settings.parameters for name, settings in profile.notebooks.items()}
+    left_out = {name: why for name in profile.notebooks if (why := absent(entries[name], values[name]))}
+    images = {name: _images(name, own) for name, own in values.items() if name not in left_out}
+    rate = images_per_second(profile) if measure and needs.data else None
+    hours = {name: (described + trained) / rate / 3600 for name, (described, trained, _) in images.items()} if rate else {}
+    data_root().mkdir(parents=True, exist_ok=True)
+    return Preflight(
+        profile=profile, needs=needs, missing=_missing(needs), left_out=left_out,
+        to_fetch_gb=sum(disk_need_gb(name) or 0.0 for name in needs.data if not is_here(name)),
+        to_write_gb=sum(written for _, _, written in images.values()) / 1e9,
+        free_gb=shutil.disk_usage(data_root()).free / 1e9, gpu_gb=_gpu_gb(profile), images_per_s=rate, hours=hours,
+    )  # fmt: skip
+
+
+def _values(path: Path) -> dict:
+    return {key: literal_eval(known.default) for key, known in read_parameters(path).items()}
+
+
+def _missing(needs: Needs) -> dict[str, str]:
+    missing = {name: f"vpr data get {name}" for name in needs.data if not is_here(name)}
+    unpublished = "nobody publishes them: train the model, then vpr weights add FILE --as"
+    missing |= {name: f"{'vpr weights get' if name in load_published() else unpublished} {name}"
+                for name in needs.weights if not kept_at(name).is_file()}  # fmt: skip
+    return missing | {name: f"vpr weights get {name}" for name in needs.trunks if not trunk_here(name)}
+
+
+def _images(notebook: str, values: dict) -> tuple[float, float, float]:
+    """Images a notebook describes, images its trainings see (in forward passes), bytes of descriptors it writes."""
+    words = [word for key, value in values.items() for word in _flat(value) if key not in ("sized", "latency_models")]
+    models = [ZOO[word] for word in dict.fromkeys(words) if word in ZOO]
+    sizes = [_size(word, "database") + _size(word, "queries") for word in dict.fromkeys(words) if _shown(word)]
+    recipes = [] if values.get("weights") == "registered" else [word for word in dict.fromkeys(words) if _is_recipe(word)]
+    described = sum(sizes) * max(1, len(models))
+    trained = sum(_passes(word) for word in recipes)
+    width = sum(int(name.rsplit("_", 1)[-1]) for name in dict.fromkeys(words) if name in ZOO and name.rsplit("_", 1)[-1].isdecimal())
+    return described, trained, 4.0 * width * sum(sizes)
+
+
+def _shown(word: str) -> bool:
+    try:
+        return not find(word).generated and find(word).kind == "benchmark" and is_here(word)
+    except ValueError:
+        return False
+
+
+def _size(name: str, side: str) -> int:
+    return find(name).expected.get(side, (0, ""))[0]
+
+
+def _is_recipe(word: str) -> bool:
+    try:
+        return "toy" not in word and open_recipe(word) is not None
+    except (ValueError, OSError):
+        return False
+
+
+def _passes(recipe: str) -> float:
+    own = open_recipe(recipe)[0]
+    try:
+        images = _size(own.train_set, "images") or _size(own.train_set, "queries")
+    except ValueError:
+        return 0.0
+    return BACKWARD * own.fit.epochs * float(images)
+
+
+def _flat(value) -> list[str]:
+    if isinstance(value, dict):
+        return [word for pair in value.items() for part in pair for word in _flat(part)]
+    return [word for part in value for word in _flat(part)] if isinstance(value, list | tuple) else [value] if isinstance(value, str) else []
+
+
+def _gpu_gb(profile: Profile) -> float | None:
+    import torch
+
+    if profile.device == "cpu" or not torch.cuda.is_available():
+        return None
+    return torch.cuda.get_device_properties(0).total_memory / 1e9
+
+
+def images_per_second(profile: Profile, batch: int = 16, seconds: float = 2.0) -> float:
+    """Forward passes of the yardstick on the device the profile would use, random weights, fp32, images per second."""
+    import torch
+
+    device = "cuda" if profile.device != "cpu" and torch.cuda.is_available() else "cpu"
+    model = build_model(YARDSTICK).eval().to(device)
+    images = torch.zeros(batch if device == "cuda" else 2, 3, *model.config.image_size, device=device)
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    with torch.inference_mode():
+        model(images)  # warms up
+        wait()
+        start, done = time.perf_counter(), 0
+        while time.perf_counter() - start < seconds:
+            model(images)
+            wait()
+            done += len(images)
+    return done / (time.perf_counter() - start)
+
+
+def in_words(found: Preflight) -> list[str]:
+    """The lines of `vpr check`, and the first ones of `vpr run`."""
+    profile, needs = found.profile, found.needs
+    lines = [f"profile {profile.name}: {profile.description}; written for {profile.hardware}"]
+    for title, names in (("data", needs.data), ("weights", needs.weights), ("pre-training", needs.trunks)):
+        if names:
+            here = [name for name in names if name not in found.missing]
+            lines.append(f"{title}: {len(here)} of {len(names)} here" + (f" ({', '.join(here)})" if here else ""))
+            lines += [f"  ○ {name}: {found.missing[name]}" for name in names if name in found.missing]
+    memory = f"GPU with {found.gpu_gb:.0f} GB" if found.gpu_gb else "no GPU: computing on the CPU"
+    lines.append(f"disk: {found.free_gb:.0f} GB free, about {found.to_write_gb:.1f} GB of descriptors to write"
+                 + (f", {found.to_fetch_gb:.0f} GB to fetch for what is missing" if found.to_fetch_gb else ""))  # fmt: skip
+    if found.to_write_gb > found.free_gb:
+        lines.append("  ✗ the disk is too small for the descriptors: set VPR_CACHE to another one")
+    if profile.device == "cuda" and not found.gpu_gb:
+        lines.append(f"  ✗ the profile asks for a GPU and torch sees none (cache {cache_root()})")
+    lines.append(memory)
+    if found.images_per_s:
+        lines.append(f"about {sum(found.hours.values()):.1f} h for what is here: {found.images_per_s:.0f} images/s measured "
+                     f"({YARDSTICK}, forward), every network taken to cost as much")  # fmt: skip
+    else:
+        lines.append(f"about {sum(s.minutes for s in profile.notebooks.values()) / 60:.1f} h, as the profile says")
+    lines += [f"left out: {name}: {why}" for name, why in found.left_out.items()]
+    return lines
