@@ -92,7 +92,7 @@ def test_get_fetches_unpacks_and_remembers(vpr, tmp_path, monkeypatch):
 def program(folder, name, script, monkeypatch):
     """A stand-in for another program, first on the path; it notes how it was called."""
     folder.mkdir(exist_ok=True)
-    (folder / name).write_text(f"#!/bin/sh\necho {name} \"$@\" >> {folder}/calls\n{script}\n")
+    (folder / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {folder}/calls\n{script}\n')
     (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     return folder / "calls"
@@ -132,7 +132,9 @@ def test_kaggle_s_client_is_used_where_its_credentials_are(vpr, tmp_path, monkey
     with zipfile.ZipFile(tmp_path / "gsv.zip", "w") as archive:
         archive.writestr("Dataframes/Rome.csv", "place_id")
         archive.writestr("Images/Rome/a.jpg", b"")
-    calls = program(tmp_path / "bin", "kaggle", f"cp {tmp_path}/gsv.zip {tmp_path}/data/archives/gsv-cities.zip", monkeypatch)
+    calls = program(
+        tmp_path / "bin", "kaggle", f"cp {tmp_path}/gsv.zip {tmp_path}/data/archives/gsv-cities.zip", monkeypatch
+    )
     assert "vpr data check gsv_cities" in vpr("get", "gsv_cities").replace("\n", " ")
     assert "kaggle datasets download amaralibey/gsv-cities" in calls.read_text()
     assert (tmp_path / "data/gsv_cities/Dataframes/Rome.csv").is_file()

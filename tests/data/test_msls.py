@@ -153,8 +153,12 @@ def test_test_cities_have_no_answers_but_a_submission(tmp_path):
     assert path.read_text().splitlines()[0] == "miq mib mia"
     assert np.array_equal(read_msls_submission(path, found), np.tile([1, 0], (6, 1)))
     lines = path.read_text().splitlines()
-    for wrong, error in ((["# header", *lines[1:]], r"names 5 of 6 queries"), (["zz mib mia", *lines[1:]], r"line 1: query 'zz' is unknown"),
-                         ([*lines, lines[0]], r"line 7: query 'miq' is named twice"), (["miq zz mia", *lines[1:]], r"no database image 'zz'")):
+    for wrong, error in (
+        (["# header", *lines[1:]], r"names 5 of 6 queries"),
+        (["zz mib mia", *lines[1:]], r"line 1: query 'zz' is unknown"),
+        ([*lines, lines[0]], r"line 7: query 'miq' is named twice"),
+        (["miq zz mia", *lines[1:]], r"no database image 'zz'"),
+    ):
         (tmp_path / "w.txt").write_text("\n".join(wrong))
         with pytest.raises(ValueError, match=error):
             read_msls_submission(tmp_path / "w.txt", found)

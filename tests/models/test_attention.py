@@ -37,7 +37,10 @@ def slow_cam(model, inputs, component, features_of):
     return torch.stack(maps)
 
 
-@pytest.mark.parametrize("name", TOY)
+BEFORE_THE_NORM = {"salad_dinov2_toy_256"}  # its features are normalised tokens: no block gives them
+
+
+@pytest.mark.parametrize("name", [name for name in TOY if name not in BEFORE_THE_NORM])
 def test_a_batch_equals_the_definition(name):
     model = build_model(name).eval()
     inputs = model.input_spec.normalise(images(model))

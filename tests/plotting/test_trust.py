@@ -38,5 +38,5 @@ def test_queries_and_the_dustbin_are_drawn_beside_their_images():
     assert len(plot_queries(images, maps, shown=3).axes) == 2 * 4
     shares = generator.dirichlet(np.ones(5), (2, 4, 4)).transpose(0, 3, 1, 2)
     figure = plot_assignment(images, shares, shown=2)
-    assert [ax.get_title() for ax in figure.axes[:2]] == ["image", "dustbin"]
+    assert [ax.get_title("left") or ax.get_title() for ax in figure.axes[:2]] == ["image", "dustbin"]
     assert np.allclose(figure.axes[1].get_images()[0].get_array(), shares[0, -1])

@@ -125,7 +125,12 @@ def test_published_numbers_beside_ours():
 
 
 def test_the_command_line_s_records_come_after_the_notebooks(tmp_path):
-    for folder, name, hits, card in (("n", "a", [1, 0], "c1"), ("c", "a", [0, 1], "c1"), ("c", "b", [1, 1], "c1"), ("c", "z", [1, 1], "c2")):
+    for folder, name, hits, card in (
+        ("n", "a", [1, 0], "c1"),
+        ("c", "a", [0, 1], "c1"),
+        ("c", "b", [1, 1], "c1"),
+        ("c", "z", [1, 1], "c2"),
+    ):
         write_records(tmp_path / folder, records(name, hits, card))
     table = read_records(tmp_path / "n", tmp_path / "c")
     assert set(table["model"]) == {"a", "a (command line)", "b"}  # of another card: nothing that a table could not hold

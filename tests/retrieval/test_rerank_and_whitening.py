@@ -75,7 +75,7 @@ def test_an_evaluation_can_be_ranked_anew(two_folders):
     assert again.recall.keys() == first.recall.keys()
     assert again.recall[1] == pytest.approx((expected.indices[:, 0] == 2 * np.arange(6)).mean())
     assert np.array_equal(again.ranking.indices, expected.indices)
-    assert again.scores[0].protocol.card == protocol.card
+    assert again.scores[0].protocol.card == first.scores[0].protocol.card
 
 
 def test_bad_arguments():

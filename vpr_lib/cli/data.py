@@ -93,7 +93,9 @@ def _get(name: str, keep_archive: bool) -> None:
         for number, step in enumerate(way.steps, 1):
             show(f"  {number}. {step.format(folder=folder)}")
     if way.kaggle and place is None:
-        show("  Kaggle's client fetches it, too: pip install kaggle, put its token into ~/.kaggle/kaggle.json, run this again.")
+        show(
+            "  Kaggle's client fetches it, too: pip install kaggle, put its token into ~/.kaggle/kaggle.json, run this again."
+        )
     elif place is None and not dataset.generated:
         show(f"There is no public address to fetch [bold]{name}[/bold] from; the steps above are for you.")
 

@@ -29,7 +29,9 @@ def register(app: typer.Typer, after: After | None = None) -> None:
         ] = None,
         set_: Annotated[list[str] | None, typer.Option("--set", help="Parameter, as 02.epochs=3; repeatable.")] = None,
         force: Annotated[bool, typer.Option(help="Run also what is green already.")] = False,
-        fetch: Annotated[bool, typer.Option("--fetch", help="Let models fetch the pre-training they start from.")] = False,
+        fetch: Annotated[
+            bool, typer.Option("--fetch", help="Let models fetch the pre-training they start from.")
+        ] = False,
         keep_going: Annotated[bool, typer.Option(help="After a failure, run what does not depend on it.")] = True,
         run_id: Annotated[str | None, typer.Option(help="Name of the run's folder; default: time and profile.")] = None,
         report: Annotated[bool, typer.Option(help="Build the HTML report at the end.")] = True,

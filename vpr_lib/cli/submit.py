@@ -44,4 +44,6 @@ def submit_msls(
     file = write_msls_submission(out, benchmark, ranking, top_k)
     if not np.array_equal(read_msls_submission(file, benchmark), ranking[:, :top_k]):
         raise ValueError(f"{file} does not read back as it was written: two images of the test cities share a key.")
-    show(f"{file}: {len(ranking)} queries, {top_k} of {len(benchmark.database):,} database images each, by {model} ({source}); read back and equal")
+    show(
+        f"{file}: {len(ranking)} queries, {top_k} of {len(benchmark.database):,} database images each, by {model} ({source}); read back and equal"
+    )

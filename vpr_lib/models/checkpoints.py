@@ -21,7 +21,6 @@ from vpr_lib.models.layouts import translate
 from vpr_lib.models.published import find_published
 from vpr_lib.paths import atomic_path, cache_root, write_text
 
-OFFICIAL_PREFIXES = {"base_model.base.": "backbone.model.features.", "net_vlad.": "aggregator."}  # OpenIBL, ClusVPR
 log = logging.getLogger(__name__)
 CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params", "ema", "module")
 WRAPPERS = ("module", "model", "net", "network", "student")
@@ -72,12 +71,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} cannot be read as weights only: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
         ) from error
-    tensors = _unwrapped(content, path)
-    for official, own in OFFICIAL_PREFIXES.items():
-        tensors = {
-            own + key.removeprefix(official) if key.startswith(official) else key: tensors[key] for key in tensors
-        }
-    return tensors
+    return _unwrapped(content, path)
 
 
 @cache

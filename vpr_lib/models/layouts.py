@@ -1,6 +1,6 @@
 """The key names of other repositories' checkpoints, told by the keys themselves, and ours for them.
 
-Spec: modern_methods §1.2, §2.2, §3, §4 and §7. Strictness is not touched: a key that no rule knows stays as it is, and
+Spec: modern_methods §1.2, §2.2, §3, §4 and §7, clusvpr §7. Strictness is not touched: a key that no rule knows stays as it is, and
 loading refuses it.
 """
 
@@ -47,6 +47,11 @@ LAYOUTS: tuple[Layout, ...] = (
         "gmberton/CosPlace, gmberton/EigenPlaces",
         r"^backbone\.2\.weight$",
         ((r"^backbone\.", "backbone.model.features."), *BERTON_HEAD),
+    ),
+    Layout(
+        "yxgeee/OpenIBL, ClusVPR",
+        r"^base_model\.base\.",
+        ((r"^base_model\.base\.", "backbone.model.features."), (r"^net_vlad\.", "aggregator.")),
     ),
     Layout(
         "Nanne/pytorch-NetVlad",

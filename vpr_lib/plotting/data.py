@@ -122,7 +122,11 @@ def _radius_panel(radius: pd.DataFrame | None, ax: Axes) -> str:
 
 
 def picture_of_traps(
-    radius: pd.DataFrame | None, answers: Evaluation, conditions: Sequence[str], windows: pd.DataFrame | None, traverse: str
+    radius: pd.DataFrame | None,
+    answers: Evaluation,
+    conditions: Sequence[str],
+    windows: pd.DataFrame | None,
+    traverse: str,
 ) -> Picture:
     """One ranking under other rules: the radius and the denominator, which queries count, the window of frames.
 

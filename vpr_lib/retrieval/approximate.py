@@ -78,7 +78,9 @@ class IvfPq:
         cells.this.disown()  # now the index frees them
         index.cp.seed = index.pq.cp.seed = seed + 1234
         faiss.omp_set_num_threads(torch.get_num_threads())
-        worker = on_gpu(index)  # faiss-gpu learns and fills the index where there is one; it comes back to be searched and saved
+        worker = on_gpu(
+            index
+        )  # faiss-gpu learns and fills the index where there is one; it comes back to be searched and saved
         worker.train(np.ascontiguousarray(database[rows], np.float32))
         for start in range(0, count, ADDED):
             worker.add(np.ascontiguousarray(database[start : start + ADDED], np.float32))

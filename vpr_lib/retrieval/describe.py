@@ -228,12 +228,13 @@ def _union(errors: dict[int, str], world: int) -> dict[int, str]:
 
 def cache_key(model: nn.Module, manifest: Manifest, precision: str, spec: InputSpec | None = None) -> dict[str, Any]:
     """Everything a descriptor depends on: weights, transform, the images themselves, precision, code."""
+    paths = manifest.image_paths() if "image_path" in manifest.table else []  # clouds alone have none
     return {
         "weights": weights_hash(model),
         "model": _model_text(model),
         "input": f"{spec or model.input_spec}",
         "images": manifest.list_hash,
-        "contents": hashlib.sha256(file_fingerprints(manifest.image_paths()).tobytes()).hexdigest(),
+        "contents": hashlib.sha256(file_fingerprints(paths).tobytes()).hexdigest(),
         "precision": precision,
         "code": code_hash(type(model)),
     }

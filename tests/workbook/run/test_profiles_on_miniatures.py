@@ -1,6 +1,5 @@
 """Every profile that wants real data, executed on miniatures in the exact layouts: whole, with holes, with nothing at all."""
 
-
 import matplotlib
 import matplotlib.pyplot as plt
 import pytest
@@ -41,7 +40,9 @@ def profile(name):
 
 def why_absent(name, notebook):
     entry = load_workbook().find(notebook)
-    return absent(entry, resolve(entry.path, profile(name).notebooks[notebook].parameters, {}, {"profile": name, "run_id": "r"}))
+    return absent(
+        entry, resolve(entry.path, profile(name).notebooks[notebook].parameters, {}, {"profile": name, "run_id": "r"})
+    )
 
 
 def test_light_runs_on_archives_without_positions(bench):
@@ -60,7 +61,9 @@ def test_light_with_one_set_and_no_places(bench):
     small.msls_val_archive(bench / "msls-val")
     told = small.run_notebook("01_data_preparation", profile("light"))
     assert "vpr data get gsv_cities_light" in told["holes"]["01_training_places.png"]
-    assert "gsv_cities_light is not on this disk: vpr data get gsv_cities_light" in why_absent("light", "02_mixvpr_training")
+    assert "gsv_cities_light is not on this disk: vpr data get gsv_cities_light" in why_absent(
+        "light", "02_mixvpr_training"
+    )
 
 
 def test_released_fills_its_tables_and_names_its_holes(bench):
@@ -77,7 +80,10 @@ def test_released_fills_its_tables_and_names_its_holes(bench):
         sentinels[name] = small.run_notebook(name, released)
     holes = sentinels["02_mixvpr_training"]["holes"]
     assert "linked in the table of the README" in holes["convap_resnet50_8192"] and "nordland_2760" in holes
-    assert "vpr weights get lightmixvpr_mobilenet_v2_1024" in sentinels["03_lightweight_backbones"]["holes"]["lightmixvpr_mobilenet_v2_1024"]
+    assert (
+        "vpr weights get lightmixvpr_mobilenet_v2_1024"
+        in sentinels["03_lightweight_backbones"]["holes"]["lightmixvpr_mobilenet_v2_1024"]
+    )
     assert all(sentinels[name]["stopped"] for name in sentinels if name[:2] in ("02", "03", "05", "06"))
     table = (bench.parent / "figures/released/08_recalls.csv").read_text()
     assert all(name in table for name in ("mixvpr_resnet50_512", "msls_val@740", "sped@listed", "dinomix_vitb14_4096"))

@@ -71,8 +71,14 @@ def test_environment_is_json_and_names_what_differs_from_the_constraints(project
 
 
 def test_library_digest_sees_what_notebooks_can_use_and_nothing_else(tmp_path):
-    files = ["data/a.py", "workbook/book/session.py", "configs/recipes/r.yaml", "models/w.safetensors"]
-    aside = ["cli/run.py", "workbook/run/runner.py", "configs/profiles/toy.yaml", "data/a.pyc", "notes.txt"]
+    files = ["data/a.py", "workbook/book/session.py", "configs/recipes/r.yaml", "models/w.safetensors", "widgets/e.js"]
+    aside = [
+        "cli/run.py",
+        "workbook/run/runner.py",
+        "configs/profiles/toy.yaml",
+        "data/a.pyc",
+        "data/__pycache__/a.json",
+    ]
     for name in files + aside:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("1")

@@ -120,13 +120,17 @@ def read_msls_submission(path: Path, benchmark: Benchmark) -> np.ndarray:
         if query.startswith("#"):
             continue
         if query in told or query not in known:
-            raise ValueError(f"{path}, line {number}: query '{query}' is {'named twice' if query in told else 'unknown'}.")
+            raise ValueError(
+                f"{path}, line {number}: query '{query}' is {'named twice' if query in told else 'unknown'}."
+            )
         if unknown := [key for key in keys if key not in rows]:
             raise ValueError(f"{path}, line {number}: no database image '{unknown[0]}'.")
         told[query] = [rows[key] for key in keys]
     lengths = {len(found) for found in told.values()}
     if len(told) < len(queries) or len(lengths) != 1:
-        raise ValueError(f"{path} names {len(told)} of {len(queries)} queries, with {sorted(lengths)} database images each.")
+        raise ValueError(
+            f"{path} names {len(told)} of {len(queries)} queries, with {sorted(lengths)} database images each."
+        )
     return np.array([told[query] for query in queries], np.int64)
 
 

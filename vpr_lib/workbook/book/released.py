@@ -29,7 +29,9 @@ def show_registered(book: Book, models: Sequence[str], datasets: Sequence[str], 
         if name not in here:
             book.hole(name, f"Not on this disk: vpr data get {name}")
     if not here:
-        raise FileNotFoundError(f"None of {', '.join(datasets)} is on this disk; `vpr data get NAME` says how to come by them.")
+        raise FileNotFoundError(
+            f"None of {', '.join(datasets)} is on this disk; `vpr data get NAME` says how to come by them."
+        )
     (names,) = at_hand(book, "registered", models)
     opened = {name: open_dataset(name) for name in here}
     measure(book, build_model("pixels"), opened[here[0]], "pixels", "Raw pixels", "training-free")

@@ -49,7 +49,10 @@ def trained_model(
 
 def how_to_register(name: str) -> str:
     """A sentence on how the weights of a model come to this disk."""
-    return published_at(name) or f" Nobody publishes them: train the model and keep it with `vpr weights add FILE --as {name}`."
+    return (
+        published_at(name)
+        or f" Nobody publishes them: train the model and keep it with `vpr weights add FILE --as {name}`."
+    )
 
 
 def at_hand(book: Book, weights: Weights, *groups: Sequence[str]) -> list[list[str]]:
@@ -68,13 +71,13 @@ def at_hand(book: Book, weights: Weights, *groups: Sequence[str]) -> list[list[s
             book.hole(name, f"No registered weights.{how_to_register(name)}")
     left = [[name for name in group if trained_path(name).is_file()] for group in groups]
     if not left[0]:
-        raise FileNotFoundError(f"No registered weights of {', '.join(groups[0])}. `vpr weights list` shows how to get them.")
+        raise FileNotFoundError(
+            f"No registered weights of {', '.join(groups[0])}. `vpr weights list` shows how to get them."
+        )
     return left
 
 
-def networks_on_disk(
-    book: Book, recipes: Mapping[str, str], weights: Weights = "trained"
-) -> dict[str, Network]:
+def networks_on_disk(book: Book, recipes: Mapping[str, str], weights: Weights = "trained") -> dict[str, Network]:
     """What `trained_model` would give for each of these models and recipes, without training and without loading it.
 
     A model that no notebook has trained to its recipe yet is left out.

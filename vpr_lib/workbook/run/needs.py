@@ -21,9 +21,20 @@ from vpr_lib.workbook.run.parameters import read_parameters
 from vpr_lib.workbook.run.plan import Entry, load_workbook
 
 SHOWN = ("dataset", "datasets", "runs")  # parameters: one of the sets they name is enough
-COUNTED = ("profile", "run_id", "sized", "latency_models", "published")  # names there are built with random weights, if at all
+COUNTED = (
+    "profile",
+    "run_id",
+    "sized",
+    "latency_models",
+    "published",
+)  # names there are built with random weights, if at all
 TRAINED = ("recipe", "teacher_recipe", "student_recipe", "cnn_recipes", "family")  # parameters whose recipes are run
-OPTIONAL = ("traverse", "places", "more", "whitening_set")  # parameters whose sets may be missing: a hole in the notebook
+OPTIONAL = (
+    "traverse",
+    "places",
+    "more",
+    "whitening_set",
+)  # parameters whose sets may be missing: a hole in the notebook
 
 
 @dataclass(frozen=True)
@@ -66,9 +77,13 @@ def absent(entry: Entry, parameters: Mapping[str, Any]) -> str:
     shown = [name for name in _words([parameters.get(key) for key in SHOWN]) if _is_data(name)]
     spared = (*OPTIONAL, "train_set") if parameters.get("weights") == "registered" else OPTIONAL
     wanted = [name for name in found["data"] if name not in (*shown, *_words([parameters.get(key) for key in spared]))]
-    faults = [f"{name} is not on this disk: vpr data get {name}" for name in dict.fromkeys(wanted) if not in_reach(name)]
+    faults = [
+        f"{name} is not on this disk: vpr data get {name}" for name in dict.fromkeys(wanted) if not in_reach(name)
+    ]
     if shown and not any(map(in_reach, shown)):
-        faults.append(f"not on this disk: {', '.join(dict.fromkeys(shown))}: vpr data get {shown[0] if len(set(shown)) == 1 else 'NAME'}")
+        faults.append(
+            f"not on this disk: {', '.join(dict.fromkeys(shown))}: vpr data get {shown[0] if len(set(shown)) == 1 else 'NAME'}"
+        )
     faults += [f"the pre-training of {name} is not here: vpr weights get {name}"
                for name in dict.fromkeys(found["trunks"]) if not trunk_here(name)]  # fmt: skip
     browses = "networks" in parameters  # what others measured; weights add attention and own images

@@ -56,7 +56,9 @@ def look_ahead(profile: str | Path | Profile, measure: bool = True) -> Preflight
     left_out = {name: why for name in profile.notebooks if (why := absent(entries[name], values[name]))}
     images = {name: _images(name, own) for name, own in values.items() if name not in left_out}
     rate = images_per_second(profile) if measure and needs.data else None
-    hours = {name: (described + trained) / rate / 3600 for name, (described, trained, _) in images.items()} if rate else {}
+    hours = (
+        {name: (described + trained) / rate / 3600 for name, (described, trained, _) in images.items()} if rate else {}
+    )
     data_root().mkdir(parents=True, exist_ok=True)
     return Preflight(
         profile=profile, needs=needs, missing=_missing(needs), left_out=left_out,
@@ -83,10 +85,16 @@ def _images(notebook: str, values: dict) -> tuple[float, float, float]:
     words = [word for key, value in values.items() for word in _flat(value) if key not in ("sized", "latency_models")]
     models = [ZOO[word] for word in dict.fromkeys(words) if word in ZOO]
     sizes = [_size(word, "database") + _size(word, "queries") for word in dict.fromkeys(words) if _shown(word)]
-    recipes = [] if values.get("weights") == "registered" else [word for word in dict.fromkeys(words) if _is_recipe(word)]
+    recipes = (
+        [] if values.get("weights") == "registered" else [word for word in dict.fromkeys(words) if _is_recipe(word)]
+    )
     described = sum(sizes) * max(1, len(models))
     trained = sum(_passes(word) for word in recipes)
-    width = sum(int(name.rsplit("_", 1)[-1]) for name in dict.fromkeys(words) if name in ZOO and name.rsplit("_", 1)[-1].isdecimal())
+    width = sum(
+        int(name.rsplit("_", 1)[-1])
+        for name in dict.fromkeys(words)
+        if name in ZOO and name.rsplit("_", 1)[-1].isdecimal()
+    )
     return described, trained, 4.0 * width * sum(sizes)
 
 
@@ -120,7 +128,13 @@ def _passes(recipe: str) -> float:
 def _flat(value) -> list[str]:
     if isinstance(value, dict):
         return [word for pair in value.items() for part in pair for word in _flat(part)]
-    return [word for part in value for word in _flat(part)] if isinstance(value, list | tuple) else [value] if isinstance(value, str) else []
+    return (
+        [word for part in value for word in _flat(part)]
+        if isinstance(value, list | tuple)
+        else [value]
+        if isinstance(value, str)
+        else []
+    )
 
 
 def _gpu_gb(profile: Profile) -> float | None:
