@@ -217,6 +217,7 @@ def test_what_is_damaged_is_described_again_and_named(finished, caplog, suffix, 
 
 
 def test_a_damaged_unfinished_file_is_not_continued(tmp_path, caplog):
+    caplog.set_level(logging.WARNING)  # libraries that other tests load raise the root logger's
     with DescriptorStore.open(tmp_path, KEY, PRINTS, 4) as store:
         store.write(np.arange(60), np.ones((60, 4), np.float32))
         store.save_progress()

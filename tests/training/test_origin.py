@@ -101,6 +101,7 @@ def test_what_decides_nothing_goes_on(small, tmp_path):
 
 
 def test_a_folder_that_the_program_named_is_trained_anew(small, tmp_path, monkeypatch, caplog):
+    caplog.set_level("WARNING")  # libraries that other tests load raise the root logger's
     folder = small.folder_in(tmp_path / "cache")
     old, _ = train(small, folder, quiet=True)
     other_places(tmp_path, monkeypatch)
