@@ -1,4 +1,6 @@
 import time
+from copy import copy
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +14,7 @@ from vpr_lib.widgets.thumbnails import heat_overlay, thumbnail
 def test_filters_say_who_finds_what(explorer):
     chosen = {show: explorer.select(show, "a", "b").tolist() for show in FILTERS}
     assert chosen == {"all": [0, 1, 2, 3], "wrong": [2, 3], "found": [0, 1], "only first finds": [1],
-                      "only second finds": [2, 3], "near misses": [2]}  # fmt: skip
+                      "only second finds": [2, 3], "near misses": [2], "sure but wrong": []}  # fmt: skip
     assert explorer.select("wrong", "a", condition="night").tolist() == [3]
     assert explorer.select("all", "a", metres=(0, 35)).tolist() == [0, 1, 2]
     assert explorer.select("all", "a", metres=(30, np.inf)).tolist() == [2, 3]
@@ -22,6 +24,19 @@ def test_filters_say_who_finds_what(explorer):
         explorer.select("only first finds", "a")
     with pytest.raises(ValueError, match="Known: all, wrong"):
         explorer.select("everything", "a")
+
+
+def test_a_wrong_match_is_sure_where_no_threshold_would_have_refused_it(explorer):
+    explorer = copy(explorer)
+    explorer.answers = dict(explorer.answers)
+    best = np.array([0.9, 0.8, 0.85, 0.1])  # queries 0 and 1 are right, 2 and 3 wrong
+    explorer.answers["a"] = replace(explorer.answers["a"], score=best[:, None])
+    assert explorer.select("sure but wrong", "a").tolist() == []  # at 0.9 all are right, from 0.85 on two of three
+    many = {"first_hit": np.array([1] * 25 + [0, 0]), "score": np.r_[np.linspace(0.9, 0.5, 25), 0.7, 0.2][:, None]}
+    explorer.answers["a"] = replace(explorer.answers["a"], **many)
+    assert np.flatnonzero(explorer.sure_but_wrong("a")).tolist() == [25]  # from 0.5 on 25 of 26 are right
+    explorer.answers["a"] = replace(explorer.answers["a"], score=np.full((27, 1), np.nan))
+    assert not explorer.sure_but_wrong("a").any()  # after panorama suppression no similarity is recorded
 
 
 def test_a_point_of_the_map_has_nearest_views(explorer):

@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 
 from vpr_lib.data.ground_truth import Benchmark
+from vpr_lib.results.precision import precision_recall
 from vpr_lib.widgets.thumbnails import thumbnails
 
 NEAR_MISS = 2.0  # a wrong first match within this many radii is a near miss
-FILTERS = ("all", "wrong", "found", "only first finds", "only second finds", "near misses")
+FILTERS = ("all", "wrong", "found", "only first finds", "only second finds", "near misses", "sure but wrong")
+SURE = 0.95  # precision of the matches that are at least as similar as those called sure
 DISTANCES: dict[str, tuple[float, float] | None] = {  # of the first match, metres: from, below
     "any distance": None, "within 10 m": (0, 10), "10 to 25 m": (10, 25), "25 to 50 m": (25, 50), "50 to 100 m": (50, 100),
     "beyond 100 m": (100, np.inf),
@@ -92,7 +94,8 @@ class Explorer:
             raise ValueError(f"'{show}' compares two models: choose a second one.")
         other = self.answers[second].first_hit == 1 if second else found
         kept = {"all": np.ones(len(found), bool), "wrong": ~found, "found": found, "only first finds": found & ~other,
-                "only second finds": other & ~found, "near misses": self.near_miss(first)}[show]  # fmt: skip
+                "only second finds": other & ~found, "near misses": self.near_miss(first),
+                "sure but wrong": self.sure_but_wrong(first)}[show]  # fmt: skip
         if condition:
             kept = kept & self._carries[condition]
         if metres is not None:
@@ -111,6 +114,16 @@ class Explorer:
         if self.radius_m is None:
             return (ours.first_hit > 1) & (ours.first_hit <= 5)
         return (ours.first_hit != 1) & (ours.metres[:, 0] <= NEAR_MISS * self.radius_m)
+
+    def sure_but_wrong(self, model: str) -> np.ndarray:
+        """Wrong first matches as similar as those of which `SURE` are right, bool (Q,): no threshold would have refused them.
+
+        None where no similarity reaches that precision, or none is recorded (after panorama suppression).
+        """
+        best, right = self.answers[model].score[:, 0], self.answers[model].first_hit == 1
+        if not np.isfinite(best).all():
+            return np.zeros(len(best), bool)
+        return ~right & (best >= precision_recall(best, right, np.ones(len(best), bool)).threshold_for(SURE))
 
     @property
     def has_map(self) -> bool:

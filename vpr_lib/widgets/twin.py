@@ -33,7 +33,7 @@ def write_twin(
     """
     chosen = worth_showing(explorer, *models[:2], limit=limit)
     answers = [explorer.answers[name] for name in models]
-    near = [explorer.near_miss(name) for name in models]
+    marks = [{"near": explorer.near_miss(name), "sure": explorer.sure_but_wrong(name)} for name in models]
     rows = np.unique(np.concatenate([answer.top[chosen, :columns].ravel() for answer in answers]))
     rows = rows[rows >= 0]
     paths = [explorer.path("database", row) for row in rows] + [explorer.path("queries", row) for row in chosen]
@@ -49,7 +49,7 @@ def write_twin(
         "pictures": dict(zip(keys, thumbnails(paths))),
         "queries": [
             {"query": int(query), "conditions": sorted(explorer.conditions[query]),
-             "answers": [_answer(answer, misses, query, columns) for answer, misses in zip(answers, near)]}
+             "answers": [_answer(answer, of, query, columns) for answer, of in zip(answers, marks)]}
             for query in chosen
         ],
         "attention": {} if attention is None else _overlays(answers, chosen, attention),
@@ -74,14 +74,15 @@ def worth_showing(explorer: Explorer, first: str, second: str | None = None, lim
     return np.sort(np.concatenate([differing, rest]))
 
 
-def _answer(answer: Answers, misses: np.ndarray, query: int, columns: int) -> dict:
+def _answer(answer: Answers, marks: dict[str, np.ndarray], query: int, columns: int) -> dict:
     ranks = [rank for rank in range(min(columns, answer.top.shape[1])) if answer.top[query, rank] >= 0]
     matches = [
         {"row": int(answer.top[query, rank]), "score": _number(answer.score[query, rank], 3),
          "metres": _number(answer.metres[query, rank]), "correct": bool(answer.correct[query, rank])}
         for rank in ranks
     ]  # fmt: skip
-    return {"found": bool(answer.first_hit[query] == 1), "near": bool(misses[query]), "matches": matches}
+    told = {mark: bool(of[query]) for mark, of in marks.items()}
+    return {"found": bool(answer.first_hit[query] == 1), "matches": matches} | told
 
 
 def _overlays(answers: Sequence[Answers], chosen: np.ndarray, attention: Kept) -> dict[str, list[str]]:
