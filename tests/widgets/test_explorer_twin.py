@@ -60,7 +60,7 @@ def test_the_twin_carries_everything(explorer, tmp_path):
 
 def test_a_single_model_has_no_comparisons(explorer, tmp_path):
     data = data_of(write_twin(explorer, tmp_path / "page.html", ["b"]))
-    assert data["filters"] == ["all", "wrong", "found", "near misses"] and data["attention"] == {}
+    assert data["filters"] == ["all", "wrong", "found", "near misses", "sure but wrong"] and data["attention"] == {}
 
 
 def test_what_differs_is_worth_showing(explorer):
