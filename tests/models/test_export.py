@@ -58,6 +58,19 @@ def test_an_export_gives_the_models_descriptors(model, images, tmp_path, format,
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
+@pytest.mark.parametrize("name", ["salad_toy_256", "salad_dinov2_toy_256", "boq_toy_256", "boq_dinov2_toy_256"])
+def test_later_heads_are_exported_too(name, format, tmp_path):
+    pytest.importorskip({"onnx": "onnxruntime", "openvino": "nncf"}[format])
+    pytest.importorskip("onnx")
+    model = build_model(name, seed=4).eval()
+    size, generator = model.input_spec.size, torch.Generator().manual_seed(1)
+    pictures = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8, generator=generator)
+    export(model, name, tmp_path, format, "fp32")
+    cosine = (describe_batch(model, pictures, "cpu") * describe_batch(ShippedModel(tmp_path), pictures, "cpu")).sum(1)
+    assert cosine.min() > 0.9999
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
 def test_int8_stays_finite_and_of_unit_length(images, tmp_path, format):
     pytest.importorskip({"onnx": "onnxruntime", "openvino": "nncf"}[format])
     model = build_model("gem_toy_160", seed=4, image_size=(48, 64)).train()
