@@ -33,7 +33,7 @@ def plot_pareto(table: pd.DataFrame, x: str, y: str = "R@1", log: bool = True, a
     if log:
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_major_formatter(lambda cost, _: f"{cost / 1000:g}k" if cost >= 10_000 else f"{cost:g}")
         ax.xaxis.set_minor_locator(NullLocator())
     ax.margins(x=0.1, y=0.1)
     ax.set(xlabel=x, ylabel=f"{y} (%)" if y.startswith("R@") else y)
