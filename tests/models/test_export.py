@@ -133,7 +133,7 @@ def test_a_file_that_changed_is_refused_and_its_descriptors_are_its_own(model, i
     export(build_model(NAME, seed=5, image_size=(48, 64)), NAME, tmp_path / "b")
 
     class Images:
-        list_hash = "same"
+        list_hash, table = "same", {"image_path": []}
         image_paths = staticmethod(list)
 
     keys = [cache_key(ShippedModel(tmp_path / x), Images, "fp32") for x in "ab"]

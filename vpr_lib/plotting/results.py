@@ -66,9 +66,15 @@ def plot_lens(lens: pd.DataFrame, systems: Mapping[str, str], dataset: str, radi
     """The near-miss lens: share of queries whose first match lies within a radius, one line per model.
 
     Args:
-        lens: of `results.tables.recall_within`. systems: model -> method, which chooses the colour.
+        lens: of `results.tables.recall_within`, empty where no distance is known. systems: model -> method, which chooses the
+            colour.
     """
     figure, ax = plt.subplots(figsize=(10, 4.6))
+    if lens.empty:
+        reason = f"No distance of a match is known on {dataset}: its images carry no positions."
+        ax.text(0.5, 0.5, reason, ha="center", transform=ax.transAxes)
+        ax.set(xlabel="radius (m)", ylabel="first match within (%)")
+        return Picture(figure, reason, f"Near-miss lens: {dataset}. {reason}")
     for name, values in lens.iterrows():
         ax.plot(lens.columns, values, marker=method_marker(name), color=method_colour(systems[name]), label=name)
     ax.axvline(radius_m, color="grey", linewidth=1)
