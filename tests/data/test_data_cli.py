@@ -11,8 +11,8 @@ import pytest
 import typer
 from miniatures import msls_val, touch_image, vpr_bench
 from PIL import Image
-from test_download import Shop
 from test_data_findings import damaged_corridor
+from test_download import Shop
 from typer.testing import CliRunner
 
 from vpr_lib.cli import data as cli
