@@ -36,64 +36,17 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CAFFE_MEAN = (0.48501960784313836, 0.4579568627450961, 0.4076039215686255)  # of 0-255 minus mean, spec clusvpr §5
 CAFFE_STD = (0.00392156862745098,) * 3
 IMAGE_SUFFIXES = frozenset(
-    f".{suffix}"
-    for suffix in [
-        "jpg",
-        "jpeg",
-        "jpe",
-        "jfif",
-        "png",
-        "apng",
-        "webp",
-        "gif",
-        "bmp",
-        "dib",
-        "tif",
-        "tiff",
-        "ppm",
-        "pgm",
-        "pbm",
-        "pnm",
-        "jp2",
-        "j2k",
-        "jpx",
-        "tga",
-        "mpo",
-        "avif",
-        "heic",
-        "heif",
-        "hif",
-    ]
+    (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".tga", ".mpo", ".avif", ".heic", ".heif"),
+        *(".hif",),
+    )
 )
-OTHER_PICTURES = frozenset(  # what a camera or a program may leave beside them, and nothing here decodes
-    f".{suffix}"
-    for suffix in [
-        "cr2",
-        "cr3",
-        "nef",
-        "arw",
-        "dng",
-        "orf",
-        "rw2",
-        "raf",
-        "raw",
-        "exr",
-        "hdr",
-        "jxl",
-        "psd",
-        "svg",
-        "xcf",
-        "dds",
-        "pdf",
-        "mp4",
-        "mov",
-        "avi",
-        "mkv",
-        "webm",
-        "m4v",
-        "mpg",
-        "insv",
-    ]
+OTHER_PICTURES = frozenset(
+    (  # what a camera or a program may leave beside them, and nothing here decodes
+        *(".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".raw", ".exr", ".hdr", ".jxl", ".psd"),
+        *(".svg", ".xcf", ".dds", ".pdf", ".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".insv"),
+    )
 )
 MAX_PIXELS = 400_000_000  # 1.2 GB as RGB; a 3328x512 panorama has 1.7 million
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # its own limit would act before the announced one
