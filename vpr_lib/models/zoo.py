@@ -249,15 +249,6 @@ NETWORKS: dict[type, Callable[[Any, bool], nn.Module]] = {ModelConfig: VPRModel,
 TRAINING_FREE = frozenset({"pixels", "avg_lite0_112"})
 
 
-def vary(model: str, part: Literal["aggregator", "backbone"] = "aggregator", **arguments: Any) -> dict[str, Any]:
-    """Changes for `build_model` and recipes that alter some arguments of one part and keep the others.
-
-    `vary("mixvpr_resnet50_4096", mix_depth=2)` is the arm L = 2 of the depth ablation.
-    """
-    field = f"{part}_args"
-    return {field: getattr(lookup(ZOO, model, "model"), field) | arguments}
-
-
 def build_model(
     model: str | ModelConfig | MinkLocConfig, pretrained: bool = False, seed: int | None = 0, **changes: Any
 ) -> nn.Module:
