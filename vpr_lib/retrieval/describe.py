@@ -177,7 +177,7 @@ def _batches(model, spec, paths, todo, device, precision, batch_size, workers, q
         workers = min(8, (os.cpu_count() or 1) - 1) if torch.device(device).type == "cuda" else 0
     loader = DataLoader(
         ImageSet(paths, spec),
-        batch_size=1 if spec.resize != "exact" else batch_size,
+        batch_size=1 if spec.resize == "shorter_side" else batch_size,
         sampler=todo,
         num_workers=workers,
         collate_fn=list,
