@@ -90,7 +90,7 @@ def measure(
         ValueError: without ground truth, for an unknown transform or index, or a variant that run pairs do not have.
     """
     cache, precision = cache_root() / "descriptors", compute.precision
-    options = dict(device=compute.device, batch_size=compute.batch_size, quiet=compute.quiet)
+    options = compute.model_dump(exclude={"precision"})
     if variant.transform is not None:
         model, benchmark, precision = under(variant.transform, model, benchmark)
     if variant.whiten_on:
@@ -111,9 +111,8 @@ def measure(
     _check_queries(variant)
     result = evaluate(model, benchmark, cache, KS, precision=precision, index=variant.index, **options)
     if variant.queries:
-        result = with_queries(
-            result, model, variant.queries, cache, compute.model_copy(update={"precision": precision})
-        )
+        how = compute.model_copy(update={"precision": precision})
+        result = with_queries(result, model, variant.queries, cache, how)
     if variant.rerank:
         result = reranked(result, device=compute.device)
     if variant.sequence > 1:

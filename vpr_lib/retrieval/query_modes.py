@@ -38,11 +38,8 @@ def with_queries(
         ValueError: for an unknown mode, listing the known ones. UnreadableImages as `describe`.
     """
     crops, queries = lookup(MODES, mode, "query mode"), evaluation.benchmark.queries
-    options = dict(
-        device=compute.device, precision=compute.precision, batch_size=compute.batch_size, quiet=compute.quiet
-    )
     specs = [replace(model.input_spec, resize="cover", crop=crop) for crop in crops]
-    parts = [describe(model, queries, cache, spec=spec, **options) for spec in specs]
+    parts = [describe(model, queries, cache, spec=spec, **compute.model_dump()) for spec in specs]
     database, depth, described = evaluation.database.array, evaluation.ranking.indices.shape[1], evaluation.queries
     if mode in POOLED:
         mean = np.mean([part.array for part in parts], axis=0)
