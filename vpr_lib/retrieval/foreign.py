@@ -58,11 +58,11 @@ def against(model: nn.Module, result: Evaluation, foreign: Manifest, **options: 
 
     Args:
         result: of the plain model: no whitening, no other order of the ranking.
-        foreign: images that show nothing of the database.
+        foreign: images that show nothing of the database; unreadable ones are left out.
         options: of `describe`.
     """
     shown = np.array([len(positives) > 0 for positives in result.benchmark.positives])
-    found = describe(model, foreign, **options)
+    found = describe(model, foreign, on_error="skip", **options)
     own, others = result.queries.array[shown], found.array[found.readable]
     best = [search(result.database.array, side, 1).scores[:, 0] if len(side) else np.zeros(0) for side in (own, others)]
     return best[0], best[1]

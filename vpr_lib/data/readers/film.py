@@ -8,6 +8,7 @@ from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -60,19 +61,24 @@ def folder_of(path: Path, frames_per_second: float = 1.0) -> Path:
 
 
 def _write_frames(path: Path, folder: Path, frames_per_second: float, track: Track | None) -> int:
-    name, count = path.stem.replace("@", "_"), 0  # an '@' in a name would begin a position
-    for start, time, image in _frames(path, frames_per_second):
+    name, count, place = path.stem.replace("@", "_"), 0, np.full(2, np.nan)  # an '@' in a name would begin a position
+    start = _start_on(track, path) if track is not None else 0.0
+    for time, image in _frames(path, frames_per_second):
         image.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
-        if count == 0 and track is not None:
-            start = _start_on(track, start, path)
-        place = track.at(np.array([start + time]))[0] if track is not None else np.full(2, np.nan)
+        if track is not None:
+            place = track.at(np.array([start + time]))[0]
         image.save(folder / f"{name}_{time:08.2f}s.jpg", quality=95, exif=gps_exif(*place))
         count += 1
+    if count == 0:
+        raise ValueError(f"{path} holds no frame.")
     return count
 
 
-def _start_on(track: Track, start: float, path: Path) -> float:
-    if track.covers(start, start):
+def _start_on(track: Track, path: Path) -> float:
+    """When the first frame was taken, in seconds since 1970."""
+    with _opened(path) as container:
+        clock, length = container.metadata.get("creation_time"), (container.duration or 0) / 1e6
+    if clock and track.times[0] - length <= (start := seconds(clock)) <= track.times[-1]:
         return start
     log.warning(
         "%s: its clock is none that the track covers; the track's first point is taken for its first frame", path
@@ -80,30 +86,45 @@ def _start_on(track: Track, start: float, path: Path) -> float:
     return float(track.times[0])
 
 
-def _frames(path: Path, frames_per_second: float) -> Iterator[tuple[float, float, Image.Image]]:
-    """When the film began (seconds since 1970, NaN where it does not say), the time within it, and the upright picture."""
+def _frames(path: Path, frames_per_second: float) -> Iterator[tuple[float, Image.Image]]:
+    """Time in seconds and upright picture of the first frame at or after every even time."""
+    with _opened(path) as container:
+        if not container.streams.video:
+            raise ValueError(f"{path} cannot be read as a film: there are no pictures in it.")
+        stream, first, due = container.streams.video[0], None, 0.0
+        stream.thread_type = "AUTO"
+        for frame in _decoded(container, stream, path):
+            first = frame.time if first is None else first
+            time = frame.time - first
+            if time < due - 1e-3:
+                continue
+            yield time, frame.to_image().rotate(frame.rotation, expand=True)
+            due = (np.floor((time + 1e-3) * frames_per_second) + 1) / frames_per_second
+
+
+def _decoded(container: Any, stream: Any, path: Path) -> Iterator[Any]:
+    """The frames that can be decoded and say when they are; damage ends them."""
+    import av
+
+    count = 0
+    try:
+        for frame in container.decode(stream):
+            if frame.time is not None:
+                yield frame
+                count += 1
+    except av.FFmpegError as error:
+        if count == 0:
+            raise ValueError(f"{path} cannot be read as a film: {error}") from error
+        log.warning("%s: damaged after %d frames (%s); those are used", path.name, count, error)
+
+
+def _opened(path: Path) -> Any:
+    """The film's container, to be closed; ValueError without PyAV, and for a file that is no film."""
     if find_spec("av") is None:
         raise ValueError(f"{path}: films are read by PyAV: pip install 'vpr-workbook[video]'.")
     import av
 
-    count, due = 0, 0.0
     try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            clock = container.metadata.get("creation_time")
-            start, first = seconds(clock) if clock else np.nan, None
-            for frame in container.decode(stream):
-                first = frame.time if first is None else first
-                time = frame.time - first
-                if time < due - 1e-3:
-                    continue
-                yield start, time, frame.to_image().rotate(frame.rotation, expand=True)
-                count += 1
-                due += max(1.0, np.floor((time - due) * frames_per_second) + 1) / frames_per_second
-    except (av.FFmpegError, IndexError, TypeError) as error:  # no film; no pictures in it; a frame without a time
-        if count == 0:
-            raise ValueError(f"{path} cannot be read as a film: {error}") from error
-        log.warning("%s: damaged after %d frames (%s); those are used", path.name, count, error)
-    if count == 0:
-        raise ValueError(f"{path} holds no frame.")
+        return av.open(str(path))
+    except av.FFmpegError as error:
+        raise ValueError(f"{path} cannot be read as a film: {error}") from error

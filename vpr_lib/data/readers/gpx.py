@@ -18,10 +18,6 @@ class Track:
     lat: np.ndarray
     lon: np.ndarray
 
-    def covers(self, first: float, last: float) -> bool:
-        """Whether some of that time is the track's."""
-        return bool(first <= self.times[-1] and last >= self.times[0])
-
     def at(self, times: np.ndarray) -> np.ndarray:
         """Latitude and longitude at some times, (M, 2), between points in a straight line; NaN beyond the ends."""
         found = np.stack([np.interp(times, self.times, values) for values in (self.lat, self.lon)], 1)
