@@ -54,6 +54,9 @@ def evaluate(
         str | None, typer.Option(help="Whiten by PCA, fitted on up to 10,000 images of this training set (by name).")
     ] = None,
     whiten_to: Annotated[int, typer.Option(help="Length after whitening.")] = 4096,
+    queries: Annotated[
+        str, typer.Option(help="Queries as crops: central_crop, five_crops (mean), nearest_crop, majority_vote.")
+    ] = "",
     rerank: Annotated[
         bool, typer.Option("--rerank", help="Re-rank the whole database by k-reciprocal neighbours (k1 = 25).")
     ] = False,
@@ -89,7 +92,7 @@ def evaluate(
         raise ValueError("--foreign compares plain similarities: leave --transform, --whiten-on and --rerank away.")
     process, processes, device = join_processes(device)
     benchmark = open_dataset(dataset, root)
-    variant = Variant(transform, _training_images(whiten_on), whiten_to, index, rerank)
+    variant = Variant(transform, _training_images(whiten_on), whiten_to, index, queries, rerank)
     compute = Compute(device=device, precision=precision, batch_size=batch_size)
     if processes > 1:
         if whiten_on is not None:

@@ -208,6 +208,10 @@ ZOO: dict[str, ModelConfig | MinkLocConfig] = {
     "mixvpr_resnet50_128": _mixvpr("resnet50", 64, 2),
     "mixvpr_resnet34_1024": _mixvpr("resnet34", 256, 4),
     "mixvpr_resnet18_512": _mixvpr("resnet18", 128, 4),
+    "mixvpr_resnet101_4096": _mixvpr("resnet101", 1024, 4),
+    "mixvpr_resnet152_4096": _mixvpr("resnet152", 1024, 4),
+    "mixvpr_resnext50_4096": _mixvpr("resnext50_32x4d", 1024, 4),
+    "mixvpr_wideresnet50_4096": _mixvpr("wide_resnet50_2", 1024, 4),
     "mixvpr_swinv2_4096": ModelConfig(
         system="MixVPR",
         backbone="swinv2_base_window12to16_192to256",
