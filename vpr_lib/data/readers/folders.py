@@ -33,7 +33,7 @@ def read_folders(
 
     Ground truth (25 m, all queries count) is built when every image has a position: from '@' names, or from a CSV with
     the columns `image` and `easting, northing` (metres) or `lat, lon` (degrees), where `image` is the path below its
-    folder; photos that all carry GPS in their EXIF need neither. `matches` names a VPR-Bench `ground_truth_new.npy` over the
+    folder; photos with GPS in their EXIF need neither, and those without one are as of a camera without a fix. `matches` names a VPR-Bench `ground_truth_new.npy` over the
     numbered images instead. Without either, the benchmark
     can be retrieved from, not evaluated.
 
@@ -73,7 +73,8 @@ def folder_manifest(
     """
     paths = list_paths(folder)
     if not paths:
-        raise ValueError(f"No image under {folder}: expected files ending in .jpg, .png and the like.")
+        told = "expected files ending in .jpg, .png and the like; a film is named itself, not its folder"
+        raise ValueError(f"No image under {folder}: {told}.")
     columns, kind = {"image_path": paths}, "none"
     if positions is not None:
         columns, kind = {"image_path": paths, **_positions_of(paths, positions, folder)}, "gps"
