@@ -29,6 +29,7 @@ class Compute(Strict):
     batch_size: int = Field(default=32, gt=0)
     workers: int | None = None  # loader processes; default none on the CPU, up to eight beside a GPU
     quiet: bool = False
+    maps: Path | None = None  # folder: a model's frozen layers run once for all its heads, their maps kept in fp16
 
 
 class Check(Strict):
@@ -134,6 +135,7 @@ class Profile(Strict):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     seed: int = 1
+    side_by_side: int = Field(default=1, gt=0)  # notebooks at a time, each with its share of the processor's threads
     notebooks: dict[str, NotebookSettings]
 
 

@@ -100,6 +100,14 @@ def evaluate(
     options = dict(cache=cache, device=device, precision=precision, batch_size=batch_size, quiet=quiet)
     database = describe(model, benchmark.database, **options)
     queries = describe(model, benchmark.queries, spec=getattr(model, "query_spec", None), **options)
+    return evaluate_described(benchmark, database, queries, ks, device, index, quiet)
+
+
+def evaluate_described(
+    benchmark: Benchmark, database: Descriptors, queries: Descriptors, ks: Sequence[int] = KS,
+    device: str | torch.device = "cpu", index: str = "exact", quiet: bool = False,
+) -> Evaluation:  # fmt: skip
+    """Search and score what is described; see `evaluate`."""
     if too_large := [k for k in ks if k > len(benchmark.database)]:
         log.warning("recall at %s left out: the database has %d images", too_large, len(benchmark.database))
     ranking, found = rank(index, database.array, queries.array, ranking_depth(benchmark, ks), device)

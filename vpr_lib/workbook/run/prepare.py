@@ -37,6 +37,7 @@ def make_plan(
     start_from: str | None = None,
     overrides: Sequence[str] = (),
     run_id: str | None = None,
+    jobs: int | None = None,
 ) -> Plan:
     """Read the workbook and the profile and choose the notebooks; UsageError if anything does not fit."""
     if run_id is not None and not _RUN_ID.fullmatch(run_id):
@@ -48,6 +49,7 @@ def make_plan(
         settings = load_profile(profile)
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
+    settings = settings.model_copy(update={"side_by_side": jobs or settings.side_by_side})
     check_profile(workbook, settings)
     selected, parsed = select(workbook, list(only or []), start_from), {}
     for notebook, name, value in parse_overrides(overrides):
