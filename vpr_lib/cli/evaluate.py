@@ -122,7 +122,7 @@ def _describe_together(network, benchmark, precision: str, cache: Path, device: 
     if not isinstance(benchmark, Benchmark):
         raise ValueError(f"'{benchmark.name}' is pairs of drives: run this in one process, without torchrun.")
     for manifest in (benchmark.database, benchmark.queries):
-        describe(network, manifest, cache, device, precision, batch_size, quiet=dist.get_rank() > 0, together=True)
+        describe(network, manifest, cache, device, together=True, precision=precision, batch_size=batch_size)
     dist.destroy_process_group()
 
 

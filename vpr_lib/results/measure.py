@@ -88,7 +88,7 @@ def measure(
         ValueError: without ground truth, for an unknown transform or index, or a variant that run pairs do not have.
     """
     cache, precision = cache_root() / "descriptors", compute.precision
-    options = dict(device=compute.device, batch_size=compute.batch_size, quiet=compute.quiet)
+    options = compute.model_dump(exclude={"precision"})
     if variant.transform is not None:
         model, benchmark, precision = under(variant.transform, model, benchmark)
     if variant.whiten_on:

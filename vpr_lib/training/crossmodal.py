@@ -26,7 +26,8 @@ from vpr_lib.models.checkpoints import load_weights, trained_path, weights_hash
 from vpr_lib.models.minkloc import load_official
 from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import cache_root
-from vpr_lib.retrieval.run_pairs import describe_submap_batch, describe_submaps, evaluate_run_pairs
+from vpr_lib.retrieval.describe import describe, describe_batch
+from vpr_lib.retrieval.run_pairs import evaluate_run_pairs
 from vpr_lib.seeds import derive_seed
 from vpr_lib.training.fit import FitResult, Recipe, fit, make_fabric
 from vpr_lib.training.metric_learning import gather
@@ -220,11 +221,11 @@ def teacher_descriptors(
         augmented: describe one augmented view of every submap instead of the clean one, as the released code does.
     """
     if augmented is None:
-        return torch.from_numpy(np.array(describe_submaps(teacher, tuples.database, cache, device, quiet=quiet).array))
+        return torch.from_numpy(np.array(describe(teacher, tuples.database, cache, device, quiet=quiet).array))
     teacher.eval().to(device)
     keys = [(row, derive_seed("teacher view", seed, row)) for row in range(len(tuples.database))]
     loader = DataLoader(augmented, batch_size=32, sampler=keys, collate_fn=collate_submaps)
-    return torch.cat([torch.from_numpy(describe_submap_batch(teacher, *batch, device)) for batch in loader])
+    return torch.cat([describe_batch(teacher, images, device, voxels=voxels) for images, voxels in loader])
 
 
 def run_pair_validator(
@@ -233,7 +234,7 @@ def run_pair_validator(
     """Model -> {"recall@1": ...}, averages over the pairs as shares; both metrics, the first selects."""
 
     def validate(model: nn.Module) -> dict[str, float]:
-        scores = evaluate_run_pairs(model, runs, None, metric, device, precision, quiet=True)
+        scores = evaluate_run_pairs(model, runs, None, metric, device, precision=precision, quiet=True)
         average = scores.average_recall / 100
         return {f"recall@{k}": float(average[k - 1]) for k in (1, 5, 10)} | {
             "recall@1%": scores.average_one_percent / 100

@@ -221,7 +221,7 @@ def validator(
         if experiment.cached_views:
             maps = cache_root() / "maps"
             return evaluate_heads(model, benchmark, maps, KS, device, precision, experiment.workers)
-        return evaluate(model, benchmark, None, KS, device, precision, quiet=True).recall
+        return evaluate(model, benchmark, None, KS, device, precision=precision, quiet=True).recall
 
     def validate(model: nn.Module) -> dict[str, float]:
         scores = {name: recall(model, benchmark) for name, benchmark in benchmarks.items()}
