@@ -13,7 +13,7 @@ from vpr_lib.models.zoo import build_model
 from vpr_lib.retrieval import feature_maps as feature_maps_module
 from vpr_lib.retrieval.describe import describe
 from vpr_lib.retrieval.feature_maps import HeadLearner, describe_on_maps, feature_maps, has_frozen_layers
-from vpr_lib.training.fit import make_fabric
+from vpr_lib.training.fit import TrainingRun, make_fabric
 from vpr_lib.training.heads import MapBatches, train_heads
 from vpr_lib.training.metric_learning import AUGMENTATIONS, PlaceRecipe, place_sampler, train_places
 from vpr_lib.training.optimisation import FitSettings
@@ -81,7 +81,7 @@ def test_training_from_maps_is_training_through_the_network(tmp_path, arguments)
     places = write_places(tmp_path)
     through, cached = (small(backbone_args=arguments) for _ in range(2))
     start = {name: value.clone() for name, value in cached.state_dict().items()}
-    train_places(through, places, RECIPE, SETTINGS, tmp_path / "a", device="cpu", quiet=True)
+    train_places(through, places, RECIPE, SETTINGS, TrainingRun(tmp_path / "a", "cpu", quiet=True))
     found = train_heads(cached, places, RECIPE, SETTINGS, tmp_path / "b", 1, None, device="cpu", quiet=True)
     moved = {name for name, value in cached.state_dict().items() if not torch.equal(value, start[name])}
     assert all(name.startswith(("aggregator.", "backbone.model.blocks.4.")) for name in moved)

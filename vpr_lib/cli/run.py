@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from vpr_lib.workbook.run.prepare import Request
     from vpr_lib.workbook.run.runner import RunResult
 
 After = Callable[["RunResult"], None]
@@ -55,28 +56,19 @@ def register(app: typer.Typer, after: After | None = None) -> None:
         gone or no longer comparable.
         """
         from vpr_lib.workbook.run.plan import UsageError
+        from vpr_lib.workbook.run.prepare import Request
         from vpr_lib.workbook.run.runner import run_workbook
         from vpr_lib.workbook.run.terminal import choose_display
 
         if fetch:
             os.environ["VPR_FETCH"] = "1"
         _look_ahead(profile)
+        request = Request(profile, only, start_from, set_ or (), force, keep_going, run_id, jobs)
         try:
             if nightly:
-                result = _night(profile, only, start_from, set_ or (), force, keep_going, run_id, report, keep, accept)
+                result = _night(request, report, keep, accept)
             else:
-                result = run_workbook(
-                    profile,
-                    only,
-                    start_from,
-                    set_ or (),
-                    force,
-                    keep_going,
-                    run_id,
-                    _pages if report else None,
-                    choose_display(),
-                    jobs=jobs,
-                )
+                result = run_workbook(request, _pages if report else None, choose_display())
         except UsageError as error:
             typer.echo(f"Cannot start: {error}", err=True)
             raise typer.Exit(2) from error
@@ -129,17 +121,14 @@ def _look_ahead(profile: str) -> None:
         return  # the run itself refuses it, with the whole message
 
 
-def _night(profile, only, start_from, overrides, force, keep_going, run_id, report, keep, accept) -> "RunResult":
+def _night(request: "Request", report: bool, keep: int, accept: bool) -> "RunResult":
     import errno
 
     from vpr_lib.workbook.night.nightly import run_nightly
-    from vpr_lib.workbook.run.plan import UsageError
     from vpr_lib.workbook.run.terminal import choose_display
 
-    if only or start_from:
-        raise UsageError("--nightly runs the whole workbook: a part of it cannot be the next night's reference.")
     try:
-        return run_nightly(profile, overrides, force, keep_going, run_id, report, choose_display(), keep, accept)
+        return run_nightly(request, report, choose_display(), keep, accept)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise

@@ -25,7 +25,7 @@ from vpr_lib.data.tuples import TupleSet, radius_tuples
 from vpr_lib.paths import atomic_path
 from vpr_lib.progress import track
 
-CLOUDS, IMAGES = "lidar_1_4096_interval10", "camera_lidar_interval10"
+CLOUDS = "lidar_1_4096_interval10"
 RAW_COLUMNS = 6  # x, y, z, intensity, laser ring, time
 VOXEL_M = 1.0
 REDUCTION = 8  # of the images: 2448 x 2048 -> 306 x 256

@@ -253,6 +253,9 @@ CLOUD_MODELS: dict[str, MinkLocConfig] = {
         system="MinkLoc++ (3D)", planes=(32, 64, 128), top_down=0, cloud_dim=384, image_dim=0
     ),
     "minklocpp_boreas_384": MinkLocConfig(system="MinkLoc++ (teacher)", image_size=(256, 306), voxel_size=1.0),
+    "minkloc3d_boreas_384": MinkLocConfig(
+        system="MinkLoc++ (3D)", planes=(32, 64, 128), top_down=0, cloud_dim=384, image_dim=0, voxel_size=1.0
+    ),
     "minklocpp_toy_96": MinkLocConfig(
         planes=(16, 32, 32),
         conv0_kernel=3,

@@ -226,7 +226,7 @@ def _batches(samples: _Samples, todo: list[int], how: Compute, errors: dict[int,
     """Rows (B,) and their descriptors (B, D); what cannot be used goes into `errors`."""
     on_gpu = torch.device(how.device).type == "cuda"
     workers = how.workers if how.workers is not None else min(8, (os.cpu_count() or 1) - 1) if on_gpu else 0
-    size = 1 if samples.spec.resize != "exact" else how.batch_size
+    size = 1 if samples.spec.resize == "shorter_side" else how.batch_size
     loader = DataLoader(samples, size, sampler=todo, num_workers=workers, collate_fn=list, pin_memory=on_gpu)
     describer = samples.describer(how, len(todo))
     for batch in track(loader, "describing", quiet=how.quiet):

@@ -146,9 +146,10 @@ def test_usage_errors(chain):
         with pytest.raises(UsageError, match=message):
             chain.run(**options)
     with pytest.raises(UsageError, match=r"Unknown profile 'toyy'. Known"):
+        from vpr_lib.workbook.run.prepare import Request
         from vpr_lib.workbook.run.runner import run_workbook
 
-        run_workbook("toyy")
+        run_workbook(Request("toyy"))
     assert not paths.runs_root().exists(), "nothing is left behind by a run that never was"
 
 
@@ -283,9 +284,11 @@ DRIVER = """
 import sys
 from pathlib import Path
 from vpr_lib.workbook.run import keys
+from vpr_lib.workbook.run.prepare import Request
+from vpr_lib.workbook.run.process import Child
 from vpr_lib.workbook.run.runner import run_workbook
 keys.library_digest = lambda: "library"
-result = run_workbook(Path(sys.argv[1]), command=sys.argv[2:] or ("python",), grace_s=0.5)
+result = run_workbook(Request(Path(sys.argv[1])), child=Child(sys.argv[2:] or ("python",), grace_s=0.5))
 sys.exit(result.exit_code)
 """
 

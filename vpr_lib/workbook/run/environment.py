@@ -14,31 +14,15 @@ from vpr_lib import paths
 from vpr_lib.paths import git_state
 
 _CPU_FLAGS = (
-    "avx2",
-    "avx512f",
-    "avx512_vnni",
-    "avx512_bf16",
-    "amx_tile",
-    "amx_bf16",
-    "amx_int8",
-    "asimd",
-    "bf16",
-    "sve",
+    *("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8", "asimd", "bf16"),
+    *("sve",),
 )
 _THREADS = re.compile(
     r"(OMP|MKL|OPENBLAS|BLIS|KMP|NUMEXPR|VECLIB|GOMP)_|^(MALLOC|THP|CUDA|PYTORCH|TORCH|NVIDIA_TF32)_?"
 )
 _NUMERIC = (
-    "torch",
-    "torchvision",
-    "timm",
-    "pytorch-metric-learning",
-    "lightning",
-    "numpy",
-    "scipy",
-    "faiss-cpu",
-    "faiss-gpu",
-    "faiss-gpu-cu12",
+    *("torch", "torchvision", "timm", "pytorch-metric-learning", "lightning", "numpy", "scipy", "faiss-cpu"),
+    *("faiss-gpu", "faiss-gpu-cu12"),
 )
 
 

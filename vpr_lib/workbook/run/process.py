@@ -56,6 +56,16 @@ class Job:
         )
 
 
+@dataclass(frozen=True)
+class Child:
+    """How the process of a notebook is started and ended; see `follow`."""
+
+    command: Sequence[str] = EXECUTE
+    grace_s: float = 5.0
+    slack_s: float = 60.0
+    retries: int = 0  # further attempts for a notebook whose kernel died or ran out of time; never for one that raised
+
+
 @dataclass
 class Progress:
     """What the child has reported so far."""

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ from vpr_lib.workbook.run import status as state
 from vpr_lib.workbook.run.environment import environment
 from vpr_lib.workbook.run.lock import run_lock
 from vpr_lib.workbook.run.plan import Entry
-from vpr_lib.workbook.run.prepare import Plan, check_parameters, first_lines, make_plan
-from vpr_lib.workbook.run.process import EXECUTE
+from vpr_lib.workbook.run.prepare import Plan, Request, check_parameters, first_lines, make_plan
+from vpr_lib.workbook.run.process import Child
 from vpr_lib.workbook.run.status import NotebookStatus, RunStatus, Status, boot_id
 from vpr_lib.workbook.run.steps import Run, run_one
 from vpr_lib.workbook.run.terminal import Display, Silent
@@ -63,51 +63,30 @@ class _Interrupted(BaseException):
 
 
 def run_workbook(
-    profile: str | Path = "toy",
-    only: Sequence[str] | None = None,
-    start_from: str | None = None,
-    overrides: Sequence[str] = (),
-    force: bool = False,
-    keep_going: bool = True,
-    run_id: str | None = None,
+    request: Request,
     report: Callable[[Path], Path] | None = None,
     display: Display | None = None,
-    command: Sequence[str] = EXECUTE,
-    grace_s: float = 5.0,
-    slack_s: float = 60.0,
-    retries: int = 0,
+    child: Child = Child(),
     alone: bool = False,
-    jobs: int | None = None,
 ) -> RunResult:
     """Run the workbook, or a part of it, under a profile.
 
     Args:
-        only: names or prefixes of the notebooks to run; what they need must have been green before, under any key.
-        start_from: run this notebook and everything after it.
-        overrides: parameters as `02.epochs=3`.
-        force: run also what is green already.
-        keep_going: after a failure, still run what does not depend on it.
-        run_id: default: time and profile. An existing run is continued in its folder.
         report: builds the pages of the finished run's folder and returns the first one (`build_report`); default: none.
         display: shows the progress; default: nothing.
-        command, grace_s, slack_s: of the child process; see `process.follow`.
-        retries: further attempts for a notebook whose kernel died or ran out of time.
-        jobs: notebooks side by side; default: the profile's.
         alone: the caller holds the night's lock; otherwise the run shares the lock with other runs.
     Raises:
         Overlap: while a night is at work.
         UsageError: if nothing can be started: unknown names, a bad workbook.yaml or profile, two exclusive options.
     """
-    plan = make_plan(profile, only, start_from, overrides, run_id, jobs)
-    child = {"command": command, "grace_s": grace_s, "slack_s": slack_s}
+    plan = make_plan(request)
     with nullcontext() if alone else run_lock():
-        return _run(plan, run_id, force, keep_going, child, display or Silent(), retries, report)
+        status, folder = _open_run(plan, request.run_id)
+        parameters, problem, status = check_parameters(plan, status)
+        return _run(Run(plan, parameters, request, child, display or Silent(), status), folder, problem, report)
 
 
-def _run(plan: Plan, run_id, force, keep_going, child, display, retries, report) -> RunResult:
-    status, folder = _open_run(plan, run_id)
-    parameters, problem, status = check_parameters(plan, status)
-    run = Run(plan, parameters, force, keep_going, child, display, status, retries=retries)
+def _run(run: Run, folder: Path, problem: str, report: Callable[[Path], Path] | None) -> RunResult:
     code = None if problem else _execute(run)
     code = state.exit_code(run.status.notebooks) if code is None else code
     run.status = run.status.model_copy(update={"finished": state.now(), "exit_code": code})
@@ -118,7 +97,7 @@ def _run(plan: Plan, run_id, force, keep_going, child, display, retries, report)
     if problem and code == 0:
         run.status = run.status.model_copy(update={"exit_code": 1})
         state.write_status(run.status)
-    return RunResult(run.status, folder, paths.figures_root() / plan.profile.name, page, problem)
+    return RunResult(run.status, folder, paths.figures_root() / run.profile.name, page, problem)
 
 
 def _open_run(plan: Plan, run_id: str | None) -> tuple[RunStatus, Path]:

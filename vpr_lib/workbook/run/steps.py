@@ -13,8 +13,8 @@ from vpr_lib.workbook.book.sentinel import checked_path, read_sentinel, sentinel
 from vpr_lib.workbook.run import status as state
 from vpr_lib.workbook.run.keys import notebook_key, threads_each
 from vpr_lib.workbook.run.plan import Entry
-from vpr_lib.workbook.run.prepare import Plan
-from vpr_lib.workbook.run.process import Ended, Job, Progress, follow
+from vpr_lib.workbook.run.prepare import Plan, Request
+from vpr_lib.workbook.run.process import Child, Ended, Job, Progress, follow
 from vpr_lib.workbook.run.status import NotebookStatus, RunStatus, Status
 from vpr_lib.workbook.run.terminal import Display
 from vpr_lib.workbook.run.verify import Verdict, judge
@@ -28,13 +28,11 @@ class Run:
 
     plan: Plan
     parameters: dict[str, dict[str, Any]]
-    force: bool
-    keep_going: bool
-    child: dict[str, Any]  # how to start and end the process of a notebook
+    request: Request
+    child: Child
     display: Display
     status: RunStatus
     keys: dict[str, str | None] = field(default_factory=dict)
-    retries: int = 0  # further attempts for a notebook whose kernel died or ran out of time; never for one that raised
     stopped: threading.Event = field(default_factory=threading.Event)  # ends what is at work
     _lock: threading.Lock = field(default_factory=threading.Lock)  # notebooks run side by side
 
@@ -72,7 +70,7 @@ def run_one(run: Run, entry: Entry) -> None:
         run.set(entry.name, reason=line.reason)
         return
     failed = [ln.name for ln in run.status.notebooks if ln.status in state.BROKEN]
-    if failed and not run.keep_going and not entry.always:
+    if failed and not run.request.keep_going and not entry.always:
         run.set(entry.name, status=Status.SKIPPED, reason=f"the run stops at the first failure ({failed[0]})")
         return
     if not entry.always and (missing := [need for need in entry.needs if run.keys.get(need) is None]):
@@ -81,7 +79,7 @@ def run_one(run: Run, entry: Entry) -> None:
     needs = {need: run.keys.get(need) for need in entry.needs}
     key = notebook_key(entry, run.profile, run.parameters[entry.name], needs)
     run.set(entry.name, key=key, parameters=run.parameters[entry.name])
-    if run.force or None in needs.values() or not _resume(run, entry, key):
+    if run.request.force or None in needs.values() or not _resume(run, entry, key):
         _start(run, entry, key, whole=None not in needs.values())
 
 
@@ -127,11 +125,11 @@ def _start(run: Run, entry: Entry, key: str, whole: bool) -> None:
         home=paths.project_root(),
         threads=threads_each(run.profile),
     )
-    for attempt in range(run.retries + 1):
+    for attempt in range(run.child.retries + 1):
         ended, verdict = _attempt(run, entry, job)
         if run.stopped.is_set():
             return  # whoever stopped the run says so
-        if verdict.status not in _BY_CHANCE or attempt == run.retries:
+        if verdict.status not in _BY_CHANCE or attempt == run.child.retries:
             break
         shutil.copyfile(job.log, job.log.with_suffix(f".attempt{attempt + 1}.log"))
         run.set(name, retried=f"attempt {attempt + 1}: {verdict.reason}")
@@ -160,5 +158,5 @@ def _attempt(run: Run, entry: Entry, job: Job) -> tuple[Ended, Verdict]:
     def show(progress: Progress) -> None:
         run.display.cell(job.name, progress)
 
-    ended = follow(job, show, **run.child, stopped=run.stopped)
+    ended = follow(job, show, run.child.command, run.child.grace_s, run.child.slack_s, run.stopped)
     return ended, judge(entry, job, ended, run.profile.name, run.status.run_id)
