@@ -37,6 +37,9 @@ def register(app: typer.Typer, after: After | None = None) -> None:
         run_id: Annotated[str | None, typer.Option(help="Name of the run's folder; default: time and profile.")] = None,
         report: Annotated[bool, typer.Option(help="Build the HTML report at the end.")] = True,
         json_file: Annotated[Path | None, typer.Option("--json", help="Write the result to this file.")] = None,
+        jobs: Annotated[
+            int | None, typer.Option(min=1, help="Notebooks side by side, each with its share of the threads.")
+        ] = None,
         nightly: Annotated[
             bool, typer.Option("--nightly", help="One at a time, with retries, compared with the last green night.")
         ] = False,
@@ -60,7 +63,7 @@ def register(app: typer.Typer, after: After | None = None) -> None:
         if fetch:
             os.environ["VPR_FETCH"] = "1"
         _look_ahead(profile)
-        request = Request(profile, only, start_from, set_ or (), force, keep_going, run_id)
+        request = Request(profile, only, start_from, set_ or (), force, keep_going, run_id, jobs)
         try:
             if nightly:
                 result = _night(request, report, keep, accept)

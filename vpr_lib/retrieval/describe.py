@@ -5,7 +5,7 @@ import inspect
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -275,10 +275,15 @@ def cache_key(model: nn.Module, manifest: Manifest, precision: str, spec: InputS
         "model": _model_text(model),
         "input": f"{spec or model.input_spec}",
         "images": manifest.list_hash,
-        "contents": hashlib.sha256(file_fingerprints(paths).tobytes()).hexdigest(),
+        "contents": contents_hash(paths),
         "precision": precision,
         "code": code_hash(type(model)),
     } | ({"clouds": digest_file(Path(clouds_module.__file__))} if "cloud" in getattr(model, "reads", ()) else {})
+
+
+def contents_hash(paths: Sequence[str]) -> str:
+    """SHA-256 over the bytes of all these images, in their order."""
+    return hashlib.sha256(file_fingerprints(paths).tobytes()).hexdigest()
 
 
 def _model_text(model: nn.Module) -> str:

@@ -26,6 +26,7 @@ class Request:
         force: run also what is green already.
         keep_going: after a failure, still run what does not depend on it.
         run_id: default: time and profile. An existing run is continued in its folder.
+        jobs: notebooks side by side; default: the profile's.
     """
 
     profile: str | Path = "toy"
@@ -35,6 +36,7 @@ class Request:
     force: bool = False
     keep_going: bool = True
     run_id: str | None = None
+    jobs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def make_plan(request: Request) -> Plan:
         settings = load_profile(request.profile)
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
+    settings = settings.model_copy(update={"side_by_side": request.jobs or settings.side_by_side})
     check_profile(workbook, settings)
     selected, parsed = select(workbook, list(request.only or []), request.start_from), {}
     for notebook, name, value in parse_overrides(request.overrides):

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from vpr_lib import paths
 from vpr_lib.workbook.run import status as state
 from vpr_lib.workbook.run.environment import environment
 from vpr_lib.workbook.run.lock import run_lock
+from vpr_lib.workbook.run.plan import Entry
 from vpr_lib.workbook.run.prepare import Plan, Request, check_parameters, first_lines, make_plan
 from vpr_lib.workbook.run.process import Child
 from vpr_lib.workbook.run.status import NotebookStatus, RunStatus, Status, boot_id
@@ -126,12 +128,30 @@ def _execute(run: Run) -> int | None:
     with run.display.live(run.status, run.plan.selected):
         try:
             with _signals():
-                for entry in run.plan.workbook.notebooks:
-                    run_one(run, entry)
+                _side_by_side(run, list(run.plan.workbook.notebooks))
         except (KeyboardInterrupt, _Interrupted) as error:
             _stop(run)
             return getattr(error, "code", 130)
     return None
+
+
+def _side_by_side(run: Run, waiting: list[Entry]) -> None:
+    """Start every notebook, in their order, once what it needs has ended and one of the profile's places is free."""
+    at_work: dict[Future, str] = {}
+    with ThreadPoolExecutor(run.profile.side_by_side) as pool:
+        try:
+            while waiting or at_work:
+                open_ = {*at_work.values(), *(entry.name for entry in waiting)}
+                ready = [entry for entry in waiting if not open_ & {*entry.needs, *entry.after}]
+                for entry in ready[: run.profile.side_by_side - len(at_work)]:
+                    waiting.remove(entry)
+                    at_work[pool.submit(run_one, run, entry)] = entry.name
+                for future in wait(at_work, return_when=FIRST_COMPLETED).done:
+                    at_work.pop(future)
+                    future.result()
+        except BaseException:
+            run.stopped.set()
+            raise
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Bring one notebook of a run to its final status: blocked, resumed, or executed and judged."""
 
 import shutil
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from vpr_lib import paths
 from vpr_lib.config import Profile
 from vpr_lib.workbook.book.sentinel import checked_path, read_sentinel, sentinel_path
 from vpr_lib.workbook.run import status as state
-from vpr_lib.workbook.run.keys import notebook_key
+from vpr_lib.workbook.run.keys import notebook_key, threads_each
 from vpr_lib.workbook.run.plan import Entry
 from vpr_lib.workbook.run.prepare import Plan, Request
 from vpr_lib.workbook.run.process import Child, Ended, Job, Progress, follow
@@ -32,6 +33,8 @@ class Run:
     display: Display
     status: RunStatus
     keys: dict[str, str | None] = field(default_factory=dict)
+    stopped: threading.Event = field(default_factory=threading.Event)  # ends what is at work
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # notebooks run side by side
 
     @property
     def folder(self) -> Path:
@@ -46,10 +49,11 @@ class Run:
 
     def set(self, name: str, **changes: Any) -> None:
         """Change the line of one notebook, show it, and write the status."""
-        lines = tuple(line.model_copy(update=changes) if line.name == name else line for line in self.status.notebooks)
-        self.status = self.status.model_copy(update={"notebooks": lines})
-        self.display.update(self.line(name))
-        state.write_status(self.status)
+        with self._lock:
+            lines = (line.model_copy(update=changes) if line.name == name else line for line in self.status.notebooks)
+            self.status = self.status.model_copy(update={"notebooks": tuple(lines)})
+            self.display.update(self.line(name))
+            state.write_status(self.status)
 
 
 def run_one(run: Run, entry: Entry) -> None:
@@ -119,9 +123,12 @@ def _start(run: Run, entry: Entry, key: str, whole: bool) -> None:
         wall_s=max(2 * settings.timeout_s, 10 * 60 * settings.minutes),
         key=key,
         home=paths.project_root(),
+        threads=threads_each(run.profile),
     )
     for attempt in range(run.child.retries + 1):
         ended, verdict = _attempt(run, entry, job)
+        if run.stopped.is_set():
+            return  # whoever stopped the run says so
         if verdict.status not in _BY_CHANCE or attempt == run.child.retries:
             break
         shutil.copyfile(job.log, job.log.with_suffix(f".attempt{attempt + 1}.log"))
@@ -151,5 +158,5 @@ def _attempt(run: Run, entry: Entry, job: Job) -> tuple[Ended, Verdict]:
     def show(progress: Progress) -> None:
         run.display.cell(job.name, progress)
 
-    ended = follow(job, show, run.child.command, run.child.grace_s, run.child.slack_s)
+    ended = follow(job, show, run.child.command, run.child.grace_s, run.child.slack_s, run.stopped)
     return ended, judge(entry, job, ended, run.profile.name, run.status.run_id)
