@@ -57,10 +57,12 @@ def register(app: typer.Typer, after: After | None = None) -> None:
 
         if fetch:
             os.environ["VPR_FETCH"] = "1"
-        _look_ahead(profile)
+        limits = _look_ahead(profile)
         try:
             if nightly:
-                result = _night(profile, only, start_from, set_ or (), force, keep_going, run_id, report, keep, accept)
+                result = _night(
+                    profile, only, start_from, set_ or (), force, keep_going, run_id, report, keep, accept, limits
+                )
             else:
                 result = run_workbook(
                     profile,
@@ -72,6 +74,7 @@ def register(app: typer.Typer, after: After | None = None) -> None:
                     run_id,
                     _pages if report else None,
                     choose_display(),
+                    limits=limits,
                 )
         except UsageError as error:
             typer.echo(f"Cannot start: {error}", err=True)
@@ -111,8 +114,12 @@ def _pages(run: "Path | str") -> Path:
     return build_report(run)
 
 
-def _look_ahead(profile: str) -> None:
-    """Open with what of the profile's needs is here; a generated profile needs nothing, and nothing is said."""
+def _look_ahead(profile: str) -> dict[str, float]:
+    """Open with what of the profile's needs is here; a generated profile needs nothing, and nothing is said.
+
+    Returns:
+        the seconds that a cell of each notebook may take on this machine, where the profile is about data on disk.
+    """
     from vpr_lib.workbook.run.needs import needs_of
     from vpr_lib.workbook.run.plan import UsageError
     from vpr_lib.workbook.run.preflight import in_words, look_ahead
@@ -120,12 +127,17 @@ def _look_ahead(profile: str) -> None:
     try:
         needs = needs_of(profile)
         if needs.data or needs.weights or needs.trunks:
-            typer.echo("\n".join(in_words(look_ahead(profile, measure=False))) + "\n")
+            found = look_ahead(profile)
+            typer.echo("\n".join(in_words(found)) + "\n")
+            return found.limits
     except (UsageError, ValueError, OSError, KeyError):
-        return  # the run itself refuses it, with the whole message
+        pass  # the run itself refuses it, with the whole message
+    return {}
 
 
-def _night(profile, only, start_from, overrides, force, keep_going, run_id, report, keep, accept) -> "RunResult":
+def _night(
+    profile, only, start_from, overrides, force, keep_going, run_id, report, keep, accept, limits
+) -> "RunResult":
     import errno
 
     from vpr_lib.workbook.night.nightly import run_nightly
@@ -135,7 +147,8 @@ def _night(profile, only, start_from, overrides, force, keep_going, run_id, repo
     if only or start_from:
         raise UsageError("--nightly runs the whole workbook: a part of it cannot be the next night's reference.")
     try:
-        return run_nightly(profile, overrides, force, keep_going, run_id, report, choose_display(), keep, accept)
+        display = choose_display()
+        return run_nightly(profile, overrides, force, keep_going, run_id, report, display, keep, accept, limits=limits)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise

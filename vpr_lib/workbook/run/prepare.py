@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ class Plan:
     given: str | Path  # the profile as it was named
     selected: tuple[str, ...]
     overrides: Mapping[str, Mapping[str, Raw]]  # per notebook
+    limits: Mapping[str, float] = field(default_factory=dict)  # seconds per cell, in the place of the profile's
 
     @property
     def injected_profile(self) -> str:

@@ -10,9 +10,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vpr_lib import paths
@@ -75,6 +75,7 @@ def run_workbook(
     slack_s: float = 60.0,
     retries: int = 0,
     alone: bool = False,
+    limits: Mapping[str, float] | None = None,
 ) -> RunResult:
     """Run the workbook, or a part of it, under a profile.
 
@@ -89,12 +90,13 @@ def run_workbook(
         display: shows the progress; default: nothing.
         command, grace_s, slack_s: of the child process; see `process.follow`.
         retries: further attempts for a notebook whose kernel died or ran out of time.
+        limits: seconds that a cell of a notebook may take; default: what the profile says.
         alone: the caller holds the night's lock; otherwise the run shares the lock with other runs.
     Raises:
         Overlap: while a night is at work.
         UsageError: if nothing can be started: unknown names, a bad workbook.yaml or profile, two exclusive options.
     """
-    plan = make_plan(profile, only, start_from, overrides, run_id)
+    plan = replace(make_plan(profile, only, start_from, overrides, run_id), limits=dict(limits or {}))
     child = {"command": command, "grace_s": grace_s, "slack_s": slack_s}
     with nullcontext() if alone else run_lock():
         return _run(plan, run_id, force, keep_going, child, display or Silent(), retries, report)
