@@ -86,7 +86,7 @@ def describe(
     together: bool = False,
     spec: InputSpec | None = None,
 ) -> Descriptors:
-    """Describe every image of a manifest.
+    """Describe every image of a manifest; on a CPU by the quickest runtime that is as exact (`runtime.Describer`).
 
     Args:
         model: maps normalised images to (B, D) and carries `input_spec` and `dim`; put into evaluation mode and moved
@@ -97,7 +97,6 @@ def describe(
         on_error: an unreadable image raises UnreadableImages after all others are done, or is left as a zero row.
         together: all processes of the torch.distributed group (`torchrun`) make this call; each describes its share of
             the images, the first one writes the file (`cache` is on a disk that all see), and all return everything.
-            On a CPU with OpenVINO, `runtime.Describer` goes over to it where it is as exact and enough images are left.
         spec: how images reach the model; default its `input_spec`.
     Raises:
         UnreadableImages, also for a descriptor that is not finite; StaleDescriptors if a file under this key says it was
