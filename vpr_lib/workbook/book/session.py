@@ -9,30 +9,24 @@
 In JupyterLab, where no runner gives a run id, everything works the same with an id of its own.
 """
 
-import json
 import math
 import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vpr_lib import paths
 from vpr_lib.config import NotebookSettings, Profile, load_profile
 from vpr_lib.files import visible_files
-from vpr_lib.paths import git_state
-from vpr_lib.plotting.picture import Picture
 from vpr_lib.workbook.book import show
 from vpr_lib.workbook.book.sentinel import (
     Checked,
     CheckResult,
     FindingResult,
-    Output,
     Sentinel,
     assess,
     checked_path,
@@ -40,9 +34,9 @@ from vpr_lib.workbook.book.sentinel import (
     evaluate,
     sentinel_path,
 )
+from vpr_lib.workbook.book.shelf import Shelf
 
 if TYPE_CHECKING:
-    import pandas
     import torch
 
     from vpr_lib.results.findings import Evidence
@@ -82,20 +76,12 @@ def open_notebook(name: str, profile: str | Path = "toy", run_id: str | None = N
     return Book(name, settings, run_id or f"interactive-{datetime.now():%Y%m%d-%H%M%S}")
 
 
-class Shown(type(Path())):
-    """A path that no cell prints at its end: what lies there was just shown, and where is nobody's business in a report."""
-
-    def _ipython_display_(self) -> None:
-        pass
-
-
-class Book:
-    """One notebook in one run: where its files go, and what it has made and measured so far."""
+class Book(Shelf):
+    """One notebook in one run: a shelf for its files, and what it has measured so far."""
 
     def __init__(self, name: str, profile: Profile, run_id: str):
-        self.name, self.profile, self.run_id = name, profile, run_id
+        super().__init__(name, profile, run_id)
         self.started, self._clock = datetime.now(UTC), time.monotonic()
-        self.outputs: dict[str, Output] = {}
         self.checks: dict[str, CheckResult] = {}
         self.findings: dict[str, FindingResult] = {}
         self.notes: dict[str, float] = {}
@@ -110,20 +96,6 @@ class Book:
     def seed(self) -> int:
         return self.profile.seed
 
-    @cached_property
-    def device(self) -> "torch.device":
-        """The device the profile asks for; `auto` takes CUDA where there is one. Imports torch."""
-        import torch
-
-        if self.profile.device == "cpu":
-            return torch.device("cpu")
-        if self.profile.device == "cuda" and not torch.cuda.is_available():
-            raise RuntimeError(
-                f"Profile '{self.profile.name}' needs a CUDA device and torch {torch.__version__} sees none. "
-                "Check nvidia-smi and CUDA_VISIBLE_DEVICES, or run the profile 'toy'."
-            )
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
     def train(self, experiment: "Recipe", quiet: bool = True, **given: Any) -> "tuple[torch.nn.Module, FitResult]":
         """Run an experiment on this book's device; one that a notebook of this profile has finished is used, a begun one
         goes on.
@@ -137,110 +109,6 @@ class Book:
 
         folder = experiment.folder_in(self.cache)
         return runner_of(experiment)(experiment, folder, str(self.device), quiet=quiet, **given)
-
-    @property
-    def figures(self) -> Path:
-        """Folder of this profile's figures and tables."""
-        return _folder(paths.figures_root() / self.profile.name)
-
-    @property
-    def cache(self) -> Path:
-        """Folder of this profile's data, descriptors and checkpoints, which can be computed again."""
-        return _folder(paths.cache_root() / self.profile.name)
-
-    @cached_property
-    def records(self) -> Path:
-        """Folder of this notebook's per-query records, emptied when it is first asked for."""
-        folder = self.cache / "records" / self.name
-        shutil.rmtree(folder, ignore_errors=True)
-        return _folder(folder)
-
-    @property
-    def run_folder(self) -> Path:
-        return _folder(paths.runs_root() / self.run_id)
-
-    @cached_property
-    def git(self) -> str:
-        return git_state()
-
-    def figure(
-        self, figure: Any, name: str, *, alt: str = "", caption: str = "", vector: bool = False, dpi: int = 200
-    ) -> Path:
-        """Save a figure with its provenance, and show it.
-
-        Args:
-            figure: a matplotlib figure, axes, an array of axes, a seaborn grid, or a Picture, which brings its words and gets
-                profile and device added to its caption; it is closed.
-            name: file name without suffix.
-            alt: what is read aloud to somebody who does not see the figure: its message, with numbers.
-            caption: one or two sentences below the figure.
-            vector: write an SVG beside the PNG.
-        Returns:
-            path of the PNG.
-        Raises:
-            ValueError: for a name that is not a plain file name, or an empty text.
-        """
-        if isinstance(figure, Picture):
-            where = f"Profile {self.profile.name}, {self._device_used()}."
-            figure, alt, caption = figure.figure, alt or figure.alt, f"{caption or figure.caption} {where}"
-        if not alt.strip() or not caption.strip():
-            raise ValueError(
-                f"Figure '{name}' needs a caption and an alt text: say what the figure shows, with numbers."
-            )
-        figure, path = show.figure_of(figure), self._target(name, ".png")
-        with paths.atomic_path(path) as temporary:
-            figure.savefig(temporary, format="png", dpi=dpi, bbox_inches="tight")
-        self._record(path, caption, alt)
-        if vector:
-            with paths.atomic_path(path.with_suffix(".svg")) as temporary, show.reproducible_svg():
-                figure.savefig(temporary, format="svg", bbox_inches="tight", metadata={"Date": None})
-            self._record(path.with_suffix(".svg"), caption, alt)
-        paths.write_text(path.with_suffix(".json"), json.dumps(self._provenance(path, caption, alt), indent=1))
-        show.picture(path, alt, caption, dpi)
-        show.close(figure)
-        return Shown(path)
-
-    def table(
-        self,
-        frame: "pandas.DataFrame",
-        name: str,
-        caption: str,
-        digits: int = 3,
-        shown: "pandas.DataFrame | None" = None,
-        latex: str = "",
-    ) -> Path:
-        """Save a table as CSV (all digits) and Markdown (`digits` decimals), and show it; returns the CSV's path.
-
-        A named or non-trivial index becomes the first columns.
-
-        Args:
-            shown: another layout of the same numbers, for the page and the Markdown; a cell in **stars** is bold, and columns
-                may have two levels.
-            latex: the same for a paper, saved as .tex.
-        """
-        path = self._target(name, ".csv")
-        frame = frame if show.plain_index(frame) else frame.reset_index()
-        with paths.atomic_path(path) as temporary:
-            frame.to_csv(temporary, index=False)
-        shown = frame if shown is None else shown
-        paths.write_text(path.with_suffix(".md"), f"{show.markdown_table(shown, digits)}\n\n{caption}\n")
-        for suffix in (".csv", ".md"):
-            self._record(path.with_suffix(suffix), caption)
-        if latex:
-            paths.write_text(path.with_suffix(".tex"), latex)
-            self._record(path.with_suffix(".tex"), caption)
-        show.table(shown, caption, digits)
-        return Shown(path)
-
-    def output(self, path: str | Path, caption: str = "") -> Path:
-        """Record another file this notebook wrote (a checkpoint, a page): a resumed run checks that it is unchanged.
-
-        An HTML page in the figures folder goes into the report, with a link on the notebook's page.
-        """
-        path = Path(path)
-        output = describe_output(path, path.name if path.parent == self.figures else None, caption)
-        self.outputs[output.name] = output
-        return Shown(path)
 
     def check(
         self,
@@ -378,41 +246,11 @@ class Book:
         checked = Checked(checks=tuple(self.checks.values()), findings=tuple(self.findings.values()), notes=self.notes)
         paths.write_text(checked_path(self.run_folder, self.name), checked.model_dump_json(indent=1))
 
-    def _target(self, name: str, suffix: str) -> Path:
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"'{name}' is not a plain file name; write one without folder and suffix, like 02_curves.")
-        return self.figures / f"{name}{suffix}"
-
-    def _record(self, path: Path, caption: str, alt: str = "") -> None:
-        self.outputs[path.name] = describe_output(path, path.name, caption, alt)
-
-    def _device_used(self) -> str:
-        return str(self.__dict__.get("device", "cpu"))  # the cached property: set only if the notebook asked
-
-    def _provenance(self, path: Path, caption: str, alt: str) -> dict[str, Any]:
-        return {
-            "file": path.name,
-            "sha256": self.outputs[path.name].sha256,
-            "profile": self.profile.name,
-            "notebook": self.name,
-            "run_id": self.run_id,
-            "git": self.git,
-            "device": self._device_used(),
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "caption": caption,
-            "alt": alt,
-        }
-
     def _repr_html_(self) -> str:
         return show.card(self.name, self.profile, self.settings)
 
     def __repr__(self) -> str:
         return f"Book({self.name}, profile {self.profile.name}, run {self.run_id})"
-
-
-def _folder(path: Path) -> Path:
-    path.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 def _gpu_memory() -> int | None:
