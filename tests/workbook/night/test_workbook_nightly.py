@@ -28,8 +28,9 @@ from vpr_lib import paths
 from vpr_lib.results.records import write_records
 from vpr_lib.workbook.book.sentinel import read_json
 from vpr_lib.workbook.night import nightly, nightly_compare
+from vpr_lib.workbook.night.changes import Comparison
 from vpr_lib.workbook.night.nightly import Failure, Night, nights, retire, run_nightly, severity
-from vpr_lib.workbook.night.nightly_compare import Comparison, holm
+from vpr_lib.workbook.night.recalls import holm
 from vpr_lib.workbook.run import status as state
 from vpr_lib.workbook.run.lock import Overlap, night_lock, run_lock
 from vpr_lib.workbook.run.plan import UsageError

@@ -1,7 +1,7 @@
 """What a night came to, as `nightly.json` keeps it."""
 
 from vpr_lib.config import Strict
-from vpr_lib.workbook.night.nightly_compare import Comparison
+from vpr_lib.workbook.night.changes import Comparison
 
 
 class Failure(Strict):

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vpr_lib import paths
+from vpr_lib.workbook.night.changes import Comparison, RecallChange
 from vpr_lib.workbook.night.night import Night
-from vpr_lib.workbook.night.nightly_compare import Comparison, RecallChange
 from vpr_lib.workbook.run.status import GREENS, RunStatus, Status
 
 if TYPE_CHECKING:
