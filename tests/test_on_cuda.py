@@ -29,7 +29,7 @@ from vpr_lib.models.zoo import build_model
 from vpr_lib.retrieval.describe import describe
 from vpr_lib.retrieval.rerank import k_reciprocal_distances
 from vpr_lib.retrieval.search import search
-from vpr_lib.training.fit import fit, make_fabric
+from vpr_lib.training.fit import TrainingRun, fit, make_fabric
 from vpr_lib.training.metric_learning import AUGMENTATIONS, metric_step
 from vpr_lib.training.optimisation import FitSettings
 from vpr_lib.training.throughput import measure_training
@@ -147,7 +147,11 @@ def test_a_training_goes_on_on_another_device(path, optimizer, tmp_path):
             settings = FitSettings(epochs=epochs, optimizer=optimizer, learning_rate=1e-3, warmup_steps=2)
             step = metric_step(MetricLoss(), model.input_spec.normalise)
             found = fit(
-                model, Noise(), step, settings, tmp_path / folder, fabric=make_fabric(settings, device), quiet=True
+                model,
+                Noise(),
+                step,
+                settings,
+                TrainingRun(tmp_path / folder, fabric=make_fabric(settings, device), quiet=True),
             )
         histories.append([row["loss"] for row in found.history])
     assert len(histories[1]) == 3 and np.allclose(*histories, rtol=0.03), histories
@@ -160,8 +164,7 @@ def test_a_training_in_low_precision_resumes(precision, tmp_path):
     for epochs in (1, 2):
         model = build_model("mixvpr_toy_64")
         settings = FitSettings(epochs=epochs, optimizer="adamw", learning_rate=1e-3, precision=precision, clip_norm=1.0)
-        found = fit(model, Noise(), metric_step(MetricLoss(), model.input_spec.normalise), settings, tmp_path,
-                    fabric=make_fabric(settings, WHERE), quiet=True)  # fmt: skip
+        found = fit(model, Noise(), metric_step(MetricLoss(), model.input_spec.normalise), settings, TrainingRun(tmp_path, fabric=make_fabric(settings, WHERE), quiet=True))  # fmt: skip
     assert len(found.history) == 2 and all(np.isfinite(row["loss"]) for row in found.history)
 
 

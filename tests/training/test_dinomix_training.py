@@ -39,8 +39,7 @@ def test_gradients_are_clipped_entry_by_entry(tmp_path):
         channels_last=False,
         schedule="constant",
     )
-    fit(model, One(), lambda m, batch: {"loss": m(batch).sum()}, settings, tmp_path, fabric=make_fabric(settings, "cpu"),
-        quiet=True)  # fmt: skip
+    fit(model, One(), lambda m, batch: {"loss": m(batch).sum()}, settings, TrainingRun(tmp_path, fabric=make_fabric(settings, "cpu"), quiet=True))  # fmt: skip
     torch.testing.assert_close(before - model.weight, torch.tensor([[0.5, -0.2]]))
 
 

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from vpr_lib.models.checkpoints import load_weights, weights_hash
-from vpr_lib.training.fit import TrainingDiverged, fit, make_fabric
+from vpr_lib.training.fit import TrainingDiverged, TrainingRun, fit, make_fabric
 from vpr_lib.training.optimisation import FitSettings, learning_rate, make_optimizer
 
 SCRIPT = """
 import sys, time, torch
 from torch import nn
 from pathlib import Path
-from vpr_lib.training.fit import fit, make_fabric
+from vpr_lib.training.fit import TrainingRun, fit, make_fabric
 from vpr_lib.training.optimisation import FitSettings
 torch.set_num_threads(1)
 
@@ -39,8 +39,8 @@ torch.manual_seed(0)
 model = nn.Sequential(nn.Linear(5, 16), nn.BatchNorm1d(16), nn.Dropout(0.2), nn.Linear(16, 1))
 settings = FitSettings(epochs=3, optimizer="adamw", learning_rate=1e-2, warmup_steps=4, milestones=(1, 2), channels_last=False,
                        accumulate=2, checkpoint_every_s=0.0)
-fit(model, Source(), step, settings, Path(sys.argv[1]), lambda m: {"recall@1": float(-m[0].weight.norm())},
-    fabric=make_fabric(settings, "cpu"), quiet=True)
+fit(model, Source(), step, settings, TrainingRun(Path(sys.argv[1]), "cpu", quiet=True,
+    validate=lambda m: {"recall@1": float(-m[0].weight.norm())}))
 """
 
 
@@ -104,9 +104,7 @@ def test_best_and_last_epoch_and_history(tmp_path):
         Source(),
         square,
         tiny(epochs=3, learning_rate=1e-3),
-        tmp_path,
-        lambda m: {"recall@1": next(scores)},
-        quiet=True,
+        TrainingRun(tmp_path, validate=lambda m: {"recall@1": next(scores)}, quiet=True),
     )
     assert [row["recall@1"] for row in result.history] == [0.3, 0.9, 0.5]
     assert load_weights(nn.Linear(3, 1), result.best)["epoch"] == 2
@@ -116,20 +114,20 @@ def test_best_and_last_epoch_and_history(tmp_path):
 
 def test_a_finished_run_is_not_repeated_and_can_be_prolonged(tmp_path):
     model = nn.Linear(3, 1)
-    fit(model, Source(), square, tiny(), tmp_path, quiet=True)
+    fit(model, Source(), square, tiny(), TrainingRun(tmp_path, quiet=True))
     once = weights_hash(model)
     other = nn.Linear(3, 1)
-    assert len(fit(other, Source(), square, tiny(), tmp_path, quiet=True).history) == 2
+    assert len(fit(other, Source(), square, tiny(), TrainingRun(tmp_path, quiet=True)).history) == 2
     assert weights_hash(other) == once
-    assert len(fit(other, Source(), square, tiny(epochs=3), tmp_path, quiet=True).history) == 3
+    assert len(fit(other, Source(), square, tiny(epochs=3), TrainingRun(tmp_path, quiet=True)).history) == 3
 
 
 def test_other_settings_are_refused(tmp_path):
-    fit(nn.Linear(3, 1), Source(), square, tiny(), tmp_path, quiet=True)
+    fit(nn.Linear(3, 1), Source(), square, tiny(), TrainingRun(tmp_path, quiet=True))
     with pytest.raises(ValueError, match="holds a run with other settings"):
-        fit(nn.Linear(3, 1), Source(), square, tiny(learning_rate=0.2), tmp_path, quiet=True)
+        fit(nn.Linear(3, 1), Source(), square, tiny(learning_rate=0.2), TrainingRun(tmp_path, quiet=True))
     with pytest.raises(ValueError, match="holds a run with other settings"):
-        fit(nn.Linear(3, 1), Source(5), square, tiny(), tmp_path, quiet=True)
+        fit(nn.Linear(3, 1), Source(5), square, tiny(), TrainingRun(tmp_path, quiet=True))
 
 
 def test_divergence_keeps_the_last_good_weights(tmp_path):
@@ -138,7 +136,7 @@ def test_divergence_keeps_the_last_good_weights(tmp_path):
         return {"loss": loss * float("nan") if batch[0, 0] == 4 else loss}  # second epoch, last batch
 
     with pytest.raises(TrainingDiverged, match=r"in epoch 2, batch 4.*last good checkpoint"):
-        fit(nn.Linear(3, 1), Source(), step, tiny(learning_rate=1e-3), tmp_path, quiet=True)
+        fit(nn.Linear(3, 1), Source(), step, tiny(learning_rate=1e-3), TrainingRun(tmp_path, quiet=True))
     assert load_weights(nn.Linear(3, 1), tmp_path / "last.safetensors")["epoch"] == 1
 
 
@@ -160,7 +158,13 @@ def test_accumulation_equals_one_large_batch(tmp_path):
     for size, accumulate in ((4, 1), (1, 4)):
         torch.manual_seed(2)
         models.append(nn.Linear(3, 1))
-        fit(models[-1], Parts(size), square, tiny(accumulate=accumulate, epochs=3), tmp_path / str(size), quiet=True)
+        fit(
+            models[-1],
+            Parts(size),
+            square,
+            tiny(accumulate=accumulate, epochs=3),
+            TrainingRun(tmp_path / str(size), quiet=True),
+        )
     torch.testing.assert_close(models[0].weight, models[1].weight)
 
 
@@ -210,7 +214,7 @@ def test_the_progress_line_says_what_one_wants_to_know(tmp_path, monkeypatch):
         time.sleep(0.05)
         return square(model, batch)
 
-    fit(nn.Linear(3, 1), Source(), slow, tiny(epochs=2, learning_rate=1e-3), tmp_path)
+    fit(nn.Linear(3, 1), Source(), slow, tiny(epochs=2, learning_rate=1e-3), TrainingRun(tmp_path))
     assert [line[:3] for line in Recorder.lines] == [(f"epoch {e}/2", b, 4) for e in (1, 2) for b in (1, 2, 3, 4)]
     values = Recorder.lines[1][3]
     assert {"loss", "useful", "img/s", "training left"} < set(values) and values["useful"] == "50 %"
@@ -226,14 +230,20 @@ def test_time_spent_waiting_for_images_is_logged(tmp_path):
                 time.sleep(0.03)
                 yield batch
 
-    result = fit(nn.Linear(3, 1), Slow(), square, tiny(epochs=1, learning_rate=1e-3), tmp_path, quiet=True)
+    result = fit(nn.Linear(3, 1), Slow(), square, tiny(epochs=1, learning_rate=1e-3), TrainingRun(tmp_path, quiet=True))
     assert 0.03 <= result.history[0]["load_s"] < 1
     assert "load_s" in (tmp_path / "log.csv").read_text().splitlines()[0]
 
 
 def test_an_unknown_value_cannot_select(tmp_path):
     with pytest.raises(ValueError, match="'recall@5' is to select the best epoch, but validation gives recall@1"):
-        fit(nn.Linear(3, 1), Source(), square, tiny(), tmp_path, lambda m: {"recall@1": 0.5}, "recall@5", quiet=True)
+        fit(
+            nn.Linear(3, 1),
+            Source(),
+            square,
+            tiny(),
+            TrainingRun(tmp_path, validate=lambda m: {"recall@1": 0.5}, select="recall@5", quiet=True),
+        )
 
 
 def test_devices_by_name(monkeypatch):

@@ -82,7 +82,7 @@ def test_training_from_maps_is_training_through_the_network(tmp_path, arguments)
     through, cached = (small(backbone_args=arguments) for _ in range(2))
     start = {name: value.clone() for name, value in cached.state_dict().items()}
     train_places(through, places, RECIPE, SETTINGS, TrainingRun(tmp_path / "a", "cpu", quiet=True))
-    found = train_heads(cached, places, RECIPE, SETTINGS, tmp_path / "b", 1, None, device="cpu", quiet=True)
+    found = train_heads(cached, places, RECIPE, SETTINGS, TrainingRun(tmp_path / "b", "cpu", quiet=True), 1, None)
     moved = {name for name, value in cached.state_dict().items() if not torch.equal(value, start[name])}
     assert all(name.startswith(("aggregator.", "backbone.model.blocks.4.")) for name in moved)
     assert any(name.startswith("backbone.") for name in moved) == (arguments["layers_to_freeze"] == 4)

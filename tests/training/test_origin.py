@@ -12,7 +12,7 @@ from vpr_lib.models.checkpoints import save_weights, weights_hash
 from vpr_lib.models.zoo import build_model
 from vpr_lib.training import origin, recipes
 from vpr_lib.training.distillation import Distillation
-from vpr_lib.training.fit import fit
+from vpr_lib.training.fit import TrainingRun, fit
 from vpr_lib.training.optimisation import FitSettings
 from vpr_lib.training.origin import OtherTraining, code_hash, training_folder
 from vpr_lib.training.recipes import load_experiment, train
@@ -141,7 +141,7 @@ def test_fit_itself_compares_what_it_is_told(tmp_path):
         model = torch.nn.Linear(3, width)
         settings = FitSettings(epochs=1, learning_rate=0.1)
         step = lambda model, batch: {"loss": model(batch).pow(2).mean()}
-        return fit(model, Batches(), step, settings, tmp_path / "run", about=about, quiet=True)
+        return fit(model, Batches(), step, settings, TrainingRun(tmp_path / "run", about=about, quiet=True))
 
     run(2, data="a")
     run(2, data="a")

@@ -29,7 +29,7 @@ from vpr_lib.paths import cache_root
 from vpr_lib.retrieval.describe import describe, describe_batch
 from vpr_lib.retrieval.run_pairs import evaluate_run_pairs
 from vpr_lib.seeds import derive_seed
-from vpr_lib.training.fit import FitResult, Recipe, fit, make_fabric
+from vpr_lib.training.fit import FitResult, Recipe, TrainingRun, fit, make_fabric
 from vpr_lib.training.metric_learning import gather
 from vpr_lib.training.optimisation import FitSettings
 from vpr_lib.training.origin import made_from, training_folder
@@ -292,10 +292,9 @@ def train_crossmodal(
     taught = {"teacher": weights_hash(teacher)} if distils else {}
     made = made_from(experiment, model, {"training": tuples, "validation": validation}, **taught)
     with training_folder(folder, made, experiment):
-        result = fit(
-            _Heads(model, experiment.image_rate_factor), batches, step, settings, folder, validate,
-            weights_of=lambda heads: heads.model, about={"experiment": experiment.model_dump(), "submaps": len(tuples.database)},
-            fabric=fabric, quiet=quiet,
-        )  # fmt: skip
+        about = {"experiment": experiment.model_dump(), "submaps": len(tuples.database)}
+        run = TrainingRun(folder, validate=validate, about=about, fabric=fabric, quiet=quiet)
+        heads = _Heads(model, experiment.image_rate_factor)
+        result = fit(heads, batches, step, settings, run, lambda heads: heads.model)
         load_weights(model, result.best)
     return model, result

@@ -25,7 +25,7 @@ from vpr_lib.models.checkpoints import load_weights, trained_path, weights_hash
 from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import cache_root, write_text
 from vpr_lib.retrieval.describe import describe
-from vpr_lib.training.fit import FitResult, TrainingRun
+from vpr_lib.training.fit import FitResult, TrainingRun, fit
 from vpr_lib.training.metric_learning import PlaceRecipe, gather, place_batches, scaled_rate
 from vpr_lib.training.optimisation import FitSettings
 
@@ -252,7 +252,7 @@ def train_distilled(
     pupil = Pupil(model, adapter, on_maps=distillation.mode == "feature")
     step = distillation_step(DistillationLoss(criterion, term, distillation.weight), teacher, model.input_spec)
     about = {"recipe": recipe.model_dump(), "data": places.hash, "images": len(places.labels), **lesson}
-    return run.fit(pupil, RowBatches(batches), step, settings, lambda pupil: pupil.student, **about)
+    return fit(pupil, RowBatches(batches), step, settings, run.saying(**about), lambda pupil: pupil.student)
 
 
 def _refuse_another_lesson(folder: Path, lesson: dict[str, Any], fabric: Fabric) -> None:

@@ -75,10 +75,13 @@ class TrainingRun:
     """Where a training runs and who watches it; what is learnt stands in its recipe and settings.
 
     Attributes:
-        folder, validate, select, about, quiet: see `fit`.
+        folder: receives state.pt (resume), last/best.safetensors + JSON, history.json and log.csv.
         device: see `make_fabric`, which is called unless there is a `fabric`.
         workers: loader processes.
         keep_images: hold resized pictures in memory, see `PlaceBatches`.
+        validate: called after every epoch with the saved part of the model in evaluation mode, in the first process only.
+        select: key of `validate`'s result that decides which epoch is best (larger is better).
+        about: what else the run is made of (recipe, data, teacher), kept with the weights; a folder of another is refused.
     """
 
     folder: Path
@@ -95,11 +98,9 @@ class TrainingRun:
         """The run on its fabric."""
         return replace(self, fabric=self.fabric or make_fabric(settings, self.device))
 
-    def fit(self, model: nn.Module, source: Source, step: Callable, settings: FitSettings,
-            weights_of: Callable[[nn.Module], nn.Module] = lambda model: model, **about: Any) -> FitResult:  # fmt: skip
-        """`fit` in this run; `about` comes before what the run says itself."""
-        return fit(model, source, step, settings, self.folder, self.validate, self.select, weights_of,
-                   about | self.about, self.fabric, self.quiet)  # fmt: skip
+    def saying(self, **about: Any) -> "TrainingRun":
+        """The run with more that it is made of, before what it says already."""
+        return replace(self, about=about | self.about)
 
     @property
     def begun(self) -> bool:
@@ -132,13 +133,8 @@ def fit(
     source: Source,
     step: Callable[[nn.Module, Any], dict[str, Tensor | float]],
     settings: FitSettings,
-    folder: Path,
-    validate: Callable[[nn.Module], dict[str, float]] | None = None,
-    select: str = "recall@1",
+    run: TrainingRun,
     weights_of: Callable[[nn.Module], nn.Module] = lambda model: model,
-    about: dict[str, Any] | None = None,
-    fabric: Fabric | None = None,
-    quiet: bool = False,
 ) -> FitResult:
     """Train `model`, or go on where an earlier call with the same folder stopped.
 
@@ -147,22 +143,17 @@ def fit(
         source: batches; moved to the device by `step`.
         step: (model, batch) -> {"loss": scalar tensor, anything else to log: float}; "images" counts images.
         settings: optimisation; stored with the checkpoint, and a folder of other settings is refused.
-        about: what else the run is made of (recipe, data, teacher), kept with the weights; a folder of another is refused.
-        folder: receives state.pt (resume), last/best.safetensors + JSON, history.json and log.csv.
-        validate: called after every epoch with `weights_of(model)` in evaluation mode, in the first process only.
-        select: key of `validate`'s result that decides which epoch is best (larger is better).
         weights_of: the part of `model` whose weights are saved.
     Raises:
         TrainingDiverged: on a loss that is not finite. ValueError: if the folder belongs to other settings.
     """
     keep_freed_memory()
-    run = TrainingRun(Path(folder), about=about or {}, fabric=fabric or make_fabric(settings), quiet=quiet)
-    loop = _Loop(model, source, step, settings, run, weights_of)
+    loop = _Loop(model, source, step, settings, run.launched(settings), weights_of)
     loop.resume()
     while loop.epoch < settings.epochs:
         loop.run_epoch()
-        scores = loop.validate(validate)
-        loop.end_epoch(scores, select)
+        scores = loop.validate(run.validate)
+        loop.end_epoch(scores, run.select)
     return FitResult(loop.folder / "last.safetensors", loop.folder / "best.safetensors", loop.history)
 
 

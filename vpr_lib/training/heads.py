@@ -3,11 +3,9 @@
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from vpr_lib.data.ground_truth import Benchmark
@@ -17,7 +15,7 @@ from vpr_lib.retrieval.feature_maps import FeatureMaps, HeadLearner, describe_on
 from vpr_lib.retrieval.protocol import evaluate_described
 from vpr_lib.seeds import derive_seed
 from vpr_lib.training.centres import start_head
-from vpr_lib.training.fit import FitResult, fit, make_fabric
+from vpr_lib.training.fit import FitResult, TrainingRun, fit
 from vpr_lib.training.metric_learning import AUGMENTATIONS, PlaceRecipe, metric_step, place_sampler, scaled_rate
 from vpr_lib.training.optimisation import FitSettings
 
@@ -82,54 +80,32 @@ def evaluate_heads(
 
 
 def train_heads(
-    model: nn.Module,
-    places: Places,
-    recipe: PlaceRecipe,
-    settings: FitSettings,
-    folder: Path,
-    views: int,
+    model: nn.Module, places: Places, recipe: PlaceRecipe, settings: FitSettings, run: TrainingRun, views: int,
     cache: Path | None,
-    device: str = "auto",
-    workers: int = 0,
-    about: dict[str, Any] | None = None,
-    fabric: Fabric | None = None,
-    **rest: Any,
-) -> FitResult:
+) -> FitResult:  # fmt: skip
     """As `train_places`, for a model whose backbone is frozen at least in its first layers.
 
     Args:
         views: pictures shown per picture: itself, and `views - 1` augmented ones by `recipe.augmentation`, all made once.
         cache: folder of the maps; trainings with the same trunk, pictures and views share them.
-        rest: `validate`, `select` and `quiet` of `fit`.
     Raises:
         ValueError: for a backbone that learns from its first layer on, or several views without an augmentation.
     """
-    fabric = fabric or make_fabric(settings, device)
+    run = run.launched(settings)
+    fabric, quiet = run.fabric, run.quiet
     settings = scaled_rate(recipe, settings, fabric.world_size)
     if fabric.global_rank > 0:
         fabric.barrier()  # the first process makes the file that the others then open
     maps = feature_maps(
         model, places.manifest, cache, views, AUGMENTATIONS[recipe.augmentation](), device=fabric.device,
-        precision=settings.precision, workers=workers, quiet=rest.get("quiet", False),
+        precision=settings.precision, workers=run.workers, quiet=quiet,
     )  # fmt: skip
     if fabric.global_rank == 0:
         fabric.barrier()
-    if not (Path(folder) / "state.pt").is_file():
-        centres, seed, quiet = Path(folder) / "centres.hdf5", settings.seed, rest.get("quiet", False)
-        start_head(model, [places.manifest], centres, seed=seed, device=fabric.device, quiet=quiet, maps=maps)
+    if not run.begun:
+        centres, device = run.folder / "centres.hdf5", fabric.device
+        start_head(model, [places.manifest], centres, seed=settings.seed, device=device, quiet=quiet, maps=maps)
     batches = MapBatches(place_sampler(places, recipe, settings, fabric), maps, fabric.device)
-    criterion = MetricLoss(recipe.loss, recipe.miner, recipe.miner_margin)
-    about = {"recipe": recipe.model_dump(), "places": len(places), "images": len(places.labels), "views": views} | (
-        about or {}
-    )
-    return fit(
-        HeadLearner(model),
-        batches,
-        metric_step(criterion, Tensor.float, recipe.parts),
-        settings,
-        folder,
-        weights_of=lambda learner: learner.model,
-        about=about,
-        fabric=fabric,
-        **rest,
-    )
+    step = metric_step(MetricLoss(recipe.loss, recipe.miner, recipe.miner_margin), Tensor.float, recipe.parts)
+    about = {"recipe": recipe.model_dump(), "places": len(places), "images": len(places.labels), "views": views}
+    return fit(HeadLearner(model), batches, step, settings, run.saying(**about), lambda learner: learner.model)

@@ -16,7 +16,7 @@ from vpr_lib.config import Strict
 from vpr_lib.data.images import InputSpec
 from vpr_lib.data.places import PlaceBatches, Places, PlaceSampler
 from vpr_lib.losses.metric import MetricLoss
-from vpr_lib.training.fit import FitResult, TrainingRun
+from vpr_lib.training.fit import FitResult, TrainingRun, fit
 from vpr_lib.training.optimisation import FitSettings
 
 log = logging.getLogger(__name__)
@@ -155,4 +155,4 @@ def train_places(
     criterion = MetricLoss(recipe.loss, recipe.miner, recipe.miner_margin)
     step = metric_step(criterion, model.input_spec.normalise, recipe.parts)
     about = {"recipe": recipe.model_dump(), "data": places.hash, "places": len(places), "images": len(places.labels)}
-    return run.fit(model, batches, step, settings, **about)
+    return fit(model, batches, step, settings, run.saying(**about))

@@ -253,9 +253,7 @@ def train(
 def _train_on_places(model: nn.Module, places: Places, experiment: Experiment, run: TrainingRun) -> FitResult:
     recipe, settings = experiment.places, experiment.fit
     if experiment.cached_views:
-        watched = {name: getattr(run, name) for name in ("device", "workers", "about", "validate", "select", "quiet")}
-        maps = cache_root() / "maps"
-        return train_heads(model, places, recipe, settings, run.folder, experiment.cached_views, maps, **watched)
+        return train_heads(model, places, recipe, settings, run, experiment.cached_views, cache_root() / "maps")
     if not run.begun:
         centres = run.folder / "centres.hdf5"
         start_head(model, [places.manifest], centres, seed=settings.seed, device=run.device, quiet=run.quiet)

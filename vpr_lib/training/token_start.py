@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vpr_lib.data.places import Places
 from vpr_lib.models.backbone import Backbone
-from vpr_lib.training.fit import FitResult, TrainingRun
+from vpr_lib.training.fit import FitResult, TrainingRun, fit
 from vpr_lib.training.metric_learning import PlaceRecipe, place_batches
 from vpr_lib.training.optimisation import FitSettings
 
@@ -60,4 +60,4 @@ def train_tokens(
         torch.manual_seed(settings.seed)
         learner = TokenLearner(model, teacher.out_channels)
     step = token_step(teacher.to(run.fabric.device), model.input_spec)
-    return run.fit(learner, batches, step, settings, lambda learner: learner.model)
+    return fit(learner, batches, step, settings, run, lambda learner: learner.model)

@@ -19,7 +19,7 @@ from vpr_lib.models.clusvpr import PYRAMIDS
 from vpr_lib.models.cost import LiveTensors
 from vpr_lib.registry import lookup
 from vpr_lib.training.centres import start_head
-from vpr_lib.training.fit import FitResult, TrainingRun, make_fabric
+from vpr_lib.training.fit import FitResult, TrainingRun, fit, make_fabric
 from vpr_lib.training.optimisation import FitSettings, make_optimizer
 from vpr_lib.training.tuple_mining import TupleBatch, TupleRecipe, TupleSource
 
@@ -191,4 +191,4 @@ def train_tuples(
     pairs = f"{identity}{tuples.positives.hash}{tuples.non_negatives.hash}"
     about = {"recipe": recipe.model_dump(), "data": hashlib.sha256(pairs.encode()).hexdigest(),
              "queries": len(tuples.usable), "images": len(source.images)}  # fmt: skip
-    return run.fit(TupleNet(model), source, step, settings, lambda net: net.network, **about)
+    return fit(TupleNet(model), source, step, settings, run.saying(**about), lambda net: net.network)
