@@ -39,6 +39,7 @@ class Distillation(Strict):
 
     mode: Mode = "relational"
     teacher: str | None = None  # a model of the zoo
+    teacher_changes: dict[str, Any] = {}  # of its settings, as `model_changes` of the recipe it was trained to
     teacher_weights: str | None = None  # default: what `vpr train` or `vpr weights add` stored
     teacher_file: str | None = None  # descriptors instead of a model, see `read_teacher_file`
     views: Literal["augmented", "clean"] = "augmented"  # what the teacher sees
@@ -114,7 +115,7 @@ def load_teacher(distillation: Distillation, manifest: Manifest, fabric: Fabric)
         return StoredTeacher(array, identity, fabric.device)
     if on_maps and d.views == "clean":
         raise ValueError("Mode 'feature' compares maps, which are not kept per clean image: use views: augmented.")
-    model = build_model(d.teacher)
+    model = build_model(d.teacher, **d.teacher_changes)
     path = Path(d.teacher_weights or trained_path(d.teacher))
     if not path.is_file():
         raise FileNotFoundError(
