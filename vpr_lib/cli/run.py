@@ -89,10 +89,10 @@ def register(app: typer.Typer, after: After | None = None) -> None:
         from vpr_lib.workbook.run.status import read_status
         from vpr_lib.workbook.run.terminal import print_status
 
-        found = _or_exit(lambda: read_status(run))
-        print_status(found)
+        state = _or_exit(lambda: read_status(run))
+        print_status(state)
         if json_file:
-            paths.write_text(json_file, found.model_dump_json(indent=1))
+            paths.write_text(json_file, state.model_dump_json(indent=1))
 
     @app.command()
     def report(run: Annotated[str, typer.Argument(help="Run id; default: the latest run.")] = "latest") -> None:

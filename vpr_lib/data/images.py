@@ -158,8 +158,8 @@ def image_errors(path: str | Path) -> Iterator[None]:
         raise ImageError(f"{path}: {error}") from error
     except (OSError, SyntaxError, ValueError) as error:
         if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-            told = f"{error.strerror}: this says nothing about the picture. Raise `ulimit -n`, or use fewer workers"
-            raise OSError(error.errno, told, str(path)) from error
+            hint = f"{error.strerror}: this says nothing about the picture. Raise `ulimit -n`, or use fewer workers"
+            raise OSError(error.errno, hint, str(path)) from error
         raise ImageError(f"{path}: damaged ({error}).") from error
 
 
@@ -279,20 +279,20 @@ def list_images(folder: Path) -> list[str]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"No folder {folder}.")
-    found, others = [], Counter()
+    paths, others = [], Counter()
     for place, names in _walk(folder):
         for name in names:
             suffix = os.path.splitext(name)[1].lower()
             others[suffix] += suffix in OTHER_PICTURES
             if suffix in IMAGE_SUFFIXES and os.path.isfile(os.path.join(place, name)):
-                found.append(Path(place, name).relative_to(folder).as_posix())
-    if odd := [path for path in found if not path.isascii() and path != path.encode("utf-8", "replace").decode()]:
+                paths.append(Path(place, name).relative_to(folder).as_posix())
+    if odd := [path for path in paths if not path.isascii() and path != path.encode("utf-8", "replace").decode()]:
         shown = odd[0].encode("utf-8", "backslashreplace").decode()
         raise ValueError(f"{folder}: {len(odd)} names are not UTF-8, for instance '{shown}'. Rename them (convmv).")
     if left := +others:
         kinds = ", ".join(f"{suffix} {count}" for suffix, count in sorted(left.items()))
         log.warning("%s: %d files are left out, for nothing here decodes them: %s", folder, left.total(), kinds)
-    return sorted(found)
+    return sorted(paths)
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:

@@ -54,8 +54,8 @@ class UnreadableImages(ValueError):
 def advice(errors: dict[Any, str]) -> str:
     """What to try when it is the network's numbers that cannot be used."""
     count = sum(reason.endswith(NOT_FINITE) for reason in errors.values())
-    told = "Numbers that are not finite come from the weights or from too little range: try --precision fp32, or other weights."
-    return f" {told}" if count else ""
+    text = "Numbers that are not finite come from the weights or from too little range: try --precision fp32, or other weights."
+    return f" {text}" if count else ""
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,8 @@ def same_files(benchmark: Benchmark) -> str:
     sides = (file_fingerprints(side.image_paths()) for side in (benchmark.database, benchmark.queries))
     database, queries = (prints[prints >= 0] for prints in sides)
     count = int(np.isin(queries, database).sum())
-    told = f"{count} of {len(benchmark.queries)} queries are database images themselves (same files), which are found trivially"
-    return f"{told}: a recall over them says nothing." if count else ""
+    fact = f"{count} of {len(benchmark.queries)} queries are database images themselves (same files), which are found trivially"
+    return f"{fact}: a recall over them says nothing." if count else ""
 
 
 def of_described(benchmark: Benchmark, database: Descriptors, queries: Descriptors) -> Benchmark:
@@ -254,17 +254,17 @@ def _from_first(value: list[int]) -> list[int]:
 def _from_all(batches: Iterator, world: int) -> Iterator:
     """The batches of all processes, round by round until none has any left."""
     while True:
-        found: list[Any] = [None] * world
-        dist.all_gather_object(found, next(batches, None))
-        if all(batch is None for batch in found):
+        batches_of_ranks: list[Any] = [None] * world
+        dist.all_gather_object(batches_of_ranks, next(batches, None))
+        if all(batch is None for batch in batches_of_ranks):
             return
-        yield from (batch for batch in found if batch is not None)
+        yield from (batch for batch in batches_of_ranks if batch is not None)
 
 
 def _union(errors: dict[int, str], world: int) -> dict[int, str]:
-    found: list[Any] = [None] * world
-    dist.all_gather_object(found, errors)
-    return {row: reason for one in found for row, reason in one.items()}
+    errors_of_ranks: list[Any] = [None] * world
+    dist.all_gather_object(errors_of_ranks, errors)
+    return {row: reason for one in errors_of_ranks for row, reason in one.items()}
 
 
 def cache_key(model: nn.Module, manifest: Manifest, precision: str, spec: InputSpec | None = None) -> dict[str, Any]:

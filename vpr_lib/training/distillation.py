@@ -125,8 +125,8 @@ def load_teacher(distillation: Distillation, manifest: Manifest, fabric: Fabric)
     load_weights(model, path)
     if d.views == "augmented":
         return LiveTeacher(model, on_maps, fabric)
-    found = describe(model, manifest, cache_root() / "descriptors", fabric.device, quiet=True)
-    return StoredTeacher(found.array, weights_hash(model), fabric.device)
+    described = describe(model, manifest, cache_root() / "descriptors", fabric.device, quiet=True)
+    return StoredTeacher(described.array, weights_hash(model), fabric.device)
 
 
 def read_teacher_file(path: Path, manifest: Manifest) -> tuple[np.ndarray, str]:

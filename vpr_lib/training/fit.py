@@ -361,8 +361,8 @@ class _Loop:
         first, *lines = path.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
         fields = first.count(",")
         rows = {_position(line): line for line in lines if line.count(",") == fields and _position(line) is not None}
-        kept = [line for place, line in rows.items() if place <= (self.epoch + 1, self.batch)]
-        write_text(path, "".join(f"{line}\n" for line in [first, *kept] if line))
+        logged = [line for place, line in rows.items() if place <= (self.epoch + 1, self.batch)]
+        write_text(path, "".join(f"{line}\n" for line in [first, *logged] if line))
 
     def _line_values(self, values: dict[str, float]) -> dict[str, str]:
         done, seconds = self.batch - self.start_batch, time.monotonic() - self.start_time

@@ -177,9 +177,9 @@ def training_tuples(experiment: Experiment) -> TupleSet:
         return place_tuples(_place_manifest(experiment), recipe.non_negative_m)
     root = Path(experiment.train_root) if experiment.train_root else None
     benchmark = open_benchmark(experiment.train_set, root)
-    found = radius_tuples(benchmark.database, benchmark.queries, recipe.positive_m, recipe.non_negative_m)
+    tuples = radius_tuples(benchmark.database, benchmark.queries, recipe.positive_m, recipe.non_negative_m)
     inner = [p for p in benchmark.protocols if p.card.threshold == recipe.positive_m and p.card.rule == "radius_m"]
-    return replace(found, positives=inner[0].positives) if inner else found
+    return replace(tuples, positives=inner[0].positives) if inner else tuples
 
 
 def _place_manifest(experiment: Experiment) -> Manifest:

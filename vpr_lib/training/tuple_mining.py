@@ -187,8 +187,8 @@ class TupleSource:
         if not self._agreed(path.is_file()):
             remembered = self._remembered(epoch, chunk)
             mined = self._mine(epoch, queries, remembered)
-            for found in mined:
-                remembered[found.query, : len(found.negatives)] = found.negatives
+            for tuple_ in mined:
+                remembered[tuple_.query, : len(tuple_.negatives)] = tuple_.negatives
             if self.rank == 0:
                 _write(path, mined, remembered)
             self._barrier()

@@ -104,8 +104,8 @@ def step_gigabytes(model: nn.Module, recipe: TupleRecipe) -> float:
     step, batch = _step_with_teacher(student, recipe)
     with LiveTensors() as live:
         step(TupleNet(student), batch)["loss"].backward()
-    kept = sum(p.numel() * (3 if p.requires_grad else 2) for p in student.parameters())  # student, teacher, momentum
-    return (live.peak + 4 * kept) / 1e9
+    numbers = sum(p.numel() * (3 if p.requires_grad else 2) for p in student.parameters())  # student, teacher, momentum
+    return (live.peak + 4 * numbers) / 1e9
 
 
 def measured_step(

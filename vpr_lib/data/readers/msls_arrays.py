@@ -33,9 +33,9 @@ def read_msls_val(root: Path, metadata: Path | None = None) -> Benchmark:
         tables = list((root / "train_val").glob("*/query/postprocessed.csv"))
         if tables or not any((root / file).is_file() for file in RELEASES):
             return read_msls(root, "val", name=name)
-    found = first_file(Path(metadata or root), list(RELEASES), f"msls_val (nor train_val/{CITIES['val'][0]})")
+    matches = first_file(Path(metadata or root), list(RELEASES), f"msls_val (nor train_val/{CITIES['val'][0]})")
     card = dict(name=f"{name}@740", rule="radius_m", threshold=25.0, denominator="with_positive")
-    return read_arrays(root, RELEASES[found.name], name, metadata, dataset="msls", split="val", card=card)
+    return read_arrays(root, RELEASES[matches.name], name, metadata, dataset="msls", split="val", card=card)
 
 
 def read_official_matches(folder: Path, n_database: int) -> tuple[list[str], list[str], Positives]:

@@ -217,15 +217,15 @@ def read_toy_tuples(root: Path, candidates: int = 1) -> TupleSet:
 
 def read_regions(root: Path) -> Regions:
     """Test regions from `toycity.json`."""
-    told = json.loads((Path(root) / "toycity.json").read_text(encoding="utf-8"))["test_regions"]
-    return Regions(tuple(tuple(centre) for centre in told["centres"]), told["half_width_m"])
+    squares = json.loads((Path(root) / "toycity.json").read_text(encoding="utf-8"))["test_regions"]
+    return Regions(tuple(tuple(centre) for centre in squares["centres"]), squares["half_width_m"])
 
 
 def run_folders(root: Path, layout: Layout = OXFORD) -> list[str]:
     """Names of the runs that are there, sorted; other folders are not runs."""
     folder = Path(root) / layout.dataset
-    found = folder.iterdir() if folder.is_dir() else ()
-    runs = sorted(path.name for path in found if path.is_dir() and len(path.name) == layout.run_length)
+    folders = folder.iterdir() if folder.is_dir() else ()
+    runs = sorted(path.name for path in folders if path.is_dir() and len(path.name) == layout.run_length)
     if not runs:
         raise FileNotFoundError(
             f"No runs under {folder}: expected folders with names of {layout.run_length} characters."

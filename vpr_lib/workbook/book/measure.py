@@ -51,10 +51,10 @@ def open_here(book: Book, names: Sequence[str]) -> dict[str, Benchmark]:
     Raises:
         ValueError: as `catalogue.open_available`, when none is here.
     """
-    found, missing = open_available(names)
+    opened, missing = open_available(names)
     for name in missing:
         book.hole(name, f"Not on this disk: vpr data get {name}")
-    return found
+    return opened
 
 
 def own_records(book: Book, benchmark: Benchmark | None = None) -> pd.DataFrame:

@@ -87,7 +87,7 @@ def run_nightly(
 
 def nights(profile: str) -> list[Night]:
     """The nights of a profile, latest first; a folder with a damaged `nightly.json` is left alone."""
-    found = []
+    past = []
     for path in paths.runs_root().glob("*/nightly.json"):
         if path.parent.is_symlink():
             continue
@@ -97,8 +97,8 @@ def nights(profile: str) -> list[Night]:
             _log.warning("%s", error)
             continue
         if night.profile == profile and night.run_id == path.parent.name:
-            found.append(night)
-    return sorted(found, key=lambda night: (night.started, night.run_id), reverse=True)
+            past.append(night)
+    return sorted(past, key=lambda night: (night.started, night.run_id), reverse=True)
 
 
 def reference(profile: str, run_id: str) -> Night | None:
@@ -119,9 +119,9 @@ def retire(profile: str, keep_runs: int) -> tuple[str, ...]:
     except (ValueError, FileNotFoundError) as error:
         _log.warning("no old runs are deleted, since it is not clear which are in use: %s", error)
         return ()
-    found = nights(profile)
-    last = next((night.run_id for night in found if night.green or night.accepted), None)
-    kinds = [[n for n in found if n.green], [n for n in found if not n.green]]
+    past = nights(profile)
+    last = next((night.run_id for night in past if night.green or night.accepted), None)
+    kinds = [[n for n in past if n.green], [n for n in past if not n.green]]
     old = [n.run_id for kind in kinds for n in kind[keep_runs:] if n.run_id not in needed | {last}]
     for run_id in old:
         shutil.rmtree(paths.runs_root() / run_id, ignore_errors=True)

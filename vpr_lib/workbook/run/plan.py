@@ -57,8 +57,8 @@ class Workbook(Strict):
         matches = exact or [entry for entry in self.notebooks if entry.name.startswith(text)]
         if len(matches) == 1:
             return matches[0]
-        found = "nothing starts with it" if not matches else "several start with it"
-        raise UsageError(f"Unknown notebook '{text}': {found}. The workbook has {', '.join(self.names)}.")
+        fault = "nothing starts with it" if not matches else "several start with it"
+        raise UsageError(f"Unknown notebook '{text}': {fault}. The workbook has {', '.join(self.names)}.")
 
 
 def load_workbook(path: Path | None = None) -> Workbook:

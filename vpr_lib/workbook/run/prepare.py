@@ -58,8 +58,8 @@ class Plan:
 def make_plan(request: Request) -> Plan:
     """Read the workbook and the profile and choose the notebooks; UsageError if anything does not fit."""
     if request.run_id is not None and not _RUN_ID.fullmatch(request.run_id):
-        told = "A run id has letters, digits, '.', '_' and '-' and is not 'latest' or 'green'"
-        raise UsageError(f"{told}; got '{request.run_id}'.")
+        rule = "A run id has letters, digits, '.', '_' and '-' and is not 'latest' or 'green'"
+        raise UsageError(f"{rule}; got '{request.run_id}'.")
     workbook = load_workbook()
     try:
         settings = load_profile(request.profile)
@@ -131,6 +131,6 @@ def _refused(line: NotebookStatus, faults: Mapping[str, str]) -> NotebookStatus:
     if line.name in faults:
         return line.model_copy(update={"status": Status.INVALID, "reason": faults[line.name]})
     if line.status == Status.PENDING:
-        told = "nothing was started: parameters of another notebook are invalid"
-        return line.model_copy(update={"status": Status.SKIPPED, "reason": told})
+        reason = "nothing was started: parameters of another notebook are invalid"
+        return line.model_copy(update={"status": Status.SKIPPED, "reason": reason})
     return line

@@ -173,14 +173,14 @@ def _wait(child, job, events, progress, on_progress, slack_s, stopped) -> bool:
 
 def _read_events(events, progress: Progress) -> bool:
     """Take the complete lines that have come since the last call."""
-    found = False
+    any_event = False
     while True:
         position = events.tell()
         line = events.readline()
         if not line.endswith("\n"):
             events.seek(position)
-            return found
-        found = True
+            return any_event
+        any_event = True
         progress.take(json.loads(line))
 
 

@@ -84,12 +84,12 @@ def run_one(run: Run, entry: Entry) -> None:
 
 
 def _blocked(run: Run, missing: Sequence[str]) -> str:
-    told = []
+    reasons = []
     for need in missing:
         line = run.line(need)
         aside = line.status == Status.SKIPPED
-        told.append(f"{need} ({line.reason}; run it first)" if aside else f"{need} ({line.status})")
-    return f"needs {', '.join(told)}"
+        reasons.append(f"{need} ({line.reason}; run it first)" if aside else f"{need} ({line.status})")
+    return f"needs {', '.join(reasons)}"
 
 
 def _resume(run: Run, entry: Entry, key: str) -> bool:
