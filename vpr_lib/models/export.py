@@ -223,7 +223,7 @@ class ShippedModel(nn.Module):
         about = folder / "export.json"
         if not about.is_file():
             raise FileNotFoundError(f"No export.json in {folder}: make an export with `vpr export MODEL`.")
-        content = json.loads(about.read_text())
+        content = json.loads(about.read_text(encoding="utf-8"))
         self.config = ExportInfo.model_validate({k: v for k, v in content.items() if k in ExportInfo.model_fields})
         file = folder / FILES[self.config.format]
         if not file.is_file() or digest_file(*_parts(file)) != self.config.sha256:
@@ -313,4 +313,4 @@ def find_export(runtime: str, model: str) -> Path:
 
 def read_export(folder: Path) -> dict[str, Any]:
     """Everything `export.json` says, with the parity report once it was measured."""
-    return json.loads((Path(folder) / "export.json").read_text())
+    return json.loads((Path(folder) / "export.json").read_text(encoding="utf-8"))

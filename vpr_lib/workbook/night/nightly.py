@@ -98,8 +98,11 @@ def run_nightly(
 
 
 def nights(profile: str) -> list[Night]:
-    """The nights of a profile, latest first; a folder with a damaged `nightly.json` is left alone."""
-    found = []
+    """The nights of a profile, latest first; a folder with a damaged `nightly.json` is left alone.
+
+    A night that says it began later than now ran under a wrong clock: it counts as older than all others.
+    """
+    found, today = [], state.now()
     for path in paths.runs_root().glob("*/nightly.json"):
         if path.parent.is_symlink():
             continue
@@ -110,7 +113,7 @@ def nights(profile: str) -> list[Night]:
             continue
         if night.profile == profile and night.run_id == path.parent.name:
             found.append(night)
-    return sorted(found, key=lambda night: (night.started, night.run_id), reverse=True)
+    return sorted(found, key=lambda night: (night.started <= today, night.started, night.run_id), reverse=True)
 
 
 def reference(profile: str, run_id: str) -> Night | None:
