@@ -45,6 +45,13 @@ def publish(temporary: Path, path: Path) -> None:
     _sync(path.parent)
 
 
+def publish_folder(temporary: Path, folder: Path) -> None:
+    """Rename a whole folder into its place, where nothing is yet, once all its files are on the disk."""
+    os.sync()  # one call for thousands of files
+    os.rename(temporary, folder)
+    _sync(folder.parent)
+
+
 def write_text(path: Path, text: str) -> Path:
     """Write `text` to `path` atomically and return the path."""
     with atomic_path(path) as temporary:

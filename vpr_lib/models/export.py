@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from vpr_lib.config import Strict
 from vpr_lib.data.images import InputSpec
 from vpr_lib.digests import digest_file
+from vpr_lib.files import locked
 from vpr_lib.models.checkpoints import weights_hash
 from vpr_lib.models.quantise import KEPT_IN_FLOAT, package, quantise_onnx, quantise_openvino
 from vpr_lib.models.zoo import ModelConfig
@@ -136,10 +137,11 @@ def export(
             if (tried[-1].lost or 0.0) <= MOST_LOST:
                 break
         best = min(range(len(tried)), key=lambda number: tried[number].lost or 0.0)
-        for part in _parts(Path(scratch) / str(best) / FILES[format]):
-            with atomic_path(Path(folder) / part.name) as temporary:
-                shutil.copyfile(part, temporary)
-    write_text(Path(folder) / "export.json", json.dumps(tried[best].model_dump(), indent=1))
+        with locked(Path(folder) / "export.json", "exporting to it"):  # the parts of one export stay together
+            for part in _parts(Path(scratch) / str(best) / FILES[format]):
+                with atomic_path(Path(folder) / part.name) as temporary:
+                    shutil.copyfile(part, temporary)
+            write_text(Path(folder) / "export.json", json.dumps(tried[best].model_dump(), indent=1))
     return tried[best]
 
 
