@@ -40,23 +40,22 @@ def test_the_command_in_a_process_of_its_own():
     assert done.returncode == 2 and b"error: Unknown model 'nope'" in done.stderr and b"Traceback" not in done.stderr
 
 
-ASCII = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "NO_COLOR": "1"}
-LATIN = {"PYTHONIOENCODING": "latin-1", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-
-
-@pytest.mark.parametrize("terminal", [ASCII, LATIN])
-@pytest.mark.parametrize("command", ["--help", "run --help", "models", "data list", "weights list", "data get msls_val_cph",
-                                     "retrieve --model pixels --query {q} --database {d} --out {out} --strips 1"])  # fmt: skip
-def test_no_command_dies_from_its_own_output(tmp_path, two_folders, terminal, command):
+@pytest.mark.parametrize(("command", "code"), [("models", 0), ("data list", 0), ("weights list", 0), ("data get tokyo247", 1),
+                                               ("retrieve --model pixels --query {q} --database {d} --out {out} --strips 1", 0)])  # fmt: skip
+def test_no_command_dies_from_its_own_output(tmp_path, two_folders, command, code):
     database, queries = two_folders
     write_picture(queries / "ünï ▸.png", 2)
     (queries / "broken \u65e5\u672c.png").write_bytes(b"")
     words = [word.format(q=queries, d=database, out=tmp_path / "öut") for word in command.split()]
-    if command.startswith("data get"):
-        words[-1] = "tokyo247"  # steps for a person, and no address
-    environment = os.environ | terminal | {"VPR_CACHE": str(tmp_path / "c"), "VPR_DATA": str(tmp_path / "d")}
-    done = subprocess.run([sys.executable, "-m", "vpr_lib.cli", *words], capture_output=True, env=environment)
-    assert done.returncode == 0 and b"Traceback" not in done.stderr and b"codec" not in done.stderr + done.stdout
+    plain = {
+        "PYTHONIOENCODING": "ascii",
+        "LC_ALL": "C",
+        "VPR_CACHE": str(tmp_path / "c"),
+        "VPR_DATA": str(tmp_path / "d"),
+    }
+    done = subprocess.run([sys.executable, "-m", "vpr_lib.cli", *words], capture_output=True, env=os.environ | plain)
+    assert done.returncode == code, done.stderr
+    assert done.stdout.isascii() and not any(word in done.stderr + done.stdout for word in (b"Traceback", b"codec"))
 
 
 def test_help_lists_the_commands(vpr):
