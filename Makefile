@@ -34,7 +34,7 @@ install: .venv/installed
 	@touch $@
 
 .venv/installed-dev: pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,ship,engine]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,ship,engine,video]"
 	@touch $@ .venv/installed
 
 # The tested set, from what is installed in .venv; environment.yml is written from it and from pyproject.toml.

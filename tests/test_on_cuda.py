@@ -185,7 +185,7 @@ def jpegs(tmp_path_factory):
 def test_descriptors_of_files(precision, jpegs, tmp_path):
     model = build_model("mixvpr_toy_256")
     expected = describe(copy.deepcopy(model), jpegs, quiet=True).array
-    found = describe(model, jpegs, tmp_path, WHERE, precision, 8, workers=2, quiet=True).array
+    found = describe(model, jpegs, tmp_path, WHERE, precision=precision, batch_size=8, workers=2, quiet=True).array
     cosine = F.cosine_similarity(torch.from_numpy(expected), torch.from_numpy(np.array(found)), dim=1)
     assert cosine.min() > (0.99999 if precision == "fp32" else 0.998)
 

@@ -5,7 +5,7 @@ type or a missing field is an error that names the file and the field.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, model_validator
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, m
 PROFILES_FOLDER = Path(__file__).parent / "configs" / "profiles"
 RECIPES_FOLDER = Path(__file__).parent / "configs" / "recipes"
 FINDINGS_FILE = Path(__file__).parent / "configs" / "findings.yaml"
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
 
 class Strict(BaseModel):
@@ -25,10 +26,20 @@ class Compute(Strict):
     """Where and how numbers are computed."""
 
     device: str = "cpu"  # cpu, cuda, cuda:1
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     batch_size: int = Field(default=32, gt=0)
     workers: int | None = None  # loader processes; default none on the CPU, up to eight beside a GPU
     quiet: bool = False
+    maps: Path | None = None  # folder: a model's frozen layers run once for all its heads, their maps kept in fp16
+
+
+class ComputeOptions(TypedDict, total=False):
+    """The fields of `Compute` beside the device, as keywords of a function."""
+
+    precision: Precision
+    batch_size: int
+    workers: int | None
+    quiet: bool
 
 
 class Check(Strict):
@@ -132,8 +143,9 @@ class Profile(Strict):
     description: str
     hardware: str  # what the expected times refer to
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     seed: int = 1
+    side_by_side: int = Field(default=1, gt=0)  # notebooks at a time, each with its share of the processor's threads
     notebooks: dict[str, NotebookSettings]
 
 

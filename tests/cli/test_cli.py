@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from films import write_film, write_gpx
 from pictures import write_picture
 
 from vpr_lib.cli import main
@@ -333,3 +334,47 @@ def test_evaluate_whitened_and_reranked(vpr, tmp_path, real_data, monkeypatch):
     assert white["model"] == "pixels PCA 32" and 0.1 < white["protocols"][0]["recall"]["1"] < 1
     assert len(list((tmp_path / "cache/whitening").glob("pca_params_*.h5"))) == 1
     assert "Fit on more images" in vpr(*options, "--whiten-on", "x", "--whiten-to", 4096, code=2)
+
+
+def test_evaluate_says_how_well_it_tells_foreign_queries(vpr, tmp_path, at_names, two_folders):
+    common = ["evaluate", "pixels", "--dataset", "berton", "--root", at_names]
+    for number in range(3):
+        write_picture(tmp_path / "elsewhere" / f"{number}.png", 500 + number)
+    said = vpr(*common, "--foreign", tmp_path / "elsewhere", "--json", tmp_path / "r.json")
+    assert "5 queries of this map against 3 of" in said and "AUROC 1.000; precision 100.0 % where 95 %" in said
+    assert "not in this map" not in said  # only a bundled model comes with a threshold
+    about = json.loads((tmp_path / "r.json").read_text())["foreign"]
+    assert about["numbers"] == [5, 3] and about["auroc"] == about["precision"] == about["kept"] == 1
+    assert "leave --transform" in vpr(*common, "--foreign", tmp_path, "--rerank", code=2)
+    assert "No folder nowhere" in vpr(*common, "--foreign", "nowhere", code=2)
+
+
+def test_the_package_tells_corridor_from_gardens_point(vpr, tmp_path, real_data):
+    """Sixty pictures of two real sets, each foreign to the other; nothing of them trained the model or its threshold."""
+    sets = {}
+    for name in ("vpr_bench_corridor", "gardens_point"):
+        for side, step in (("ref", 8), ("query", 8)):
+            (tmp_path / name / side).mkdir(parents=True)
+            for row in range(0, 104, step):
+                (tmp_path / name / side / f"{row // step:07d}.jpg").symlink_to(
+                    real_data / name / side / f"{row:07d}.jpg"
+                )
+        truth = np.empty((13, 2), object)
+        truth[:, 0], truth[:, 1] = list(range(13)), [[row] for row in range(13)]
+        np.save(tmp_path / name / "ground_truth_new.npy", truth, allow_pickle=True)
+    for name, other in (("vpr_bench_corridor", "gardens_point"), ("gardens_point", "vpr_bench_corridor")):
+        said = vpr("evaluate", "places", "--dataset", "vpr_bench", "--root", tmp_path / name, "--foreign",
+                   tmp_path / other / "query", "--json", tmp_path / "r.json")  # fmt: skip
+        sets[name] = json.loads((tmp_path / "r.json").read_text())["foreign"]
+        assert "'not in this map' under 0.560, as set in the generated city: keeps" in said
+    assert all(found["auroc"] > 0.98 and found["precision"] > 0.9 for found in sets.values())
+    assert all(found["kept_by_it"] > 0.9 and found["refused_by_it"] > 0.8 for found in sets.values())
+
+
+def test_a_film_as_a_map(vpr, tmp_path):
+    film = write_film(tmp_path / "walk.mp4")
+    write_gpx(tmp_path / "walk.gpx", "2026-05-01T10:00:00Z", "2026-05-01T10:00:04Z")
+    said = vpr("retrieve", "--model", "pixels", "--query", film, "--database", film, "--frames-per-second", 2, "--out",
+               tmp_path / "out", "--top-k", 1)  # fmt: skip
+    assert "walk_00000.50s.jpg → walk_00000.50s.jpg, similarity 1.000, 0.0 m away, 48.000125 8.000000" in said
+    assert "8 queries against 8 database images" in said and (tmp_path / "out/found.gpx").is_file()

@@ -183,3 +183,24 @@ def lidar2image(path, runs=3, n=6, leave_out=()):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(pickle.dumps({key: value for key, value in nearest.items() if key not in leave_out}))
     return path
+
+
+DRIVES = ("boreas-2020-11-26-13-58", "boreas-2021-01-26-11-22", "boreas-2021-02-02-14-07")
+BOREAS_EAST, BOREAS_NORTH, START = 623_400.0, 4_848_800.0, 1_606_417_097_000_000
+POSES = "GPSTime,easting,northing,altitude,vel_east,vel_north,vel_up,roll,pitch,heading,angvel_z,angvel_y,angvel_x"
+
+
+def write_drive(raw, number, frames=41, points=200):
+    """10 Hz LiDAR, images 30 ms later, 2 m per frame due east; the last five frames have no pose."""
+    folder, rng = raw / DRIVES[number], np.random.default_rng(number)
+    stamps = [START + number * 10**9 + 100_000 * i for i in range(frames)]
+    for name in ("lidar", "camera", "applanix"):
+        (folder / name).mkdir(parents=True)
+    for i, stamp in enumerate(stamps):
+        rng.normal(0, 20, (points, 6)).astype("<f4").tofile(folder / f"lidar/{stamp}.bin")
+        Image.new("RGB", (48, 40), (i, 0, 0)).save(folder / f"camera/{stamp + 30_000}.png")
+    rows = [
+        f"{stamp},{BOREAS_EAST + 2 * i},{BOREAS_NORTH + number},130" + ",0" * 9 for i, stamp in enumerate(stamps[:-5])
+    ]
+    (folder / "applanix/lidar_poses.csv").write_text("\n".join([POSES, *rows]) + "\n")
+    return stamps

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from miniatures import BOREAS_EAST, BOREAS_NORTH, DRIVES, POSES, START, write_drive
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -9,24 +10,6 @@ from vpr_lib.data.boreas import build_boreas, raw_frames, reduce_cloud
 from vpr_lib.data.clouds import CloudError, read_cloud, voxelise
 from vpr_lib.data.readers.pointnetvlad import read_boreas, read_boreas_tuples
 from vpr_lib.models.zoo import ZOO
-
-DRIVES = ("boreas-2020-11-26-13-58", "boreas-2021-01-26-11-22", "boreas-2021-02-02-14-07")
-EAST, NORTH, START = 623_400.0, 4_848_800.0, 1_606_417_097_000_000
-HEADER = "GPSTime,easting,northing,altitude,vel_east,vel_north,vel_up,roll,pitch,heading,angvel_z,angvel_y,angvel_x"
-
-
-def write_drive(raw, number, frames=41, points=200):
-    """10 Hz LiDAR, images 30 ms later, 2 m per frame due east; the last five frames have no pose."""
-    folder, rng = raw / DRIVES[number], np.random.default_rng(number)
-    stamps = [START + number * 10**9 + 100_000 * i for i in range(frames)]
-    for name in ("lidar", "camera", "applanix"):
-        (folder / name).mkdir(parents=True)
-    for i, stamp in enumerate(stamps):
-        rng.normal(0, 20, (points, 6)).astype("<f4").tofile(folder / f"lidar/{stamp}.bin")
-        Image.new("RGB", (48, 40), (i, 0, 0)).save(folder / f"camera/{stamp + 30_000}.png")
-    rows = [f"{stamp},{EAST + 2 * i},{NORTH + number},130" + ",0" * 9 for i, stamp in enumerate(stamps[:-5])]
-    (folder / "applanix/lidar_poses.csv").write_text("\n".join([HEADER, *rows]) + "\n")
-    return stamps
 
 
 @pytest.fixture
@@ -43,7 +26,7 @@ def test_every_tenth_frame_with_a_pose_and_its_nearest_image(raw):
         first + 10**6 * i for i in range(4)
     ]  # the fifth, frame 40, has no pose
     assert [frame.image for frame in frames] == [frame.stamp + 30_000 for frame in frames]
-    assert [frame.position for frame in frames] == [(EAST + 20.0 * i, NORTH + 1) for i in range(4)]
+    assert [frame.position for frame in frames] == [(BOREAS_EAST + 20.0 * i, BOREAS_NORTH + 1) for i in range(4)]
     assert len(raw_frames(raw, DRIVES[1], every=1)) == 36
 
 
@@ -99,7 +82,7 @@ def test_what_raw_drives_may_lack(raw, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"camera/\*\.png; expected the official layout"):
         raw_frames(raw, DRIVES[0])
     poses = raw / DRIVES[1] / "applanix/lidar_poses.csv"
-    poses.write_text(HEADER + "\n" + "1,2,3" + ",0" * 10 + "\n")
+    poses.write_text(POSES + "\n" + "1,2,3" + ",0" * 10 + "\n")
     with pytest.raises(ValueError, match="none of 41 LiDAR frames has a pose"):
         raw_frames(raw, DRIVES[1])
     poses.unlink()

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import utm
 from pictures import picture
 from PIL import ExifTags, Image
 
-from vpr_lib.data.readers.exif import gps_columns, read_gps
+from vpr_lib.data.readers.exif import gps_columns, gps_exif, read_gps
 from vpr_lib.data.readers.folders import read_folders
+from vpr_lib.data.readers.geo import degrees
 
 GPS = ExifTags.GPS
 
@@ -43,6 +45,30 @@ def test_folders_of_photos_with_gps_become_a_benchmark(tmp_path):
     assert found.positives[0].tolist() == [1]
     assert np.diff(found.database.positions()[:, 1]) == pytest.approx(111.2, abs=0.1)
     assert found.queries.table["heading_deg"].tolist() == [90.0]
+
+
+def test_a_photo_without_gps_among_others_stands_nowhere(tmp_path):
+    for step in range(3):
+        photo(tmp_path / "db" / f"{step}.jpg", (48.0, 0.06 * step, 0.0))
     photo(tmp_path / "db" / "x.jpg", None)
-    assert gps_columns([tmp_path / "db" / "0.jpg", tmp_path / "db" / "x.jpg"]) is None
-    assert not read_folders(tmp_path / "db", tmp_path / "query").protocols
+    photo(tmp_path / "query" / "q.jpg", (48.0, 0.061, 0.0))
+    found = read_folders(tmp_path / "db", tmp_path / "query")
+    assert found.positives[0].tolist() == [1] and found.database.positions()[3].tolist() == [0, 0]
+    assert np.isnan(degrees(found.database)[3]).all() and degrees(found.database)[1] == pytest.approx([48.001, 8.0])
+    assert gps_columns([tmp_path / "db" / "x.jpg"]) is None
+
+
+@pytest.mark.parametrize("place", [(48.51, 8.0), (-33.123456, -70.654321), (0.00001, 179.99999)])
+def test_what_is_written_is_read(tmp_path, place):
+    Image.fromarray(picture(0)).save(tmp_path / "a.jpg", exif=gps_exif(*place))
+    assert read_gps(tmp_path / "a.jpg")[:2] == pytest.approx(place, abs=2e-8)
+    Image.fromarray(picture(0)).save(tmp_path / "b.jpg", exif=gps_exif(np.nan, np.nan))
+    assert read_gps(tmp_path / "b.jpg") is None
+
+
+def test_degrees_from_utm_and_from_nothing(tmp_path):
+    east, north, *_ = utm.from_latlon(-33.5, 8.6)
+    photo(tmp_path / "utm" / f"@{east:.3f}@{north:.3f}@32@H@.jpg", None)
+    photo(tmp_path / "plain" / "@500@300@.jpg", None)
+    sides = [read_folders(tmp_path / name, tmp_path / name).database for name in ("utm", "plain")]
+    assert degrees(sides[0])[0] == pytest.approx([-33.5, 8.6], abs=1e-7) and degrees(sides[1]) is None

@@ -6,9 +6,11 @@ import torch
 from pictures import picture, write_picture
 from PIL import Image
 
-from vpr_lib.data.readers.folders import read_folders
+from vpr_lib.data.readers.folders import folder_manifest, read_folders
 from vpr_lib.models.zoo import build_model
-from vpr_lib.retrieval.foreign import calibrate, tell_foreign
+from vpr_lib.retrieval.describe import describe
+from vpr_lib.retrieval.foreign import against, calibrate, tell_foreign
+from vpr_lib.retrieval.protocol import evaluate
 
 
 def test_threshold_precision_and_auroc_on_paper():
@@ -34,3 +36,20 @@ def test_calibration_compares_the_own_place_with_far_ones(tmp_path):
     torch.set_num_threads(1)
     found = calibrate(build_model("pixels"), read_folders(tmp_path / "db", tmp_path / "query"), quiet=True)
     assert found.auroc == found.precision == found.kept == 1
+
+
+def test_own_queries_with_a_positive_against_those_of_elsewhere(tmp_path):
+    for index in range(4):
+        write_picture(tmp_path / "db" / f"@{500_000 + 300 * index}@5400000@.png", index)
+        write_picture(tmp_path / "query" / f"@{500_010 + 300 * index}@5400000@.png", index)
+    write_picture(tmp_path / "query" / "@510000@5400000@.png", 77)  # nothing of the map: neither own nor foreign
+    write_picture(tmp_path / "foreign" / "a.png", 88)
+    (tmp_path / "foreign" / "b.png").write_bytes(b"no picture")
+    model, benchmark = build_model("pixels"), read_folders(tmp_path / "db", tmp_path / "query")
+    result = evaluate(model, benchmark, None, (1,), quiet=True)
+    strangers = folder_manifest(tmp_path / "foreign", "query", "x", "test")
+    own, foreign = against(model, result, strangers, quiet=True)
+    assert own == pytest.approx(np.ones(4), abs=1e-6) and len(foreign) == 1
+    assert foreign[0] == pytest.approx(
+        (result.database.array @ describe(model, strangers.take([0]), quiet=True).array[0]).max(), abs=1e-6
+    )

@@ -16,9 +16,9 @@ from vpr_lib.models.zoo import build_model
 from vpr_lib.results.records import Run, read_records, write_records
 from vpr_lib.results.run_pairs import method_table, pair_records, run_pair_table
 from vpr_lib.results.tables import compare
+from vpr_lib.retrieval.describe import describe
 from vpr_lib.retrieval.run_pairs import (
     describe_places,
-    describe_submaps,
     energy_maps,
     evaluate_run_pairs,
     one_percent_of,
@@ -137,12 +137,12 @@ def test_table_is_the_mean_over_pairs_not_over_queries(tmp_path, model):
 
 def test_descriptions_are_kept_and_a_changed_cloud_is_described_again(tmp_path, model):
     manifest = drives(tmp_path).databases[0]
-    first = describe_submaps(model, manifest, tmp_path / "cache", quiet=True)
-    assert first.seconds > 0 and describe_submaps(model, manifest, tmp_path / "cache", quiet=True).seconds == 0
+    first = describe(model, manifest, tmp_path / "cache", quiet=True)
+    assert first.seconds > 0 and describe(model, manifest, tmp_path / "cache", quiet=True).seconds == 0
     again = np.array(first.array)
     path = tmp_path / manifest.table["cloud_path"][2]
     path.write_bytes(np.random.default_rng(9).normal(size=(4096, 3)).astype("<f8").tobytes())
-    second = describe_submaps(model, manifest, tmp_path / "cache", quiet=True)
+    second = describe(model, manifest, tmp_path / "cache", quiet=True)
     changed = np.abs(second.array - again).max(1) > 1e-4
     assert changed.tolist() == [False, False, True, False, False]
 
@@ -150,9 +150,9 @@ def test_descriptions_are_kept_and_a_changed_cloud_is_described_again(tmp_path, 
 def test_a_model_of_images_needs_images(tmp_path):
     manifest = drives(tmp_path).databases[0]
     with pytest.raises(ValueError, match="have no images"):
-        describe_submaps(build_model("minklocpp_toy_96"), manifest, quiet=True)
+        describe(build_model("minklocpp_toy_96"), manifest, quiet=True)
     with pytest.raises(ValueError, match="have no images"):
-        describe_submaps(build_model("distilvpr_toy_96"), manifest, quiet=True)
+        describe(build_model("distilvpr_toy_96"), manifest, quiet=True)
     assert torch.is_grad_enabled()
 
 
@@ -184,7 +184,7 @@ def test_one_place_in_every_drive(tmp_path, model):
     rows = describe_places(model, runs, places)
     whole = evaluate_run_pairs(model, runs, quiet=True)
     assert rows.shape == (6, model.dim) and whole.sizes == (5, 5, 5)
-    expected = describe_submaps(model, runs.databases[1], quiet=True).array[4]
+    expected = describe(model, runs.databases[1], quiet=True).array[4]
     assert np.allclose(rows[4], expected, atol=1e-5)  # place by place: the second place in the second drive
 
 

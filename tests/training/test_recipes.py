@@ -151,7 +151,7 @@ def test_validation_names_and_the_value_that_selects(monkeypatch):
         return found
 
     monkeypatch.setattr(recipes, "evaluate", evaluate)
-    experiment = load_experiment("mixvpr_paper")
+    experiment = load_experiment("mixvpr_paper+watched")
     scores = validator(experiment, "cpu")(None)
     assert scores["recall@1"] == 0.901 and scores["msls_val/recall@5"] == 0.705 and len(scores) == 9
     assert opened == [("pitts30k_val", None), ("pitts30k_test", None), ("msls_val", None)]

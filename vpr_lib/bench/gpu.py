@@ -45,7 +45,7 @@ def describe_gpu(size: Size, folder: Path) -> Comparison:
     return Comparison(
         f"describe on GPU, {R50}, JPEG to descriptor", f"{size.gpu_images} images",
         Way("PIL workers, eager fp32, batch 16", lambda: peers_describe(theirs, manifest.image_paths(), device, WORKERS)),
-        Way("describe(precision='bf16')", lambda: describe(ours, manifest, None, device, "bf16", 64, quiet=True).array),
+        Way("describe(precision='bf16')", lambda: describe(ours, manifest, None, device, precision="bf16", batch_size=64, quiet=True).array),
         cosine_parity(0.9995), 5.0, "JPEG decoding in the loader processes", torch.cuda.synchronize,
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from vpr_lib.cli.common import (
+    PACKAGE,
     Device,
     Index,
     JsonFile,
@@ -54,11 +55,18 @@ def evaluate(
         str | None, typer.Option(help="Whiten by PCA, fitted on up to 10,000 images of this training set (by name).")
     ] = None,
     whiten_to: Annotated[int, typer.Option(help="Length after whitening.")] = 4096,
+    queries: Annotated[
+        str, typer.Option(help="Queries as crops: central_crop, five_crops (mean), nearest_crop, majority_vote.")
+    ] = "",
     rerank: Annotated[
         bool, typer.Option("--rerank", help="Re-rank the whole database by k-reciprocal neighbours (k1 = 25).")
     ] = False,
     runtime: Runtime = "torch",
     index: Index = "exact",
+    foreign: Annotated[
+        str | None,
+        typer.Option(help="Data set (its queries) or folder that shows nothing of this map: can the model tell?"),
+    ] = None,
     batch_size: int = 32,
 ) -> None:
     """Describe, search, score; print recalls with their 95 % interval and keep one record per query.
@@ -81,9 +89,11 @@ def evaluate(
         precision = "fp32"  # an export's precision is in its file
     if raw_frame:
         keep_raw_frame(network)
+    if foreign is not None and (transform or whiten_on or rerank):
+        raise ValueError("--foreign compares plain similarities: leave --transform, --whiten-on and --rerank away.")
     process, processes, device = join_processes(device)
     benchmark = open_dataset(dataset, root)
-    variant = Variant(transform, _training_images(whiten_on), whiten_to, index, rerank)
+    variant = Variant(transform, _training_images(whiten_on), whiten_to, index, queries, rerank)
     compute = Compute(device=device, precision=precision, batch_size=batch_size)
     if processes > 1:
         if whiten_on is not None:
@@ -108,9 +118,37 @@ def evaluate(
         show(f"  [dim]records: {plain(file)}[/dim]")
     if of_exact:
         show(f"  {found_in_words(index, of_exact)}")
+    if foreign is not None:
+        about["foreign"] = _tell_foreign(network, result, foreign, compute, model if source == PACKAGE else "")
     if out is not None:
         _draw(result, out, measured.run)
     write_json(json, about | {"found_of_exact": of_exact, "protocols": protocols})
+
+
+def _tell_foreign(network, result, foreign: str, compute, bundled: str) -> dict:
+    """Print how well the best similarity tells the map's queries from foreign ones, and what a bundled threshold does."""
+    from vpr_lib.data.catalogue import load_table, open_benchmark
+    from vpr_lib.data.readers.folders import folder_manifest
+    from vpr_lib.models.checkpoints import foreign_below
+    from vpr_lib.paths import cache_root
+    from vpr_lib.retrieval.foreign import against, tell_foreign
+
+    if not hasattr(result, "queries"):
+        raise ValueError("--foreign needs one database and its queries; pairs of drives have no one database.")
+    known = foreign in load_table().datasets
+    strangers = open_benchmark(foreign).queries if known else folder_manifest(Path(foreign), "query", "foreign", "test")
+    own, others = against(network, result, strangers, cache=cache_root() / "descriptors", **compute.model_dump())
+    measured = tell_foreign(own, others)
+    about = vars(measured)
+    show(f"  {len(own)} queries of this map against {len(others)} of {foreign}, by the best similarity: AUROC "
+         f"{measured.auroc:.3f}; precision {100 * measured.precision:.1f} % where 95 % of the map's are kept")  # fmt: skip
+    if bundled:
+        below = foreign_below(bundled)
+        kept, refused = (own >= below).mean(), (others < below).mean()
+        about |= {"below": below, "kept_by_it": float(kept), "refused_by_it": float(refused)}
+        show(f"  'not in this map' under {below:.3f}, as set in the generated city: keeps {100 * kept:.1f} % of the map's, "
+             f"refuses {100 * refused:.1f} % of the foreign")  # fmt: skip
+    return about
 
 
 def _describe_together(network, benchmark, precision: str, cache: Path, device: str, batch_size: int) -> None:
@@ -123,7 +161,7 @@ def _describe_together(network, benchmark, precision: str, cache: Path, device: 
     if not isinstance(benchmark, Benchmark):
         raise ValueError(f"'{benchmark.name}' is pairs of drives: run this in one process, without torchrun.")
     for manifest in (benchmark.database, benchmark.queries):
-        describe(network, manifest, cache, device, precision, batch_size, quiet=dist.get_rank() > 0, together=True)
+        describe(network, manifest, cache, device, together=True, precision=precision, batch_size=batch_size)
     dist.destroy_process_group()
 
 

@@ -26,14 +26,16 @@ from vpr_lib.cli.common import (
     write_json,
 )
 
+PRINTED = 10  # queries whose match is printed; all are in the files
+
 
 def register(app: typer.Typer) -> None:
     app.command()(retrieve)
 
 
 def retrieve(
-    query: Annotated[Path, typer.Option(help="Folder of query images, searched recursively.")],
-    database: Annotated[Path, typer.Option(help="Folder of database images, searched recursively.")],
+    query: Annotated[Path, typer.Option(help="Folder of query images, searched recursively; or a film.")],
+    database: Annotated[Path, typer.Option(help="Folder of database images, searched recursively; or a film.")],
     model: Annotated[
         str, typer.Option(help="A name of the zoo; 'places' needs no training and no download.")
     ] = "places",
@@ -46,6 +48,9 @@ def retrieve(
         Path | None, typer.Option(help="VPR-Bench ground truth; found by itself beside the folders.")
     ] = None,
     top_k: int = 10,
+    frames_per_second: Annotated[
+        float, typer.Option(help="Of films. A GPX track of the film's name beside it gives positions.")
+    ] = 1.0,
     strips: Annotated[int, typer.Option(help="Draw strips for this many queries, evenly spread; 0 for none.")] = 200,
     runtime: Runtime = "torch",
     index: Index = "exact",
@@ -55,8 +60,9 @@ def retrieve(
 ) -> None:
     """Find the best matches of every query; unreadable images are left out and named.
 
-    Distances and recall come with positions: '@' names, --positions, or GPS in the EXIF of all photos.
+    Distances, a map and recall come with positions: '@' names, --positions, GPS in the EXIF of photos, a film's GPX track.
     """
+    from vpr_lib.data.readers.film import folder_of
     from vpr_lib.data.readers.folders import read_folders
     from vpr_lib.models.checkpoints import foreign_below
     from vpr_lib.models.cost import count_parameters
@@ -64,6 +70,7 @@ def retrieve(
     from vpr_lib.results.records import Run
     from vpr_lib.retrieval.folders import retrieve_folders
     from vpr_lib.retrieval.protocol import unanswerable
+    from vpr_lib.widgets.found import find_all
     from vpr_lib.widgets.retrieval_files import write_retrieval
 
     start = time.perf_counter()
@@ -79,11 +86,15 @@ def retrieve(
     beside = query.resolve().parent / "ground_truth_new.npy"
     if matches is None and positions is None and beside.is_file() and beside.parent == database.resolve().parent:
         matches = beside
-    benchmark = read_folders(database, query, positions, matches=matches, name=query.resolve().parent.name)
+    sides = [folder_of(side, frames_per_second) for side in (database, query)]
+    benchmark = read_folders(*sides, positions, matches=matches, name=query.resolve().parent.name)
+    below = foreign_below(model) if source == PACKAGE else None
     options = (
         {"device": device, "precision": precision} if runtime == "torch" else {}
     )  # an export's precision is in its file
-    found = retrieve_folders(network, benchmark, top_k, cache_root() / "descriptors", index=index, **options)
+    found = retrieve_folders(
+        network, benchmark, top_k, cache_root() / "descriptors", index=index, foreign_below=below, **options
+    )
     run = Run(model, network.config.system, network.dim, weights=source, device=device, precision=precision)
     about = {"model": model, "weights": source, "size": size, "runtime": runtime, "device": device, "precision": precision,
              "queries": len(found.benchmark.queries), "database": len(found.benchmark.database),
@@ -93,10 +104,9 @@ def retrieve(
              "search_ms_per_query": 1000 * found.search_s / len(found.benchmark.queries),
              "index": index, "found_of_exact": found.found_of_exact, "recall": found.recall,
              "unanswerable": unanswerable(found.benchmark.protocol) if found.benchmark.protocols else ""}  # fmt: skip
-    if source == PACKAGE:
-        about["foreign_below"] = foreign_below(model)
-        best = found.ranking.scores[:, 0] < about["foreign_below"]
-        about["foreign"] = found.benchmark.queries.table["image_path"][best].tolist()
+    if below is not None:
+        about["foreign_below"] = below
+        about["foreign"] = found.benchmark.queries.table["image_path"][found.foreign].tolist()
     writing = time.perf_counter()
     files = write_retrieval(found, out, run, strips)
     about |= {
@@ -106,7 +116,17 @@ def retrieve(
     }
     write_json(out / "run.json", about)
     write_json(json, about)
+    _print_found(find_all(found))
     _print(about, found.left_out)
+
+
+def _print_found(found: list) -> None:
+    from rich.markup import escape
+
+    for one in found[:PRINTED]:
+        show(f"  {escape(one.query)} {'[yellow]✗[/yellow]' if one.foreign else '→'} {escape(one.in_words())}")
+    if len(found) > PRINTED:
+        show(f"  ... and {len(found) - PRINTED} more in matches.csv")
 
 
 def _print(about: dict, left_out: dict[str, str]) -> None:

@@ -36,68 +36,22 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CAFFE_MEAN = (0.48501960784313836, 0.4579568627450961, 0.4076039215686255)  # of 0-255 minus mean, spec clusvpr §5
 CAFFE_STD = (0.00392156862745098,) * 3
 IMAGE_SUFFIXES = frozenset(
-    f".{suffix}"
-    for suffix in [
-        "jpg",
-        "jpeg",
-        "jpe",
-        "jfif",
-        "png",
-        "apng",
-        "webp",
-        "gif",
-        "bmp",
-        "dib",
-        "tif",
-        "tiff",
-        "ppm",
-        "pgm",
-        "pbm",
-        "pnm",
-        "jp2",
-        "j2k",
-        "jpx",
-        "tga",
-        "mpo",
-        "avif",
-        "heic",
-        "heif",
-        "hif",
-    ]
+    (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".tga", ".mpo", ".avif", ".heic", ".heif"),
+        *(".hif",),
+    )
 )
-OTHER_PICTURES = frozenset(  # what a camera or a program may leave beside them, and nothing here decodes
-    f".{suffix}"
-    for suffix in [
-        "cr2",
-        "cr3",
-        "nef",
-        "arw",
-        "dng",
-        "orf",
-        "rw2",
-        "raf",
-        "raw",
-        "exr",
-        "hdr",
-        "jxl",
-        "psd",
-        "svg",
-        "xcf",
-        "dds",
-        "pdf",
-        "mp4",
-        "mov",
-        "avi",
-        "mkv",
-        "webm",
-        "m4v",
-        "mpg",
-        "insv",
-    ]
+OTHER_PICTURES = frozenset(
+    (  # what a camera or a program may leave beside them, and nothing here decodes
+        *(".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".raw", ".exr", ".hdr", ".jxl", ".psd"),
+        *(".svg", ".xcf", ".dds", ".pdf", ".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".insv"),
+    )
 )
 MAX_PIXELS = 400_000_000  # 1.2 GB as RGB; a 3328x512 panorama has 1.7 million
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # its own limit would act before the announced one
 
+CROPS = ("top_left", "top_right", "bottom_left", "bottom_right", "centre")
 INTERPOLATIONS = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
 
 
@@ -110,7 +64,8 @@ class InputSpec:
     """What a model expects of its images.
 
     `size` is (height, width) in pixels; with `resize="shorter_side"` only its first entry counts and the aspect ratio
-    stays, so such images are described one by one. With `resize_after_normalising` the resize works on floating-point
+    stays, so such images are described one by one; with "cover" the image is scaled until it covers `size` and `crop` is cut out.
+    With `resize_after_normalising` the resize works on floating-point
     values as some papers do it: both steps are linear, so all that differs is the rounding to grey levels.
     """
 
@@ -118,12 +73,13 @@ class InputSpec:
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
-    resize: Literal["exact", "shorter_side"] = "exact"
+    resize: Literal["exact", "shorter_side", "cover"] = "exact"
     antialias: bool = True
     resize_after_normalising: bool = False
     upright: bool = (
         True  # turn pictures as EXIF says; False keeps the frame as stored, as loaders of published numbers do
     )
+    crop: str = "centre"  # of CROPS, with "cover"
 
     def normalise(self, images: Tensor) -> Tensor:
         """Grey levels 0..255 (B, 3, H, W) on any device -> float32, scaled to [0, 1], mean and std applied, channels last."""
@@ -202,8 +158,8 @@ def image_errors(path: str | Path) -> Iterator[None]:
         raise ImageError(f"{path}: {error}") from error
     except (OSError, SyntaxError, ValueError) as error:
         if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-            told = f"{error.strerror}: this says nothing about the picture. Raise `ulimit -n`, or use fewer workers"
-            raise OSError(error.errno, told, str(path)) from error
+            hint = f"{error.strerror}: this says nothing about the picture. Raise `ulimit -n`, or use fewer workers"
+            raise OSError(error.errno, hint, str(path)) from error
         raise ImageError(f"{path}: damaged ({error}).") from error
 
 
@@ -220,15 +176,24 @@ def resize(image: Tensor, spec: InputSpec) -> Tensor:
     With `resize_after_normalising` the result is float32, not rounded, still on the scale 0..255.
     """
     size: list[int] = list(spec.size)
-    if spec.resize == "shorter_side":
+    if spec.resize != "exact":
         height, width = image.shape[-2:]
-        scale = size[0] / min(height, width)
+        covers = max(size[0] / height, size[1] / width)
+        scale = covers if spec.resize == "cover" else size[0] / min(height, width)
         size = [max(1, round(height * scale)), max(1, round(width * scale))]
     if spec.resize_after_normalising:
         image = image.float()
-    if list(image.shape[-2:]) == size:
-        return image
-    return v2.resize(image, size, INTERPOLATIONS[spec.interpolation], antialias=spec.antialias)
+    if list(image.shape[-2:]) != size:
+        image = v2.resize(image, size, INTERPOLATIONS[spec.interpolation], antialias=spec.antialias)
+    return cut_out(image, spec.size, spec.crop) if spec.resize == "cover" else image
+
+
+def cut_out(image: Tensor, size: tuple[int, int], crop: str) -> Tensor:
+    """A corner or the centre of an image (3, H, W), (3, height, width); one of CROPS."""
+    rows, columns = image.shape[-2] - size[0], image.shape[-1] - size[1]
+    top = rows // 2 if crop == "centre" else rows * crop.startswith("bottom")
+    left = columns // 2 if crop == "centre" else columns * crop.endswith("right")
+    return image[:, top : top + size[0], left : left + size[1]]
 
 
 def load_image(path: str | Path, spec: InputSpec) -> Tensor:
@@ -314,20 +279,20 @@ def list_images(folder: Path) -> list[str]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"No folder {folder}.")
-    found, others = [], Counter()
+    paths, others = [], Counter()
     for place, names in _walk(folder):
         for name in names:
             suffix = os.path.splitext(name)[1].lower()
             others[suffix] += suffix in OTHER_PICTURES
             if suffix in IMAGE_SUFFIXES and os.path.isfile(os.path.join(place, name)):
-                found.append(Path(place, name).relative_to(folder).as_posix())
-    if odd := [path for path in found if not path.isascii() and path != path.encode("utf-8", "replace").decode()]:
+                paths.append(Path(place, name).relative_to(folder).as_posix())
+    if odd := [path for path in paths if not path.isascii() and path != path.encode("utf-8", "replace").decode()]:
         shown = odd[0].encode("utf-8", "backslashreplace").decode()
         raise ValueError(f"{folder}: {len(odd)} names are not UTF-8, for instance '{shown}'. Rename them (convmv).")
     if left := +others:
         kinds = ", ".join(f"{suffix} {count}" for suffix, count in sorted(left.items()))
         log.warning("%s: %d files are left out, for nothing here decodes them: %s", folder, left.total(), kinds)
-    return sorted(found)
+    return sorted(paths)
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:

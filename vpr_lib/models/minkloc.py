@@ -253,6 +253,9 @@ CLOUD_MODELS: dict[str, MinkLocConfig] = {
         system="MinkLoc++ (3D)", planes=(32, 64, 128), top_down=0, cloud_dim=384, image_dim=0
     ),
     "minklocpp_boreas_384": MinkLocConfig(system="MinkLoc++ (teacher)", image_size=(256, 306), voxel_size=1.0),
+    "minkloc3d_boreas_384": MinkLocConfig(
+        system="MinkLoc++ (3D)", planes=(32, 64, 128), top_down=0, cloud_dim=384, image_dim=0, voxel_size=1.0
+    ),
     "minklocpp_toy_96": MinkLocConfig(
         planes=(16, 32, 32),
         conv0_kernel=3,
@@ -274,7 +277,7 @@ def official_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Known: DistilVPR's 205 tensors (teacher) and 132 (student, keys without a prefix), and the original MinkLoc++ names.
     """
-    found = {}
+    weights = {}
     for key, tensor in tensors.items():
         branch = next((prefix for prefix in ("cloud_fe.", "image_fe.") if key.startswith(prefix)), "")
         name = key.removeprefix(branch)
@@ -282,8 +285,8 @@ def official_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         for pattern, ours in CLOUD_RENAMES if branch == "cloud_fe." else IMAGE_RENAMES:
             name = re.sub(pattern, ours, name)
-        found[branch + name] = tensor
-    return found
+        weights[branch + name] = tensor
+    return weights
 
 
 def load_official(model: nn.Module, path: Path) -> None:

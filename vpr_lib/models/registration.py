@@ -12,6 +12,7 @@ from vpr_lib.digests import digest_file
 from vpr_lib.models.backbones import build_backbone
 from vpr_lib.models.checkpoints import CheckpointError, load_weights, save_weights, trained_path
 from vpr_lib.models.minkloc import load_official
+from vpr_lib.models.pretraining import find_leave, is_fetched, is_here
 from vpr_lib.models.published import Published, find_published, load_published
 from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import cache_root
@@ -33,6 +34,13 @@ def kept_at(name: str) -> Path:
     if known is not None and known.kind == "dinov2":
         return cache_root() / "weights" / known.file
     return trained_path(name)
+
+
+def may_start(trunk: str) -> bool:
+    """Whether a network may start from the pre-training of this backbone: it is here, or leave was given to fetch it."""
+    if not is_fetched(trunk) or find_leave():
+        return True
+    return kept_at(trunk).is_file() if trunk in load_published() else is_here(trunk)
 
 
 def register_weights(file: Path, name: str, source: str = "", licence: str = "") -> Registered:

@@ -46,6 +46,7 @@ def picture_of_submaps(
     Args:
         places: rows of one place in every drive, as of `RunPairs.same_places`. columns: the drives shown.
     """
+    place = min(place, len(places) - 1)
     tables = [drives.databases[run].take(places[:, run]) for run in columns]
     images = load_images([table.image_paths()[place] for table in tables], spec)
     kinds = [table.table["cloud_format"][place] for table in tables]

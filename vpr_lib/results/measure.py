@@ -16,7 +16,9 @@ from vpr_lib.paths import cache_root
 from vpr_lib.results.records import Run, query_records, write_records
 from vpr_lib.results.run_pairs import pair_records, run_pair_table
 from vpr_lib.results.tables import recall_table
-from vpr_lib.retrieval.protocol import KS, Evaluation, evaluate
+from vpr_lib.retrieval.feature_maps import describe_on_maps, has_frozen_layers
+from vpr_lib.retrieval.protocol import KS, Evaluation, evaluate, evaluate_described
+from vpr_lib.retrieval.query_modes import POOLED, with_queries
 from vpr_lib.retrieval.rerank import reranked
 from vpr_lib.retrieval.run_pairs import PairScores, evaluate_run_pairs
 from vpr_lib.retrieval.sequences import in_sequence
@@ -34,6 +36,7 @@ class Variant:
     whiten_on: Sequence[Manifest] = ()  # fit a PCA whitening on up to 10,000 images of these
     whiten_to: int = 4096
     index: str = "exact"  # a name of retrieval/indexes.py
+    queries: str = ""  # a name of retrieval/query_modes.py: queries as crops in their own shape
     rerank: bool = False  # by k-reciprocal neighbours, over the whole database
     sequence: int = 1  # frames matched together, where both lists are drives in order (retrieval/sequences.py)
     metric: Literal["cosine", "euclidean"] = "cosine"  # of run pairs
@@ -46,7 +49,8 @@ class Variant:
             f" {self.index}" * (self.index != "exact"),
         )
         frames = f" sequence {self.sequence}" * (self.sequence > 1)
-        return f"{model}{whitened}{approximate}{' reranked' * self.rerank}{frames}"
+        queries = self.queries and f" {self.queries.replace('_', ' ')}"
+        return f"{model}{whitened}{approximate}{queries}{' reranked' * self.rerank}{frames}"
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ def measure(
         ValueError: without ground truth, for an unknown transform or index, or a variant that run pairs do not have.
     """
     cache, precision = cache_root() / "descriptors", compute.precision
-    options = dict(device=compute.device, batch_size=compute.batch_size, quiet=compute.quiet)
+    options = compute.model_dump(exclude={"precision"})
     if variant.transform is not None:
         model, benchmark, precision = under(variant.transform, model, benchmark)
     if variant.whiten_on:
@@ -96,20 +100,42 @@ def measure(
     run = replace(run, model=variant.name(run.model), device=compute.device, dim=model.dim,
                   precision=getattr(model, "computed_in", precision))  # fmt: skip
     if isinstance(benchmark, RunPairs):
-        if variant.index != "exact" or variant.rerank or variant.sequence > 1:
-            raise ValueError("Run pairs are ranked exactly and as they are: leave index, rerank and sequence away.")
+        if variant.index != "exact" or variant.queries or variant.rerank or variant.sequence > 1:
+            raise ValueError(
+                "Run pairs are ranked exactly and as they are: leave index, queries, rerank, sequence away."
+            )
         columns = slice(*variant.columns) if variant.columns else slice(None)
         run = replace(run, dim=len(range(model.dim)[columns]))
         options["columns"] = columns
         scores = evaluate_run_pairs(model, benchmark, cache, variant.metric, precision=precision, **options)
         return _written(scores, (benchmark.card,), run, [pair_records(benchmark, scores, run)], folder)
-    result = evaluate(model, benchmark, cache, KS, precision=precision, index=variant.index, **options)
+    _check_queries(variant)
+    if compute.maps is not None and variant.transform is None and not variant.queries and has_frozen_layers(model):
+        sides = (describe_on_maps(model, side, compute.maps, device=compute.device, precision=precision, quiet=compute.quiet)
+                 for side in (benchmark.database, benchmark.queries))  # fmt: skip
+        result = evaluate_described(benchmark, *sides, KS, compute.device, variant.index, compute.quiet)
+        run = replace(run, precision=f"{precision}, maps fp16")
+    else:
+        result = evaluate(model, benchmark, cache, KS, precision=precision, index=variant.index, **options)
+    if variant.queries:
+        how = compute.model_copy(update={"precision": precision})
+        result = with_queries(result, model, variant.queries, cache, how)
     if variant.rerank:
         result = reranked(result, device=compute.device)
     if variant.sequence > 1:
         result = in_sequence(result, variant.sequence)
     tables = [query_records(result.benchmark, scored, result.ranking.scores, run) for scored in result.scores]
     return _written(result, tuple(scored.protocol.card for scored in result.scores), run, tables, folder)
+
+
+def _check_queries(variant: Variant) -> None:
+    """ValueError for what does not go together with queries as crops."""
+    several = variant.queries not in POOLED and (variant.rerank or variant.sequence > 1)
+    if variant.queries and (variant.index != "exact" or several):
+        raise ValueError(
+            f"queries={variant.queries} ranks every crop exactly: leave index away"
+            + (f", and with rerank or sequence take one of {', '.join(POOLED)}." if several else ".")
+        )
 
 
 def _written(

@@ -1,36 +1,40 @@
-"""Images to descriptors: one pass, straight into a memory-mapped file that is reused, resumed or refused. DESIGN §4."""
+"""Images and submaps to descriptors: one pass, straight into a memory-mapped file that is reused, resumed or refused. DESIGN §4."""
 
 import hashlib
 import inspect
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
+from vpr_lib.config import Compute, ComputeOptions
+from vpr_lib.data import clouds as clouds_module
 from vpr_lib.data import images as images_module
+from vpr_lib.data.clouds import CloudError, CloudSet, SubmapSet, collate_submaps
 from vpr_lib.data.ground_truth import Benchmark
-from vpr_lib.data.images import ImageError, ImageSet, InputSpec, stack_images
+from vpr_lib.data.images import ImageError, InputSpec
 from vpr_lib.data.manifest import Manifest
+from vpr_lib.digests import digest_file
 from vpr_lib.machine import allow_tf32, keep_freed_memory
 from vpr_lib.models.checkpoints import weights_hash
 from vpr_lib.progress import track
 from vpr_lib.registry import lookup
 from vpr_lib.retrieval.runtime import Describer
-from vpr_lib.retrieval.store import DescriptorStore, file_fingerprints
+from vpr_lib.retrieval.store import DescriptorStore, file_fingerprints, joint_fingerprints
 
 log = logging.getLogger(__name__)
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-PRECISIONS = ("fp32", *AUTOCAST)
+PRECISIONS = ("fp32", "tf32", *AUTOCAST)
 NOT_FINITE = "its descriptor is not finite (NaN or infinite)"
 
 
@@ -50,13 +54,13 @@ class UnreadableImages(ValueError):
 def advice(errors: dict[Any, str]) -> str:
     """What to try when it is the network's numbers that cannot be used."""
     count = sum(reason.endswith(NOT_FINITE) for reason in errors.values())
-    told = "Numbers that are not finite come from the weights or from too little range: try --precision fp32, or other weights."
-    return f" {told}" if count else ""
+    text = "Numbers that are not finite come from the weights or from too little range: try --precision fp32, or other weights."
+    return f" {text}" if count else ""
 
 
 @dataclass(frozen=True)
 class Descriptors:
-    """`array` float32 (N, D), one row per image; `errors` maps the rows that could not be read (zeros) to the reason."""
+    """`array` float32 (N, D), one row per image or submap; `errors` maps the rows that could not be read (zeros) to the reason."""
 
     array: np.ndarray
     errors: dict[int, str]
@@ -78,55 +82,53 @@ def describe(
     manifest: Manifest,
     cache: Path | None = None,
     device: str | torch.device = "cpu",
-    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32",
-    batch_size: int = 32,
-    workers: int | None = None,
+    *,
     on_error: Literal["raise", "skip"] = "raise",
-    quiet: bool = False,
     together: bool = False,
     spec: InputSpec | None = None,
+    **compute: Unpack[ComputeOptions],
 ) -> Descriptors:
-    """Describe every image of a manifest.
+    """Describe every image or submap of a manifest.
 
     Args:
-        model: maps normalised images to (B, D) and carries `input_spec` and `dim`; put into evaluation mode and moved
-            to `device`.
+        model: maps what it `reads`, normalised images and voxels of clouds, to (B, D) and carries `input_spec` and `dim`;
+            put into evaluation mode and moved to `device`. One that reads clouds computes in fp32 whatever is asked.
         cache: folder for the descriptor file. A complete file with the same key is returned at once, a partial one is
             continued; None keeps everything in memory.
-        workers: loader processes; default none on the CPU, up to eight beside a GPU.
-        on_error: an unreadable image raises UnreadableImages after all others are done, or is left as a zero row.
+        on_error: a file that cannot be used raises UnreadableImages after all others are done, or is left as a zero row.
         together: all processes of the torch.distributed group (`torchrun`) make this call; each describes its share of
             the images, the first one writes the file (`cache` is on a disk that all see), and all return everything.
             On a CPU with OpenVINO, `runtime.Describer` goes over to it where it is as exact and enough images are left.
         spec: how images reach the model; default its `input_spec`.
+        compute: see `Compute`.
     Raises:
         UnreadableImages, also for a descriptor that is not finite; StaleDescriptors if a file under this key says it was
-        made from something else; ValueError for `together` without a process group, or an unknown precision.
+        made from something else; ValueError for `together` without a process group, an unknown precision, or a model of
+        images where there are none.
     """
-    lookup(dict.fromkeys(PRECISIONS), precision, "precision")
+    lookup(dict.fromkeys(PRECISIONS), compute.get("precision", "fp32"), "precision")
+    how = Compute(device=str(device), **compute)
     if together and not dist.is_initialized():
         raise ValueError("describe(together=True) needs torch.distributed.init_process_group() in every process.")
     rank, world = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
-    spec = spec or model.input_spec
-    parts = cache_key(model, manifest, precision, spec)
-    paths = manifest.image_paths()
-    prints = file_fingerprints(paths)
-    with DescriptorStore.open(cache if rank == 0 else None, parts, prints, model.dim, wait=True) as store:
+    samples = _Samples(model, manifest, spec or model.input_spec)
+    parts = cache_key(model, manifest, how.precision, spec)
+    with DescriptorStore.open(cache if rank == 0 else None, parts, samples.prints, model.dim, wait=True) as store:
         start_time = time.perf_counter()
         todo = _from_first(store.missing_rows()) if together else store.missing_rows()
         if len(todo):
             log.info("describing %d of %d images", len(todo[rank::world]), len(manifest))
             keep_freed_memory()
-            allow_tf32(precision == "tf32")
+            allow_tf32(how.precision == "tf32")
             model.eval().to(device, memory_format=torch.channels_last)
-            rest = (device, precision, batch_size, workers, quiet or rank > 0)
-            _fill(store, world if together else 0, model, spec, paths, todo[rank::world], *rest)
+            how = how.model_copy(update={"quiet": how.quiet or rank > 0})
+            _fill(store, samples, todo[rank::world], how, world if together else 0)
         store.finish()
     if together and cache is not None:
         dist.barrier()  # the first process has written the file that the others now open
         if rank > 0:
             errors = store.errors
-            with DescriptorStore.open(cache, parts, prints, model.dim, wait=True) as store:
+            with DescriptorStore.open(cache, parts, samples.prints, model.dim, wait=True) as store:
                 store.errors |= errors
     if store.errors and on_error == "raise":
         raise UnreadableImages(store.errors, len(manifest))
@@ -139,8 +141,8 @@ def same_files(benchmark: Benchmark) -> str:
     sides = (file_fingerprints(side.image_paths()) for side in (benchmark.database, benchmark.queries))
     database, queries = (prints[prints >= 0] for prints in sides)
     count = int(np.isin(queries, database).sum())
-    told = f"{count} of {len(benchmark.queries)} queries are database images themselves (same files), which are found trivially"
-    return f"{told}: a recall over them says nothing." if count else ""
+    fact = f"{count} of {len(benchmark.queries)} queries are database images themselves (same files), which are found trivially"
+    return f"{fact}: a recall over them says nothing." if count else ""
 
 
 def of_described(benchmark: Benchmark, database: Descriptors, queries: Descriptors) -> Benchmark:
@@ -149,10 +151,51 @@ def of_described(benchmark: Benchmark, database: Descriptors, queries: Descripto
     return replace(benchmark, protocols=tuple(protocol.of_images(both) for protocol in benchmark.protocols))
 
 
-def _fill(store: DescriptorStore, world: int, *arguments: Any) -> None:
+class _Samples(Dataset):
+    """What a model reads of a manifest: row -> ((uint8 image or None, voxels or None), row), or (the error, row).
+
+    Attributes:
+        names: of every row the file that a message names.
+        prints: int64 (N,) over the bytes of all files of a row.
+    Raises:
+        ValueError: when the model needs images and there are none.
+    """
+
+    def __init__(self, model: nn.Module, manifest: Manifest, spec: InputSpec):
+        reads = getattr(model, "reads", ("image",))
+        clouds = CloudSet(manifest, size=model.config.voxel_size) if "cloud" in reads else None
+        self.submaps = SubmapSet(manifest, spec if "image" in reads else None, clouds)
+        self.model, self.spec = model, spec
+        self.names = clouds.paths if clouds else manifest.image_paths()
+        files = [clouds.paths] if clouds else []
+        files += [manifest.image_paths()] if "image" in reads else []
+        prints = [file_fingerprints(paths) for paths in files]
+        self.prints = joint_fingerprints(*prints) if clouds else prints[0]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, row: int) -> tuple[tuple | ImageError | CloudError, int]:
+        try:
+            return self.submaps[row], row
+        except (ImageError, CloudError) as error:
+            return error, row
+
+    def describer(self, how: Compute, count: int) -> Callable[[Tensor | None, Tensor | None], Tensor]:
+        """The call from a batch to its descriptors (B, D), `count` samples to come."""
+        model, spec, device = self.model, self.spec, how.device
+        if self.submaps.clouds is not None:
+            return lambda images, voxels: describe_batch(model, images, device, how.precision, spec, voxels)
+        plain = lambda images, precision: describe_batch(model, images, device, precision, spec)
+        own = spec == model.input_spec
+        way = Describer(model, plain, device, how.precision, count) if own else partial(plain, precision=how.precision)
+        return lambda images, voxels: way(images)
+
+
+def _fill(store: DescriptorStore, samples: _Samples, todo: list[int], how: Compute, world: int) -> None:
     """Describe rows into a store; `world` is the number of processes that do so together, 0 for this one alone."""
     errors: dict[int, str] = {}
-    batches = _batches(*arguments, errors)
+    batches = _batches(samples, todo, how, errors)
     for rows, descriptors in _from_all(batches, world) if world else batches:
         store.write(rows, descriptors)
     store.errors |= _union(errors, world) if world else errors
@@ -161,47 +204,45 @@ def _fill(store: DescriptorStore, world: int, *arguments: Any) -> None:
 @torch.inference_mode()
 def describe_batch(
     model: nn.Module,
-    images: Tensor,
+    images: Tensor | None,
     device: str | torch.device,
     precision: str = "fp32",
     spec: InputSpec | None = None,
+    voxels: Tensor | None = None,
 ) -> Tensor:
-    """uint8 images (B, 3, H, W) of the model's input size -> descriptors (B, D), float32 on the CPU."""
-    images = (spec or model.input_spec).normalise(images.to(device, non_blocking=True))
+    """uint8 images (B, 3, H, W) of the model's input size, or voxels (N, 4), or both -> descriptors (B, D), float32 on the CPU.
+
+    With voxels, in fp32 whatever the precision.
+    """
+    if images is not None:
+        images = (spec or model.input_spec).normalise(images.to(device, non_blocking=True))
+    if voxels is not None:
+        return model(images, voxels.to(device)).float().cpu()
     with torch.autocast(torch.device(device).type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
         return model(images).float().cpu()
 
 
-def _batches(model, spec, paths, todo, device, precision, batch_size, workers, quiet, errors) -> Iterator:
-    if workers is None:
-        workers = min(8, (os.cpu_count() or 1) - 1) if torch.device(device).type == "cuda" else 0
-    loader = DataLoader(
-        ImageSet(paths, spec),
-        batch_size=1 if spec.resize != "exact" else batch_size,
-        sampler=todo,
-        num_workers=workers,
-        collate_fn=list,
-        pin_memory=torch.device(device).type == "cuda",
-    )
-    plain = lambda images, precision: describe_batch(model, images, device, precision, spec)
-    own = spec == model.input_spec
-    way = Describer(model, plain, device, precision, len(todo)) if own else lambda images: plain(images, precision)
-    for samples in track(loader, "describing", quiet=quiet):
-        errors.update({row: str(image) for image, row in samples if isinstance(image, ImageError)})
-        good = [(image, row) for image, row in samples if not isinstance(image, ImageError)]
-        if good:
-            rows = np.array([row for _, row in good])
-            found = way(stack_images([image for image, _ in good])).numpy()
-            finite = np.isfinite(found).all(1)
-            if (none := ~found.any(1)).any():
-                log.warning(
-                    "%s: its descriptor is zero, alike to nothing; as are %d of this batch",
-                    paths[rows[none.argmax()]],
-                    none.sum(),
-                )
-            errors.update({row: f"{paths[row]}: {NOT_FINITE}" for row in rows[~finite].tolist()})
-            if finite.any():
-                yield rows[finite], found[finite]
+def _batches(samples: _Samples, todo: list[int], how: Compute, errors: dict[int, str]) -> Iterator:
+    """Rows (B,) and their descriptors (B, D); what cannot be used goes into `errors`."""
+    on_gpu = torch.device(how.device).type == "cuda"
+    workers = how.workers if how.workers is not None else min(8, (os.cpu_count() or 1) - 1) if on_gpu else 0
+    size = 1 if samples.spec.resize == "shorter_side" else how.batch_size
+    loader = DataLoader(samples, size, sampler=todo, num_workers=workers, collate_fn=list, pin_memory=on_gpu)
+    describer = samples.describer(how, len(todo))
+    for batch in track(loader, "describing", quiet=how.quiet):
+        errors.update({row: str(sample) for sample, row in batch if isinstance(sample, Exception)})
+        readable = [(sample, row) for sample, row in batch if not isinstance(sample, Exception)]
+        if not readable:
+            continue
+        rows = np.array([row for _, row in readable])
+        descriptors = describer(*collate_submaps([sample for sample, _ in readable])).numpy()
+        finite = np.isfinite(descriptors).all(1)
+        if (zero := ~descriptors.any(1)).any():
+            text = "%s: its descriptor is zero, alike to nothing; as are %d of this batch"
+            log.warning(text, samples.names[rows[zero.argmax()]], zero.sum())
+        errors.update({row: f"{samples.names[row]}: {NOT_FINITE}" for row in rows[~finite].tolist()})
+        if finite.any():
+            yield rows[finite], descriptors[finite]
 
 
 def _from_first(value: list[int]) -> list[int]:
@@ -213,17 +254,17 @@ def _from_first(value: list[int]) -> list[int]:
 def _from_all(batches: Iterator, world: int) -> Iterator:
     """The batches of all processes, round by round until none has any left."""
     while True:
-        found: list[Any] = [None] * world
-        dist.all_gather_object(found, next(batches, None))
-        if all(batch is None for batch in found):
+        batches_of_ranks: list[Any] = [None] * world
+        dist.all_gather_object(batches_of_ranks, next(batches, None))
+        if all(batch is None for batch in batches_of_ranks):
             return
-        yield from (batch for batch in found if batch is not None)
+        yield from (batch for batch in batches_of_ranks if batch is not None)
 
 
 def _union(errors: dict[int, str], world: int) -> dict[int, str]:
-    found: list[Any] = [None] * world
-    dist.all_gather_object(found, errors)
-    return {row: reason for one in found for row, reason in one.items()}
+    errors_of_ranks: list[Any] = [None] * world
+    dist.all_gather_object(errors_of_ranks, errors)
+    return {row: reason for one in errors_of_ranks for row, reason in one.items()}
 
 
 def cache_key(model: nn.Module, manifest: Manifest, precision: str, spec: InputSpec | None = None) -> dict[str, Any]:
@@ -234,10 +275,15 @@ def cache_key(model: nn.Module, manifest: Manifest, precision: str, spec: InputS
         "model": _model_text(model),
         "input": f"{spec or model.input_spec}",
         "images": manifest.list_hash,
-        "contents": hashlib.sha256(file_fingerprints(paths).tobytes()).hexdigest(),
+        "contents": contents_hash(paths),
         "precision": precision,
         "code": code_hash(type(model)),
-    }
+    } | ({"clouds": digest_file(Path(clouds_module.__file__))} if "cloud" in getattr(model, "reads", ()) else {})
+
+
+def contents_hash(paths: Sequence[str]) -> str:
+    """SHA-256 over the bytes of all these images, in their order."""
+    return hashlib.sha256(file_fingerprints(paths).tobytes()).hexdigest()
 
 
 def _model_text(model: nn.Module) -> str:

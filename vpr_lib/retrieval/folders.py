@@ -34,6 +34,14 @@ class FolderRetrieval:
         float("nan"),
     )  # of those, decoding included; NaN when there are none
     found_of_exact: dict[int, float] = field(default_factory=dict)  # k -> share, where the index was not exact
+    foreign_below: float | None = (
+        None  # best similarity under which a query is called foreign; None: nobody measured it
+    )
+
+    @property
+    def foreign(self) -> np.ndarray:
+        """bool (Q,): queries that are probably not in this map."""
+        return self.ranking.scores[:, 0] < (-np.inf if self.foreign_below is None else self.foreign_below)
 
 
 def retrieve_folders(
@@ -44,6 +52,7 @@ def retrieve_folders(
     device: str = "cpu",
     precision: str = "fp32",
     index: str = "exact",
+    foreign_below: float | None = None,
 ) -> FolderRetrieval:
     """Describe both folders and rank the database for every query.
 
@@ -77,6 +86,7 @@ def retrieve_folders(
         described=tuple(f.described for f in found),
         per_image_ms=tuple(1000 * f.seconds / f.described if f.described else float("nan") for f in found),
         found_of_exact=found_of_exact,
+        foreign_below=foreign_below,
     )
 
 

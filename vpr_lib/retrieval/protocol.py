@@ -4,12 +4,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Unpack
 
 import numpy as np
 import torch
 from torch import nn
 
+from vpr_lib.config import ComputeOptions
 from vpr_lib.data.ground_truth import Benchmark, Protocol
 from vpr_lib.retrieval.describe import Descriptors, describe, of_described, same_files
 from vpr_lib.retrieval.indexes import rank
@@ -80,10 +81,8 @@ def evaluate(
     cache: Path | None = None,
     ks: Sequence[int] = KS,
     device: str | torch.device = "cpu",
-    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32",
-    batch_size: int = 32,
-    quiet: bool = False,
     index: str = "exact",
+    **compute: Unpack[ComputeOptions],
 ) -> Evaluation:
     """Describe, search, score.
 
@@ -97,9 +96,16 @@ def evaluate(
     """
     if not benchmark.protocols:
         raise ValueError(f"'{benchmark.name}' has no ground truth: it can be retrieved from, but not evaluated.")
-    options = dict(cache=cache, device=device, precision=precision, batch_size=batch_size, quiet=quiet)
-    database = describe(model, benchmark.database, **options)
-    queries = describe(model, benchmark.queries, spec=getattr(model, "query_spec", None), **options)
+    database = describe(model, benchmark.database, cache, device, **compute)
+    queries = describe(model, benchmark.queries, cache, device, spec=getattr(model, "query_spec", None), **compute)
+    return evaluate_described(benchmark, database, queries, ks, device, index, compute.get("quiet", False))
+
+
+def evaluate_described(
+    benchmark: Benchmark, database: Descriptors, queries: Descriptors, ks: Sequence[int] = KS,
+    device: str | torch.device = "cpu", index: str = "exact", quiet: bool = False,
+) -> Evaluation:  # fmt: skip
+    """Search and score what is described; see `evaluate`."""
     if too_large := [k for k in ks if k > len(benchmark.database)]:
         log.warning("recall at %s left out: the database has %d images", too_large, len(benchmark.database))
     ranking, found = rank(index, database.array, queries.array, ranking_depth(benchmark, ks), device)

@@ -1,30 +1,23 @@
 """Drives compared two at a time: descriptors of submaps, recall per ordered pair of runs and its mean. Spec: distilvpr §9."""
 
-import hashlib
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, Unpack
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
-from vpr_lib.data import clouds as clouds_module
-from vpr_lib.data.clouds import CloudSet, SubmapSet, collate_submaps
+from vpr_lib.config import ComputeOptions
 from vpr_lib.data.ground_truth import Positives
-from vpr_lib.data.manifest import Manifest
 from vpr_lib.data.run_pairs import RunPairs
 from vpr_lib.models.heatmaps import channel_norm, unit_range, upsample
-from vpr_lib.progress import track
-from vpr_lib.retrieval.describe import NOT_FINITE, Descriptors, advice, cache_key, describe
+from vpr_lib.retrieval.describe import describe
 from vpr_lib.retrieval.metrics import first_hit_ranks, recall_from_ranks
 from vpr_lib.retrieval.search import Ranking, search
-from vpr_lib.retrieval.store import DescriptorStore, file_fingerprints, joint_fingerprints
 
 log = logging.getLogger(__name__)
 TOP = 25
@@ -139,60 +132,17 @@ def evaluate_run_pairs(
     cache: Path | None = None,
     metric: Literal["cosine", "euclidean"] = "cosine",
     device: str | torch.device = "cpu",
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
     columns: slice = slice(None),
-    **describing: Any,
+    **compute: Unpack[ComputeOptions],
 ) -> PairScores:
     """Describe every submap once, then `score_pairs`; queries are rows of their own run's database.
 
     Args:
         columns: numbers of the descriptors that are compared, for instance the cloud half of MinkLoc++.
-        describing: `batch_size` and `quiet` of `describe_submaps`.
     """
-    options = dict(cache=cache, device=device, precision=precision, **describing)
-    databases = [
-        np.asarray(describe_submaps(model, manifest, **options).array)[:, columns] for manifest in runs.databases
-    ]
+    databases = [describe(model, manifest, cache, device, **compute).array[:, columns] for manifest in runs.databases]
     queries = [rows[own] for rows, own in zip(databases, runs.query_rows)]
     return score_pairs(databases, queries, runs.positives, metric, device)
-
-
-def describe_submaps(
-    model: nn.Module,
-    manifest: Manifest,
-    cache: Path | None = None,
-    device: str | torch.device = "cpu",
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
-    batch_size: int = 32,
-    quiet: bool = False,
-    workers: int = 0,
-) -> Descriptors:
-    """Raw descriptors of submaps, by a model of images (`describe`) or one that reads clouds. Resumable as `describe` is.
-
-    Raises:
-        ImageError, CloudError: for a file that cannot be used; ValueError when the model needs images and there are none.
-    """
-    submaps = submap_set(model, manifest)
-    if "cloud" not in model.reads:
-        return describe(model, manifest, cache, device, precision, batch_size, quiet=quiet)
-    files = submaps.clouds.paths, manifest.image_paths() if "image" in model.reads else []
-    parts = cache_key(model, manifest, precision) | {"clouds": _cloud_code()}
-    prints = joint_fingerprints(*(file_fingerprints(some) for some in files if some))
-    with DescriptorStore.open(cache, parts, prints, model.dim, wait=True) as store:
-        start_time, todo = time.perf_counter(), store.missing_rows()
-        if todo:
-            model.eval().to(device)
-            loader = DataLoader(
-                submaps, batch_size, sampler=todo, num_workers=workers, collate_fn=collate_submaps,
-            )  # fmt: skip
-            for number, batch in enumerate(track(loader, "describing", quiet=quiet)):
-                rows = np.array(todo[number * batch_size : (number + 1) * batch_size])
-                found = describe_submap_batch(model, *batch, device)
-                if not (finite := np.isfinite(found).all(1)).all():
-                    raise ValueError(f"{files[0][rows[finite.argmin()]]}: {NOT_FINITE}.{advice({0: NOT_FINITE})}")
-                store.write(rows, found)
-        store.finish()
-    return Descriptors(store.array, store.errors, store.path, time.perf_counter() - start_time if todo else 0.0)
 
 
 def describe_places(
@@ -200,7 +150,7 @@ def describe_places(
 ) -> np.ndarray:
     """Raw descriptors of submaps that `RunPairs.same_places` chose, place by place: (places x R, D)."""
     described = [
-        describe_submaps(model, database.take(rows[:, run]), cache, device, quiet=True).array
+        describe(model, database.take(rows[:, run]), cache, device, quiet=True).array
         for run, database in enumerate(runs.databases)
     ]
     return np.stack(described, 1).reshape(rows.size, -1)
@@ -217,22 +167,3 @@ def energy_maps(model: nn.Module, images: torch.Tensor, device: str | torch.devi
     with torch.inference_mode():
         features = model.feature_map(model.input_spec.normalise(images.to(device))).float()
         return unit_range(upsample(channel_norm(features), images.shape[2:])).cpu().numpy()
-
-
-@torch.inference_mode()
-def describe_submap_batch(model: nn.Module, images, voxels, device: str | torch.device = "cpu") -> np.ndarray:
-    """uint8 images (B, 3, H, W) or None and voxels (N, 4) -> raw descriptors float32 (B, D)."""
-    images = model.input_spec.normalise(images.to(device)) if images is not None else None
-    return model(images, voxels.to(device)).float().cpu().numpy()
-
-
-def submap_set(model: nn.Module, manifest: Manifest, keep: bool = False) -> SubmapSet:
-    """What a model reads of some submaps, without augmentation."""
-    if "cloud" not in model.reads:
-        return SubmapSet(manifest, model.input_spec, keep=keep)
-    clouds = CloudSet(manifest, size=model.config.voxel_size, keep=keep)
-    return SubmapSet(manifest, model.input_spec if "image" in model.reads else None, clouds, keep=keep)
-
-
-def _cloud_code() -> str:
-    return hashlib.sha256(Path(clouds_module.__file__).read_bytes()).hexdigest()

@@ -67,13 +67,13 @@ class Describer:
         if self.call is not None:
             return self.call(images)
         start = time.perf_counter()
-        found = self.plain(images, self.precision)
+        descriptors = self.plain(images, self.precision)
         seconds = (time.perf_counter() - start) / len(images)
         self.batches += 1
         if self.undecided and self.batches == 2:  # the first batch warms up
             self.undecided = False
             self._decide(images, seconds)
-        return found
+        return descriptors
 
     def _decide(self, images: Tensor, torch_s: float) -> None:
         file = cache_root() / "runtimes" / f"{_name(self.model, self.precision)}.json"
@@ -102,9 +102,9 @@ class Describer:
             why = f"OpenVINO cannot run it: {type(error).__name__}: {error}"[:300]
             return Decision(runtime="torch", why=why, torch_s=torch_s, openvino_s=0, compile_s=0, cosine=0), None
         compile_s, start = time.perf_counter() - start, time.perf_counter()
-        found = call(images)
+        descriptors = call(images)
         openvino_s = (time.perf_counter() - start) / len(images)
-        cosine = float(torch.cosine_similarity(found, self.plain(images, "fp32")).min())
+        cosine = float(torch.cosine_similarity(descriptors, self.plain(images, "fp32")).min())
         exact, quick = cosine >= LEAST[self.precision], openvino_s < torch_s
         why = f"{1 / openvino_s:.1f} images/s beside {1 / torch_s:.1f} in torch, cosine {cosine:.6f}"
         return Decision(

@@ -5,10 +5,12 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 from torch import nn
 
+from vpr_lib.config import ComputeOptions
 from vpr_lib.data.manifest import Manifest
 from vpr_lib.models.whitening import Whitened, Whitening, fit_whitening
 from vpr_lib.retrieval.describe import cache_key, describe
@@ -25,9 +27,7 @@ def whiten(
     samples: int = 10_000,
     seed: int = 43,
     device: str = "cpu",
-    precision: str = "fp32",
-    batch_size: int = 32,
-    quiet: bool = False,
+    **compute: Unpack[ComputeOptions],
 ) -> Whitened:
     """The model with a whitening fitted on `samples` random images of a training split (database and queries).
 
@@ -39,13 +39,12 @@ def whiten(
     """
     rows = _sample([len(manifest) for manifest in manifests], samples, seed)
     chosen = [manifest.take(picked) for manifest, picked in zip(manifests, rows) if len(picked)]
-    parts = [cache_key(model, manifest, precision) for manifest in chosen] + [dim]
+    parts = [cache_key(model, manifest, compute.get("precision", "fp32")) for manifest in chosen] + [dim]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
     path = Path(cache) / f"pca_params_{key}.h5" if cache else None
-    if path is not None and path.is_file() and (found := Whitening.load(path)).key == key:
-        return Whitened(model, found)
-    options = dict(device=device, precision=precision, batch_size=batch_size, quiet=quiet)
-    descriptors = np.concatenate([describe(model, manifest, **options).array for manifest in chosen])
+    if path is not None and path.is_file() and (stored := Whitening.load(path)).key == key:
+        return Whitened(model, stored)
+    descriptors = np.concatenate([describe(model, manifest, None, device, **compute).array for manifest in chosen])
     fitted = fit_whitening(descriptors, dim, key=key)
     log.info("whitening fitted on %d images, %d -> %d", len(descriptors), descriptors.shape[1], dim)
     if path is not None:

@@ -26,7 +26,8 @@ from vpr_lib.models.checkpoints import load_weights, trained_path, weights_hash
 from vpr_lib.models.minkloc import load_official
 from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import cache_root
-from vpr_lib.retrieval.run_pairs import describe_submap_batch, describe_submaps, evaluate_run_pairs
+from vpr_lib.retrieval.describe import describe, describe_batch
+from vpr_lib.retrieval.run_pairs import evaluate_run_pairs
 from vpr_lib.seeds import derive_seed
 from vpr_lib.training.fit import FitResult, Recipe, fit, make_fabric
 from vpr_lib.training.metric_learning import gather
@@ -170,8 +171,10 @@ class CrossmodalStep:
         if not (positives.any() and negatives.any()):
             return {"loss": torch.zeros((), device=device), "images": own}  # nothing to learn from
         images = self.spec.normalise(images.to(device, non_blocking=True)) if images is not None else None
-        found = model(images, voxels.to(device, non_blocking=True) if voxels is not None else None)
-        heads = {name: gather(head).float() for name, head in found.items() if name in {"final", *self.head_weights}}
+        descriptors = model(images, voxels.to(device, non_blocking=True) if voxels is not None else None)
+        heads = {
+            name: gather(head).float() for name, head in descriptors.items() if name in {"final", *self.head_weights}
+        }
         terms, useful = {}, 0.0
         for name, weight in self.head_weights.items():
             if weight and name in heads:
@@ -220,11 +223,11 @@ def teacher_descriptors(
         augmented: describe one augmented view of every submap instead of the clean one, as the released code does.
     """
     if augmented is None:
-        return torch.from_numpy(np.array(describe_submaps(teacher, tuples.database, cache, device, quiet=quiet).array))
+        return torch.from_numpy(np.array(describe(teacher, tuples.database, cache, device, quiet=quiet).array))
     teacher.eval().to(device)
     keys = [(row, derive_seed("teacher view", seed, row)) for row in range(len(tuples.database))]
     loader = DataLoader(augmented, batch_size=32, sampler=keys, collate_fn=collate_submaps)
-    return torch.cat([torch.from_numpy(describe_submap_batch(teacher, *batch, device)) for batch in loader])
+    return torch.cat([describe_batch(teacher, images, device, voxels=voxels) for images, voxels in loader])
 
 
 def run_pair_validator(
@@ -233,7 +236,7 @@ def run_pair_validator(
     """Model -> {"recall@1": ...}, averages over the pairs as shares; both metrics, the first selects."""
 
     def validate(model: nn.Module) -> dict[str, float]:
-        scores = evaluate_run_pairs(model, runs, None, metric, device, precision, quiet=True)
+        scores = evaluate_run_pairs(model, runs, None, metric, device, precision=precision, quiet=True)
         average = scores.average_recall / 100
         return {f"recall@{k}": float(average[k - 1]) for k in (1, 5, 10)} | {
             "recall@1%": scores.average_one_percent / 100

@@ -116,7 +116,12 @@ class Live:
             except ImageError as error:
                 raise ImageError(str(error).replace(f"{folder}/", "")) from None
         database = describe(
-            network, self.explorer.benchmark.database, self.descriptors, self.device, self.precision, quiet=True
+            network,
+            self.explorer.benchmark.database,
+            self.descriptors,
+            self.device,
+            precision=self.precision,
+            quiet=True,
         )
         return search(database.array, describe_batch(network, own[None], self.device, self.precision), count)
 

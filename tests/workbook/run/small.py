@@ -1,26 +1,43 @@
 """Profiles on miniatures: notebooks executed in this process, with small models in the place of the full-size ones."""
 
 import json
+import pickle
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from PIL import Image
+from scipy.io import loadmat
 
 from vpr_lib.config import Check, load_profile
+from vpr_lib.data.boreas import build_boreas
 from vpr_lib.data.readers.gsv_cities import read_gsv_cities
+from vpr_lib.data.readers.pointnetvlad import write_evaluation_pickles, write_training_pickle
+from vpr_lib.data.readers.submaps import build_run_pairs, build_training_tuples
 from vpr_lib.models.checkpoints import save_weights, trained_path
+from vpr_lib.models.minkloc import MinkLocConfig
 from vpr_lib.models.zoo import ZOO, build_model
 from vpr_lib.workbook.book.session import Stopped
 from vpr_lib.workbook.run.parameters import read_cells
 from vpr_lib.workbook.run.plan import load_workbook
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "data"))
-from miniatures import pittsburgh, vpr_bench
+from miniatures import (
+    DRIVES,
+    RUNS,
+    lidar2image,
+    oxford_locations,
+    pittsburgh,
+    stamp,
+    tokyo247,
+    vpr_bench,
+    write_drive,
+)
 
 HEADS = {"MixVPR": dict(out_channels=8, out_rows=4, mix_depth=4), "ConvAP": dict(out_channels=16), "CosPlace": dict(out_dim=32),
-         "NetVLAD": dict(clusters=4), "ClusVPR": dict(clusters=16, neighbours=4)}  # fmt: skip
+         "NetVLAD": dict(clusters=4), "ClusVPR": dict(clusters=16, neighbours=4), "ProjectedGeM": dict(out_channels=32)}  # fmt: skip
+NARROW = dict(backbone="tinyresnet", backbone_args=dict(widths=[8, 12, 16, 24]))
 
 
 def small(name):
@@ -28,12 +45,36 @@ def small(name):
     config = ZOO[name]
     if "toy" in name or name == "pixels" or not hasattr(config, "aggregator"):
         return config
+    if isinstance(config, MinkLocConfig):  # 32 numbers, as its students have; 25 times coarser
+        clouds = dict(planes=(8, 8, 8), conv0_kernel=3, cloud_dim=16 if config.image_dim else 32)
+        images = dict(image_dim=16, image_size=(64, 64)) | NARROW if config.image_dim else {}
+        return config.model_copy(update=clouds | images | dict(voxel_size=25 * config.voxel_size))
     if config.backbone.startswith("dinov2"):
         trunk = dict(backbone="dinov2_toy", backbone_args=dict(freeze_to=1), image_size=(112, 112))
     else:
         side = 128 if config.aggregator == "ClusVPR" else 64
-        trunk = dict(backbone="tinyresnet", backbone_args=dict(widths=[8, 12, 16, 24]), image_size=(side, side))
+        trunk = NARROW | dict(image_size=(side, side))
     return config.model_copy(update=trunk | dict(aggregator_args=HEADS.get(config.aggregator, {})))
+
+
+def small_recipe(load):
+    """`load_recipe` for such models: what a recipe changes of trunk and size is left out, what of the head is added to ours."""
+
+    def load_small(name):
+        recipe = load(name)
+        changes = {
+            key: value for key, value in recipe.model_changes.items() if key not in ("backbone_args", "image_size")
+        }
+        if "aggregator_args" in changes:
+            changes["aggregator_args"] = ZOO[recipe.model].aggregator_args | changes["aggregator_args"]
+        return recipe.model_copy(update={"model_changes": changes})
+
+    return load_small
+
+
+TINY = dict(image_size=(64, 64), street_m=60.0, streets_per_city=1, places_per_street=3, views_per_place=4, start_streets=1,
+            val_streets=1, test_streets=1, poses_per_street=2, traverse_frames=12, run_street_m=60.0, run_conditions=("day", "night"),
+            runs_train_streets=1, runs_test_streets=1, run_image_size=(60, 80))  # fmt: skip  # of a generated city
 
 
 # ---- data sets in the layouts of their archives, with pictures that can be told apart
@@ -91,9 +132,10 @@ def gsv_cities(root, places=8, images=5):
     return root
 
 
-def pitts30k_test(root):
-    """The .mat of NetVLAD with its folders of crops."""
-    pittsburgh(root)
+def pitts30k(root, *names):
+    """The .mat of NetVLAD, one per split, with their folders of crops."""
+    for name in names:
+        pittsburgh(root, name, whichSet=name.rsplit("_", 1)[1])
     for pano in range(3):
         for crop, (pitch, yaw) in enumerate((pitch, yaw) for pitch in (1, 2) for yaw in range(1, 13)):
             photo(root / f"00{pano}/00082{pano}_pitch{pitch}_yaw{yaw}.jpg", 600 + 100 * pano + crop)
@@ -107,6 +149,41 @@ def sped(root, n=20):
     for i in range(n):
         photo(root / "ref" / f"{i:07d}.jpg", 800 + i)
         photo(root / "query" / f"{i:07d}.jpg", 800 + i, view=1)
+    return root
+
+
+def tokyo(root):
+    """tokyo247.mat with its crops as .png and three photographs of a telephone."""
+    tokyo247(root)
+    struct = loadmat(root / "tokyo247.mat", simplify_cells=True)["dbStruct"]
+    for row, name in enumerate(struct["dbImageFns"]):
+        photo(root / "database_gsv_vga" / name.replace(".jpg", ".png"), 900 + row)
+    for row, name in enumerate(struct["qImageFns"]):
+        photo(root / "247query_subset_v2" / name, 900 + row, view=1)
+    return root
+
+
+def oxford(root):
+    """Tables, clouds, images in time, and the training pickle; the evaluation pickles are built from the tables."""
+    oxford_locations(root, n=12)
+    nearest = pickle.loads(lidar2image(root / "images/lidar2image_ndx.pickle", n=12).read_bytes())
+    for number, run in enumerate(RUNS):
+        for cloud in (root / "oxford" / run).glob("*/*.bin"):
+            rng = np.random.default_rng(int(cloud.stem) // 10**6 % 1000)
+            cloud.write_bytes(rng.uniform(-1, 1, (4096, 3)).round(1).tobytes())
+        for place in range(12):
+            photo(root / f"images/{run}/{nearest[stamp(number, place)][0]}.png", 1100 + place, view=number)
+    pairs = build_run_pairs(root, RUNS)
+    write_evaluation_pickles(root, pairs)
+    write_training_pickle(root, build_training_tuples(root, RUNS))
+    return root
+
+
+def boreas(root):
+    """The cut of three raw drives."""
+    for number in range(3):
+        write_drive(root.parent / "raw", number)
+    build_boreas(root.parent / "raw", root, DRIVES[:2], DRIVES[2:], every=2, quiet=True)
     return root
 
 

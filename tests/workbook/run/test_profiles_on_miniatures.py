@@ -1,11 +1,20 @@
 """Every profile that wants real data, executed on miniatures in the exact layouts: whole, with holes, with nothing at all."""
 
+from dataclasses import replace
+from functools import cache
+
 import matplotlib
 import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
 import small
 
 from vpr_lib.models import zoo
+from vpr_lib.models.backbones import build_backbone
+from vpr_lib.models.cost import cost_of_model
+from vpr_lib.toycity.city import PRESETS
+from vpr_lib.toycity.contact import contact_sheet
+from vpr_lib.training import recipes
 from vpr_lib.workbook.book import session
 from vpr_lib.workbook.run.needs import absent
 from vpr_lib.workbook.run.parameters import resolve
@@ -17,6 +26,9 @@ RELEASED = ("mixvpr_resnet50_4096", "mixvpr_resnet50_512", "mixvpr_resnet50_128"
 FEW = dict(latency_models=["mixvpr_resnet50_128"])
 
 
+SHEET = cache(contact_sheet)  # the same picture in every profile
+
+
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
     """Small models under the full-size names, trainings that end at once, and a project folder of its own."""
@@ -26,9 +38,19 @@ def bench(tmp_path, monkeypatch):
     monkeypatch.setattr("vpr_lib.paths.figures_root", lambda: tmp_path / "figures")
     for name in list(zoo.ZOO):
         monkeypatch.setitem(zoo.ZOO, name, small.small(name))
+    for place in ("zoo", "minkloc"):  # no pre-training is as narrow
+        monkeypatch.setattr(
+            f"vpr_lib.models.{place}.build_backbone", lambda name, pretrained, **given: build_backbone(name, **given)
+        )
+    monkeypatch.setattr(
+        "vpr_lib.models.cost.cost_of_model", lambda model, batches=(1,), *_: cost_of_model(model, batches, 0.001)
+    )
+    monkeypatch.setattr("vpr_lib.toycity.contact.contact_sheet", SHEET)
+    monkeypatch.setattr(recipes, "load_recipe", small.small_recipe(recipes.load_recipe))
     monkeypatch.setattr(session.Book, "train", small.untrained)
     monkeypatch.setattr(session, "load_profile", lambda name: small.profile_for_miniatures(name))
-    monkeypatch.setattr("vpr_lib.models.pretraining.find_leave", lambda: True)
+    for place in ("pretraining", "registration"):
+        monkeypatch.setattr(f"vpr_lib.models.{place}.find_leave", lambda: True)
     monkeypatch.setattr("vpr_lib.workbook.book.show._display", lambda *_: None)  # no page here to show pictures on
     yield tmp_path / "data"
     plt.close("all")
@@ -67,7 +89,7 @@ def test_light_with_one_set_and_no_places(bench):
 
 
 def test_released_fills_its_tables_and_names_its_holes(bench):
-    small.pitts30k_test(bench / "pittsburgh")
+    small.pitts30k(bench / "pittsburgh", "pitts30k_test")
     small.pitts30k_val_archive(bench / "pitts30k-val")
     small.msls_val_archive(bench / "msls-val")
     small.sped(bench / "vpr_bench" / "SPEDTEST")
@@ -89,13 +111,82 @@ def test_released_fills_its_tables_and_names_its_holes(bench):
     assert all(name in table for name in ("mixvpr_resnet50_512", "msls_val@740", "sped@listed", "dinomix_vitb14_4096"))
 
 
+FEWER = {  # of a notebook: fewer and quicker measurements than the profile asks for
+    "02": dict(latency_models=["mixvpr_resnet50_128"]), "03": dict(sized=["mixvpr_resnet50_4096", "lightmixvpr_resnet18_512"],
+    seconds=0.01, batches=[1, 2], runtimes=[]), "05": dict(tested=12), "06": dict(whitened=[8], whitening_images=40, ablations=["cwt0", "no_token_weight"]), "07": dict(seeds=[1, 2], manifold_seeds=1),
+    "08": dict(clocked=[]),
+}  # fmt: skip
+
+
+def run_all(name):
+    """Every notebook of a profile that can show something; its sentinel, or why it was left out."""
+    found, chosen = {}, profile(name)
+    for notebook in chosen.notebooks:
+        if not (why := why_absent(name, notebook)):
+            why = small.run_notebook(notebook, chosen, **FEWER.get(notebook[:2], {}))
+        found[notebook] = why
+    return found
+
+
+def made_everything(found):
+    """Declared outputs that neither exist nor are holes, by notebook."""
+    made = {name: {output["name"] for output in told["outputs"]} | set(told["holes"]) for name, told in found.items()}
+    return {name: lost for name in found if (lost := set(load_workbook().find(name).makes) - made[name])}
+
+
+def test_paper_with_a_set_and_the_drives_of_boreas_missing(bench):
+    small.pitts30k(bench / "pittsburgh", "pitts30k_test", "pitts30k_train")
+    small.pitts30k_val_archive(bench / "pitts30k-val")
+    small.msls_val_archive(bench / "msls-val")
+    small.sped(bench / "vpr_bench" / "SPEDTEST")
+    small.tokyo(bench / "tokyo247")
+    small.gsv_cities(bench / "gsv_cities")
+    small.oxford(bench / "oxford")
+    found = run_all("paper")
+    assert not made_everything(found)
+    holes = {name: told["holes"] for name, told in found.items()}
+    assert holes["02_mixvpr_training"]["nordland_2760"] == "Not on this disk: vpr data get nordland_2760"
+    assert holes["07_distilvpr"]["distilvpr_boreas_student"] == "Not on this disk: vpr data get boreas"
+    assert not any(told["stopped"] for told in found.values())
+    table = pd.read_csv(bench.parent / "figures/paper/08_recalls.csv")
+    measured = set(zip(table["model"], table["protocol"]))
+    assert measured >= {("mixvpr_resnet101_4096", "sped@listed"), ("dinomix_vitl14_4096", "tokyo247@nms"),
+                        ("dinomix_vitb14_4096 nearest crop", "tokyo247"), ("clusvpr_vgg16_8192, PCA 8 reranked", "tokyo247@nms"),
+                        ("clusvpr_vgg16_8192, PCA 8", "tokyo247+free_queries")}  # fmt: skip
+    assert any(name.startswith("distilvpr_oxford_student+cloud_teacher: SC") for name, _ in measured)
+
+
+def test_drives_of_boreas_and_a_trunk_that_is_missing(bench, monkeypatch):
+    small.oxford(bench / "oxford")
+    small.boreas(bench / "boreas")
+    few = dict(seeds=[1], methods=["none", "SC"], manifolds=[])
+    told = small.run_notebook("07_distilvpr", profile("paper"), **few)
+    assert set(told["holes"]) == set() and "07_further.csv" in {output["name"] for output in told["outputs"]}
+    monkeypatch.undo()
+    monkeypatch.setenv("VPR_DATA", str(bench))
+    monkeypatch.setattr("vpr_lib.models.registration.find_leave", lambda: False)
+    monkeypatch.setattr("vpr_lib.models.registration.is_here", lambda name: False)
+    assert "the pre-training of resnet18 is not here: vpr weights get resnet18" in why_absent("paper", "07_distilvpr")
+
+
+def test_city_runs_on_a_small_one(bench, monkeypatch):
+    monkeypatch.setitem(PRESETS, "city", replace(PRESETS["city"], **small.TINY))
+    assert not made_everything(run_all("city"))
+
+
+def test_distilvpr_table_runs_on_a_small_town(bench, monkeypatch):
+    monkeypatch.setitem(PRESETS, "toy", replace(PRESETS["toy"], **small.TINY))
+    found = run_all("distilvpr_table")
+    assert not made_everything(found)
+    gains = pd.read_csv(bench.parent / "figures/distilvpr_table/07_methods.csv")
+    assert len(gains) == 12
+
+
 def test_nothing_at_all_leaves_every_notebook_out_with_its_commands(bench):
-    for name in profile("released").notebooks:
-        why = why_absent("released", name)
-        if name.startswith(("00", "08")):
-            assert not why
-        else:
-            assert "vpr data get" in why, name
+    for name, makes_its_own in (("released", ("00", "08")), ("paper", ("08",)), ("light", ("08",))):
+        for notebook in profile(name).notebooks:
+            why = why_absent(name, notebook)
+            assert not why if notebook.startswith(makes_its_own) else "vpr data get" in why, (name, notebook)
     assert "vpr weights get" in why_absent("released", "02_mixvpr_training")
     told = small.run_notebook("08_results_tables", profile("released"))
     assert "nothing was measured" in told["headline"] and told["stopped"]

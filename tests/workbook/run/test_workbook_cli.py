@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from vpr_lib import paths
 from vpr_lib.cli.run import register
-from vpr_lib.workbook.run.process import Progress
+from vpr_lib.workbook.run.process import Child, Progress
 from vpr_lib.workbook.run.status import NotebookStatus, Status
 from vpr_lib.workbook.run.terminal import LiveDisplay, PlainDisplay, duration
 
@@ -25,7 +25,7 @@ def vpr(chain, fake, monkeypatch):
     from vpr_lib.workbook.run import runner
 
     original = runner.run_workbook
-    monkeypatch.setattr(runner, "run_workbook", lambda *args: original(*args, command=fake, grace_s=0.5))
+    monkeypatch.setattr(runner, "run_workbook", lambda *args: original(*args, child=Child(fake, grace_s=0.5)))
     seen = []
 
     def call(*arguments):
@@ -92,8 +92,8 @@ def test_blocked_only_ends_in_3(vpr):
 def test_a_terminal_without_our_signs_shows_the_words(chain, fake, terminal, tmp_path):
     chain.add("01_data", "print('▸ ✓')", "raise ValueError('ünï ▸')")
     code = (
-        "import sys; from vpr_lib.cli import main; from vpr_lib.workbook.run import runner; whole = runner.run_workbook\n"
-        f"runner.run_workbook = lambda *a: whole(*a, command={fake!r}, grace_s=0.5); sys.argv[0] = 'vpr'; main()"
+        "import sys; from vpr_lib.cli import main; from vpr_lib.workbook.run import runner; from vpr_lib.workbook.run.process import Child\n"
+        f"whole = runner.run_workbook; runner.run_workbook = lambda *a: whole(*a, child=Child({fake!r}, grace_s=0.5)); sys.argv[0] = 'vpr'; main()"
     )
     plain = {"PYTHONIOENCODING": terminal, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     for words in (["run", "--profile", str(chain.profile)], ["status"], ["report"]):

@@ -117,9 +117,10 @@ DRIVER = """
 import sys
 from pathlib import Path
 from vpr_lib.workbook.run import keys
+from vpr_lib.workbook.run.prepare import Request
 from vpr_lib.workbook.run.runner import run_workbook
 keys.library_digest = lambda: "library"
-sys.exit(run_workbook(Path(sys.argv[1])).exit_code)
+sys.exit(run_workbook(Request(Path(sys.argv[1]))).exit_code)
 """
 
 

@@ -9,6 +9,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from vpr_lib.data.readers.geo import utm_columns
 
 TAGS = ExifTags.GPS
+LOOKED_AT = 20  # photos of a folder that say whether it has positions at all
 
 
 def read_gps(path: str | Path) -> tuple[float, float, float] | None:
@@ -28,17 +29,32 @@ def read_gps(path: str | Path) -> tuple[float, float, float] | None:
 
 
 def gps_columns(paths: Sequence[str | Path]) -> dict[str, object] | None:
-    """Manifest columns of photos that all carry a position (UTM metres, degrees, heading_deg); None when one does not.
+    """Manifest columns of photos of which some carry a position (UTM metres, degrees, heading_deg); None when none does.
 
-    The first photo without a position ends the reading: a folder without GPS costs one header.
+    A photo without one stands at (0, 0) among others, as of a camera without a fix (`data/positions.py`). Where none of
+    LOOKED_AT photos has a position the others are not opened: a large folder without GPS costs a few headers.
     """
-    found = []
-    for path in paths:
-        if (position := read_gps(path)) is None:
-            return None
-        found.append(position)
-    lat, lon, heading = np.array(found).T
+    some = sorted(set(np.linspace(0, len(paths) - 1, LOOKED_AT).round().astype(int)))
+    if all(read_gps(paths[row]) is None for row in some):
+        return None
+    lat, lon, heading = np.array([read_gps(path) or (0.0, 0.0, np.nan) for path in paths]).T
     return utm_columns(lat, lon) | ({"heading_deg": heading} if np.isfinite(heading).any() else {})
+
+
+def gps_exif(lat: float, lon: float) -> Image.Exif:
+    """What `read_gps` reads, to be saved with a picture; without a position (NaN) it is empty."""
+    exif = Image.Exif()
+    if np.isfinite([lat, lon]).all():
+        values = {TAGS.GPSLatitude: _parts(lat), TAGS.GPSLongitude: _parts(lon)}
+        values |= {TAGS.GPSLatitudeRef: "NS"[int(lat < 0)], TAGS.GPSLongitudeRef: "EW"[int(lon < 0)]}
+        exif.get_ifd(ExifTags.IFD.GPSInfo).update(values)
+    return exif
+
+
+def _parts(degrees: float) -> tuple[float, float, float]:
+    """Degrees, minutes and seconds, the last to a ten-thousandth: 3 mm."""
+    minutes, seconds = divmod(round(abs(degrees) * 3600, 4), 60)
+    return minutes // 60, minutes % 60, seconds
 
 
 def _degrees(parts: Sequence[float], negative: bool) -> float:

@@ -1,6 +1,9 @@
-"""Degrees to UTM metres, so that neighbours stay neighbours. Spec: datasets §13.3 rule 1."""
+"""Degrees to UTM metres, so that neighbours stay neighbours, and back. Spec: datasets §13.3 rule 1."""
 
 import numpy as np
+
+from vpr_lib.data.manifest import Manifest
+from vpr_lib.data.positions import frames
 
 ONE_ZONE_DEG = 6.0  # a set no wider than a zone is converted in one zone, wherever the border runs
 
@@ -26,14 +29,14 @@ def utm_columns(lat: np.ndarray, lon: np.ndarray) -> dict[str, object]:
         )
     nowhere = (lat == 0) & (lon == 0)  # a camera without a fix; (0, 0) metres says the same to `data/positions.py`
     if nowhere.any() and not nowhere.all():
-        found = utm_columns(lat[~nowhere], lon[~nowhere])
+        columns = utm_columns(lat[~nowhere], lon[~nowhere])
         spread = {name: np.zeros(len(lat)) for name in ("utm_east", "utm_north")}
         for name, values in spread.items():
-            values[~nowhere] = found[name]
-        zones = {name: np.full(len(lat), found[name] if np.ndim(found[name]) == 0 else found[name][0], object)
+            values[~nowhere] = columns[name]
+        zones = {name: np.full(len(lat), columns[name] if np.ndim(columns[name]) == 0 else columns[name][0], object)
                  for name in ("utm_zone", "utm_band")}  # fmt: skip
         for name, values in zones.items():
-            values[~nowhere] = found[name]
+            values[~nowhere] = columns[name]
         return {
             "lat": lat,
             "lon": lon,
@@ -56,3 +59,23 @@ def utm_zone(lat: np.ndarray, lon: np.ndarray) -> tuple[int, str]:
 
     middle = float(np.median(lat)), float(np.median(lon))
     return utm.latlon_to_zone_number(*middle), utm.latitude_to_zone_letter(middle[0])
+
+
+def degrees(side: Manifest) -> np.ndarray | None:
+    """Latitude and longitude of every row, float64 (N, 2), NaN for a camera without a fix; None without such positions."""
+    import utm
+
+    if not side.has_positions:
+        return None
+    places, zones = side.positions(), frames(side, side)
+    if {"lat", "lon"} <= set(side.table):
+        latlon = side.table[["lat", "lon"]].to_numpy(np.float64)
+    elif zones is None:
+        return None
+    else:
+        latlon = np.empty((len(side), 2))
+        for number in np.unique(zones[0]):
+            rows = zones[0] == number
+            zone, north = int(number // 2), bool(number % 2)
+            latlon[rows] = np.stack(utm.to_latlon(*places[rows].T, zone, northern=north, strict=False), 1)
+    return np.where((places == 0).all(1)[:, None], np.nan, latlon)

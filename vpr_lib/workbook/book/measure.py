@@ -1,9 +1,12 @@
 """From a model and a benchmark to records, with everything the book knows about the run written on every row."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 from torch import nn
 
 from vpr_lib.config import Compute
+from vpr_lib.data.catalogue import open_available
 from vpr_lib.data.ground_truth import Benchmark
 from vpr_lib.data.run_pairs import RunPairs
 from vpr_lib.paths import cache_root
@@ -31,9 +34,10 @@ def measure(
         name, system: what tables call the model and its method.
         weights: what was loaded, in words.
         seed: of the training run; default the profile's.
-        variant: fields of results.measure.Variant: `transform`, `whiten_on`, `index`, `rerank`, `metric`, `columns`.
+        variant: fields of results.measure.Variant: `transform`, `queries`, `whiten_on`, `rerank` and so on.
     """
-    compute = Compute(device=str(book.device), precision=book.profile.precision, quiet=True)
+    maps = cache_root() / "maps"
+    compute = Compute(device=str(book.device), precision=book.profile.precision, quiet=True, maps=maps)
     run = Run(
         model=name, system=system, profile=book.profile.name, notebook=book.name, run_id=book.run_id,
         seed=book.seed if seed is None else seed, weights=weights,
@@ -41,9 +45,22 @@ def measure(
     return results.measure(model, benchmark, run, book.records, compute, Variant(**variant)).evaluation
 
 
-def own_records(book: Book) -> pd.DataFrame:
-    """The records this notebook has written so far."""
-    return read_records(book.records)
+def open_here(book: Book, names: Sequence[str]) -> dict[str, Benchmark]:
+    """The benchmarks of these names that are on this disk; every other one leaves a hole with the command that gets it.
+
+    Raises:
+        ValueError: as `catalogue.open_available`, when none is here.
+    """
+    opened, missing = open_available(names)
+    for name in missing:
+        book.hole(name, f"Not on this disk: vpr data get {name}")
+    return opened
+
+
+def own_records(book: Book, benchmark: Benchmark | None = None) -> pd.DataFrame:
+    """The records this notebook has written so far; of one benchmark, those under its default protocol."""
+    records = read_records(book.records)
+    return records if benchmark is None else records[records["protocol"] == benchmark.protocol.card.name]
 
 
 def all_records(book: Book) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Profile `released`: a notebook measures the official weights of its models on every data set at hand, and ends."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from vpr_lib.data.catalogue import is_here, open_dataset
 from vpr_lib.data.run_pairs import RunPairs
@@ -14,13 +15,17 @@ from vpr_lib.workbook.book.trained import at_hand, trained_model
 SHOWN = ["dataset", "protocol", "system", "model", "dim", "queries", "R@1", "R@1 low", "R@1 high", "R@5", "R@10"]
 
 
-def show_registered(book: Book, models: Sequence[str], datasets: Sequence[str], transforms: Sequence[str] = ()) -> None:
+def show_registered(
+    book: Book, models: Sequence[str], datasets: Sequence[str], variants: Sequence[Mapping[str, Any]] = (),
+    only: Mapping[str, str] = {},
+) -> None:  # fmt: skip
     """Measure what is registered of `models` on what is here of `datasets`, show the recalls, and end the notebook.
 
     A missing model or data set leaves a hole with the command that fills it. Raw pixels are measured on the first data set.
 
     Args:
-        transforms: further evaluations of the first model, each as a paper does it (retrieval/transforms.py).
+        variants: further evaluations of the first model: fields of results.measure.Variant.
+        only: models that are made for one of the data sets, and measured on no other.
     Raises:
         Stopped: always; the notebook is green. FileNotFoundError: when no model, or no data set, is there.
     """
@@ -33,14 +38,15 @@ def show_registered(book: Book, models: Sequence[str], datasets: Sequence[str], 
             f"None of {', '.join(datasets)} is on this disk; `vpr data get NAME` says how to come by them."
         )
     (names,) = at_hand(book, "registered", models)
+    if not (names := [name for name in names if only.get(name, here[0]) in here]):
+        raise FileNotFoundError(f"The drives or images that these models are made for are not here: {dict(only)}")
     opened = {name: open_dataset(name) for name in here}
     measure(book, build_model("pixels"), opened[here[0]], "pixels", "Raw pixels", "training-free")
     for number, name in enumerate(names):
         model, _, source = trained_model(book, name, "", "registered")
-        for benchmark in opened.values():
-            measure(book, model, benchmark, name, ZOO[name].system, source)
-            for transform in transforms if number == 0 else ():
-                measure(book, model, benchmark, name, ZOO[name].system, source, transform=transform)
+        for benchmark in (opened[key] for key in here if only.get(name, key) == key):
+            for variant in ({}, *(variants if number == 0 else ())):
+                measure(book, model, benchmark, name, ZOO[name].system, source, **variant)
     paired = isinstance(opened[here[0]], RunPairs)
     table = (run_pair_table if paired else recall_table)(own_records(book))
     book.table(table[SHOWN], f"{book.name[:2]}_registered", digits=1,

@@ -7,7 +7,8 @@ from torch import nn
 
 from vpr_lib.models.checkpoints import load_weights, trained_path
 from vpr_lib.models.published import published_at
-from vpr_lib.models.zoo import build_model
+from vpr_lib.models.registration import may_start
+from vpr_lib.models.zoo import ZOO, build_model
 from vpr_lib.training.recipes import load_experiment
 from vpr_lib.widgets.live import Network
 from vpr_lib.workbook.book.session import Book
@@ -77,17 +78,25 @@ def at_hand(book: Book, weights: Weights, *groups: Sequence[str]) -> list[list[s
     return left
 
 
+def can_start(book: Book, models: Sequence[str]) -> list[str]:
+    """Those of the models whose trunk's pre-training is here or may be fetched; every other one leaves a hole in the book."""
+    for name in models:
+        if not may_start(trunk := ZOO[name].backbone):
+            book.hole(name, f"The pre-training of {trunk} is not here: vpr weights get {trunk}")
+    return [name for name in models if may_start(ZOO[name].backbone)]
+
+
 def networks_on_disk(book: Book, recipes: Mapping[str, str], weights: Weights = "trained") -> dict[str, Network]:
     """What `trained_model` would give for each of these models and recipes, without training and without loading it.
 
     A model that no notebook has trained to its recipe yet is left out.
     """
-    found = {}
+    networks = {}
     for name, recipe in recipes.items():
         run = load_experiment(recipe).model_copy(update={"model": name})
         registered, trained = trained_path(name), run.folder_in(book.cache) / "best.safetensors"
         if weights == "registered" and registered.is_file():
-            found[name] = Network(name, registered)
+            networks[name] = Network(name, registered)
         elif trained.is_file():
-            found[name] = Network(name, trained, run.model_changes)
-    return found
+            networks[name] = Network(name, trained, run.model_changes)
+    return networks

@@ -13,37 +13,12 @@ if TYPE_CHECKING:
     from bs4 import BeautifulSoup, Tag
 
 _FORBIDDEN = [
-    "script",
-    "iframe",
-    "frame",
-    "object",
-    "embed",
-    "applet",
-    "link",
-    "meta",
-    "base",
-    "form",
-    "noscript",
-    "audio",
-    "video",
-    "source",
-    "track",
-    "portal",
+    *("script", "iframe", "frame", "object", "embed", "applet", "link", "meta", "base", "form", "noscript"),
+    *("audio", "video", "source", "track", "portal"),
 ]
 _ADDRESSES = [
-    "href",
-    "src",
-    "srcset",
-    "xlink:href",
-    "action",
-    "formaction",
-    "poster",
-    "background",
-    "data",
-    "cite",
-    "ping",
-    "longdesc",
-    "usemap",
+    *("href", "src", "srcset", "xlink:href", "action", "formaction", "poster", "background", "data", "cite"),
+    *("ping", "longdesc", "usemap"),
 ]
 _OUTSIDE = re.compile(r"@import|url\((?!\s*['\"]?(?:data:|#))", re.IGNORECASE)
 NO_ALT = "Picture without a description"

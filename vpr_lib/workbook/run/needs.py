@@ -12,9 +12,8 @@ from typing import Any
 from vpr_lib.config import RECIPES_FOLDER, Profile, load_profile
 from vpr_lib.data.catalogue import is_here as in_reach
 from vpr_lib.data.catalogue import load_table
-from vpr_lib.models.pretraining import find_leave, is_fetched, is_here
-from vpr_lib.models.published import load_published
-from vpr_lib.models.registration import kept_at
+from vpr_lib.models.pretraining import is_fetched
+from vpr_lib.models.registration import kept_at, may_start
 from vpr_lib.models.zoo import TRAINING_FREE, ZOO
 from vpr_lib.training.recipes import open_recipe
 from vpr_lib.workbook.run.parameters import read_parameters
@@ -28,13 +27,14 @@ COUNTED = (
     "latency_models",
     "published",
 )  # names there are built with random weights, if at all
-TRAINED = ("recipe", "teacher_recipe", "student_recipe", "cnn_recipes", "family")  # parameters whose recipes are run
+TRAINED = ("recipe", "teacher_recipe", "student_recipe", "cnn_recipes", "family", "further")  # whose recipes are run
 OPTIONAL = (
     "traverse",
     "places",
     "more",
-    "whitening_set",
-)  # parameters whose sets may be missing: a hole in the notebook
+    "backbones",
+    "further",
+)  # what these need may be missing: a hole in the notebook
 
 
 @dataclass(frozen=True)
@@ -50,17 +50,17 @@ class Needs:
 def needs_of(profile: str | Path | Profile) -> Needs:
     """The needs of a profile (ValueError for an unknown one)."""
     profile = profile if isinstance(profile, Profile) else load_profile(profile)
-    found: dict[str, dict[str, list[str]]] = {kind: {} for kind in ("data", "weights", "trunks", "recipes")}
+    needs: dict[str, dict[str, list[str]]] = {kind: {} for kind in ("data", "weights", "trunks", "recipes")}
     entries = {entry.name: entry for entry in load_workbook().notebooks}
     for name, settings in profile.notebooks.items():
         values = {
             key: literal_eval(known.default) for key, known in read_parameters(entries[name].path).items()
         } | settings.parameters
         for kind, word in _named(values):
-            notebooks = found[kind].setdefault(word, [])
+            notebooks = needs[kind].setdefault(word, [])
             if name not in notebooks:
                 notebooks.append(name)
-    return Needs(**{kind: {word: tuple(where) for word, where in words.items()} for kind, words in found.items()})
+    return Needs(**{kind: {word: tuple(where) for word, where in words.items()} for kind, words in needs.items()})
 
 
 def absent(entry: Entry, parameters: Mapping[str, Any]) -> str:
@@ -71,12 +71,14 @@ def absent(entry: Entry, parameters: Mapping[str, Any]) -> str:
     """
     if entry.always:
         return ""
-    found: dict[str, list[str]] = {kind: [] for kind in ("data", "weights", "trunks", "recipes")}
-    for kind, word in _named(dict(parameters)):
-        found[kind].append(word)
-    shown = [name for name in _words([parameters.get(key) for key in SHOWN]) if _is_data(name)]
-    spared = (*OPTIONAL, "train_set") if parameters.get("weights") == "registered" else OPTIONAL
-    wanted = [name for name in found["data"] if name not in (*shown, *_words([parameters.get(key) for key in spared]))]
+    missing: dict[str, list[str]] = {kind: [] for kind in ("data", "weights", "trunks", "recipes")}
+    registered = parameters.get("weights") == "registered"
+    spared = {*OPTIONAL, "train_set"} - {"further"} if registered else OPTIONAL
+    for kind, word in _named({key: value for key, value in parameters.items() if key not in spared}):
+        missing[kind].append(word)
+    keys = (*SHOWN, "further") if registered else SHOWN
+    shown = [name for name in _words([parameters.get(key) for key in keys]) if _is_data(name)]
+    wanted = [name for name in missing["data"] if name not in shown]
     faults = [
         f"{name} is not on this disk: vpr data get {name}" for name in dict.fromkeys(wanted) if not in_reach(name)
     ]
@@ -85,18 +87,11 @@ def absent(entry: Entry, parameters: Mapping[str, Any]) -> str:
             f"not on this disk: {', '.join(dict.fromkeys(shown))}: vpr data get {shown[0] if len(set(shown)) == 1 else 'NAME'}"
         )
     faults += [f"the pre-training of {name} is not here: vpr weights get {name}"
-               for name in dict.fromkeys(found["trunks"]) if not trunk_here(name)]  # fmt: skip
+               for name in dict.fromkeys(missing["trunks"]) if not may_start(name)]  # fmt: skip
     browses = "networks" in parameters  # what others measured; weights add attention and own images
-    if found["weights"] and not browses and not any(kept_at(name).is_file() for name in found["weights"]):
-        faults.append(f"no weights of {', '.join(dict.fromkeys(found['weights']))}: vpr weights get NAME")
+    if missing["weights"] and not browses and not any(kept_at(name).is_file() for name in missing["weights"]):
+        faults.append(f"no weights of {', '.join(dict.fromkeys(missing['weights']))}: vpr weights get NAME")
     return "; ".join(faults)
-
-
-def trunk_here(name: str) -> bool:
-    """Whether a recipe may start from the pre-training of this backbone: it is here, or leave was given to fetch it."""
-    if find_leave():
-        return True
-    return kept_at(name).is_file() if name in load_published() else is_here(name)
 
 
 def _is_data(word: str) -> bool:
@@ -108,14 +103,18 @@ def _named(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in values.items():
         if key in COUNTED:
             continue
+        if released and key == "further":
+            value = [word for teacher, drives, *_ in value.values() for word in (teacher, drives)]
         for word in _words(value):
             if word in load_table().datasets and not load_table().datasets[word].generated:
                 yield "data", word
             elif key == "pooled" and is_fetched(trunk := ZOO[word].backbone):
                 yield "trunks", trunk  # averaged tokens of the pre-training itself
+            elif key == "backbones" and not released and is_fetched(trunk := ZOO[word].backbone):
+                yield "trunks", trunk
             elif released and word in ZOO and word not in TRAINING_FREE and key != "pooled":
                 yield "weights", word
-            elif released and key in ("recipe", "teacher_recipe"):
+            elif released and key in ("recipe", "teacher_recipe", "further"):
                 yield "weights", open_recipe(word)[0].model
             elif not released and key in TRAINED and _is_recipe(word):
                 yield from _of_recipe(word)

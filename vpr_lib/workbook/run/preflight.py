@@ -10,11 +10,11 @@ from vpr_lib.config import Profile, load_profile
 from vpr_lib.data.catalogue import find, is_here
 from vpr_lib.data.get import disk_need_gb
 from vpr_lib.models.published import load_published
-from vpr_lib.models.registration import kept_at
+from vpr_lib.models.registration import kept_at, may_start
 from vpr_lib.models.zoo import ZOO, build_model
 from vpr_lib.paths import cache_root, data_root
 from vpr_lib.training.recipes import open_recipe
-from vpr_lib.workbook.run.needs import Needs, absent, needs_of, trunk_here
+from vpr_lib.workbook.run.needs import Needs, absent, needs_of
 from vpr_lib.workbook.run.parameters import read_parameters
 from vpr_lib.workbook.run.plan import load_workbook
 
@@ -77,7 +77,7 @@ def _missing(needs: Needs) -> dict[str, str]:
     unpublished = "nobody publishes them: train the model, then vpr weights add FILE --as"
     missing |= {name: f"{'vpr weights get' if name in load_published() else unpublished} {name}"
                 for name in needs.weights if not kept_at(name).is_file()}  # fmt: skip
-    return missing | {name: f"vpr weights get {name}" for name in needs.trunks if not trunk_here(name)}
+    return missing | {name: f"vpr weights get {name}" for name in needs.trunks if not may_start(name)}
 
 
 def _images(notebook: str, values: dict) -> tuple[float, float, float]:
