@@ -17,6 +17,8 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 COVER = {  # module: the tests that are there for it
     "retrieval/metrics": ["retrieval/test_retrieval.py", "retrieval/test_protocol.py", "data/test_positions.py"],
@@ -103,15 +105,40 @@ class Mutated(MetaPathFinder):
         return spec
 
 
-def survives(module: str, text: str, limit_s: float) -> bool:
+def imports_of(path: Path) -> set[str]:
+    """Modules of vpr_lib that a source file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vpr_lib"):
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            found |= {name for name in names if (ROOT / name.replace(".", "/")).with_suffix(".py").is_file()}
+    return found
+
+
+def import_all(module: str) -> list[str]:
+    """Import what the module's tests import, once for all children; returns what a mutant must import again: the module and
+    whatever imports it."""
+    for name in set().union(*(imports_of(ROOT / "tests" / test) for test in COVER[module])):
+        importlib.import_module(name)
+    above = {f"vpr_lib.{module.replace('/', '.')}"}
+    graph = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): imports_of(path)
+        for path in (ROOT / "vpr_lib").rglob("*.py")
+    }
+    while more := {name for name, found in graph.items() if found & above} - above:
+        above |= more
+    return sorted(above)
+
+
+def survives(module: str, text: str, limit_s: float, above: list[str]) -> bool:
     """Whether all tests of a module pass on its mutant; a mutant that runs out of time is noticed."""
     if (child := os.fork()) == 0:
         os.setsid()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(1, 2)
         sys.meta_path.insert(0, Mutated(f"vpr_lib.{module.replace('/', '.')}", text))
-        import pytest
-
+        for name in above:
+            sys.modules.pop(name, None)
         code = pytest.main(
             ["-x", "-q", "-p", "no:cacheprovider", *(str(ROOT / "tests" / name) for name in COVER[module])]
         )
@@ -133,15 +160,12 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--seconds", type=float, default=480, help="for everything")
     given = options.parse_args()
-    for heavy in ("torch", "torchvision.transforms.v2", "pandas", "pyarrow.parquet", "scipy.stats", "matplotlib", "pytest", "hypothesis",
-                  "pydantic", "timm", "faiss"):  # fmt: skip
-        importlib.import_module(heavy)  # once, for all children
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     start, killed, survived = time.monotonic(), 0, 0
     for module in given.modules:
         source = (ROOT / "vpr_lib" / f"{module}.py").read_text(encoding="utf-8")
-        began = time.monotonic()
-        if not survives(module, source, 600):
+        above, began = import_all(module), time.monotonic()
+        if not survives(module, source, 600, above):
             raise SystemExit(f"The tests of {module} fail as it is.")
         limit_s = 20 + 3 * (time.monotonic() - began)
         found = mutants(source)
@@ -149,7 +173,7 @@ def main() -> None:
         for told, text in chosen:
             if time.monotonic() - start > given.seconds:
                 break
-            alive = survives(module, text, limit_s)
+            alive = survives(module, text, limit_s, above)
             killed, survived = killed + (not alive), survived + alive
             if alive:
                 print(f"SURVIVED {module}.py:{told}", flush=True)

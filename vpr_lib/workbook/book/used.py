@@ -15,10 +15,16 @@ def used_path(run: Path, notebook: str) -> Path:
 
 
 def write_used(run: Path, notebook: str) -> str:
-    """Keep the list of files beside the notebook's sentinel; returns its SHA-256, which the sentinel holds."""
-    root = str(paths.project_root())
-    inside = lambda path: os.path.relpath(path, root) if path.startswith(root + os.sep) else path
-    found = {inside(path): value for path, value in used_files(paths.content_memory()).items()}
+    """Keep the list of files beside the notebook's sentinel; returns its SHA-256, which the sentinel holds.
+
+    Those of the package itself are left out: its digest is part of every key, wherever it is installed.
+    """
+    root, package = (f"{folder}{os.sep}" for folder in (paths.project_root(), Path(paths.__file__).parent))
+    found = {
+        path.removeprefix(root): value
+        for path, value in used_files(paths.content_memory()).items()
+        if not path.startswith(package)
+    }
     with paths.atomic_path(used_path(run, notebook)) as temporary, gzip.open(temporary, "wt", encoding="ascii") as file:
         json.dump(found, file)
     return digest_file(used_path(run, notebook))
