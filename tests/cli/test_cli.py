@@ -1,4 +1,7 @@
-"""The commands a user types: results on disk, messages, exit codes."""
+"""The commands a user types: results on disk, messages, exit codes.
+
+Covers cli.common, cli.evaluate, cli.retrieve, cli.train.
+"""
 
 import csv
 import hashlib

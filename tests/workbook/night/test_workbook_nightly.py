@@ -1,4 +1,7 @@
-"""Nights of a tiny project: the same, better, worse, broken, out of disk, overlapping; and what they leave behind."""
+"""Nights of a tiny project: the same, better, worse, broken, out of disk, overlapping; and what they leave behind.
+
+Covers workbook.night.night, workbook.night.nightly_pages.
+"""
 
 import errno
 import json

@@ -1,4 +1,7 @@
-"""Every profile that wants real data, executed on miniatures in the exact layouts: whole, with holes, with nothing at all."""
+"""Every profile that wants real data, executed on miniatures in the exact layouts: whole, with holes, with nothing at all.
+
+Covers workbook.book.released.
+"""
 
 from dataclasses import replace
 from functools import cache
