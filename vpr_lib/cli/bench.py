@@ -34,7 +34,7 @@ def bench(
     import torch
 
     from vpr_lib.bench.gpu_ways import gpu_limits
-    from vpr_lib.bench.measure import SIZES, Skipped, compare, machine, matrix_rates
+    from vpr_lib.bench.measure import SIZES, Skipped, bare_products, compare, machine, sustained_rate
     from vpr_lib.bench.rows import ROWS
     from vpr_lib.paths import bench_file
     from vpr_lib.registry import lookup
@@ -47,13 +47,14 @@ def bench(
     makers = {
         name: lookup(ROWS, name, "bench row") for name in only or [row for row in ROWS if row[:4] == "gpu_" or not gpu]
     }
-    found, rates = {}, matrix_rates()
+    found, products = {}, bare_products()
+    rates = {name: max(sustained_rate(product) for _ in range(3)) for name, product in products.items()}
     limits = gpu_limits() if torch.cuda.is_available() and any(name[:4] == "gpu_" for name in makers) else None
     for name, make in makers.items():
         show(f"[dim]{name} ...[/dim]")
         with tempfile.TemporaryDirectory() as folder:
             try:
-                found[name] = compare(make(size, Path(folder)), repeats or size.repeats, rates)
+                found[name] = compare(make(size, Path(folder)), repeats or size.repeats, products)
             except Skipped as reason:
                 found[name] = {"skipped": str(reason)}
             except Exception as error:
@@ -81,7 +82,7 @@ def _kept(file: Path, about: dict[str, Any], names: list[str]) -> dict[str, Any]
     """Rows that were measured earlier on the same machine with the same torch and threads."""
     import json
 
-    before = json.loads(file.read_text()) if file.is_file() else {}
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     same = all(before.get("machine", {}).get(key) == about[key] for key in ("cpu", "cores", "threads", "gpu", "torch"))
     return {name: row for name, row in before["rows"].items() if name in names} if same else {}
 

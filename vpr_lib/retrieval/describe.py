@@ -88,7 +88,7 @@ def describe(
     spec: InputSpec | None = None,
     **compute: Unpack[ComputeOptions],
 ) -> Descriptors:
-    """Describe every image or submap of a manifest.
+    """Describe every image or submap of a manifest; images on a CPU by the quickest runtime that is as exact (`Describer`).
 
     Args:
         model: maps what it `reads`, normalised images and voxels of clouds, to (B, D) and carries `input_spec` and `dim`;
@@ -98,7 +98,6 @@ def describe(
         on_error: a file that cannot be used raises UnreadableImages after all others are done, or is left as a zero row.
         together: all processes of the torch.distributed group (`torchrun`) make this call; each describes its share of
             the images, the first one writes the file (`cache` is on a disk that all see), and all return everything.
-            On a CPU with OpenVINO, `runtime.Describer` goes over to it where it is as exact and enough images are left.
         spec: how images reach the model; default its `input_spec`.
         compute: see `Compute`.
     Raises:
