@@ -161,7 +161,7 @@ def test_mistakes_are_named(places, teacher, tmp_path, change, message):
 
 def test_direct_needs_equal_lengths(places, tmp_path, teacher):
     small = student(aggregator_args=dict(out_channels=16, out_rows=2))
-    with pytest.raises(ValueError, match="the student has 32, the teacher 256"):
+    with pytest.raises(ValueError, match="the student has 32, the teacher 512"):
         distil(places, tmp_path / "run", Distillation(mode="direct", **teacher), small)
 
 
