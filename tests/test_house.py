@@ -84,6 +84,25 @@ def test_functions_are_short_and_narrow():
     assert not long and sorted(set(wide) - WIDE) == []
 
 
+def test_every_module_has_a_test():
+    """One of its name, one that imports it, or one whose first words say `Covers room.module`."""
+    covered = set()
+    for path in (ROOT / "tests").rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vpr_lib"):
+                covered |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        told = re.search(r"^Covers (.*?)\.$", ast.get_docstring(tree) or "", re.MULTILINE | re.DOTALL)
+        covered |= {f"vpr_lib.{name}" for name in re.split(r",\s+", told[1])} if told else set()
+        covered.add(path.stem)
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): f"test_{path.stem}"
+        for path in (ROOT / "vpr_lib").rglob("*.py")
+        if not path.name.startswith("__")
+    }
+    assert sorted(module for module, test in modules.items() if not {module, test} & covered) == []
+
+
 def test_every_room_has_a_floor():
     rooms = {
         p.name.removesuffix(".py")

@@ -1,4 +1,7 @@
-"""Tuple mining, generations and the step by the acceptance checks 8 and 9 (spec clusvpr §13); exact resuming; centres."""
+"""Tuple mining, generations and the step by the acceptance checks 8 and 9 (spec clusvpr §13); exact resuming; centres.
+
+Covers cli.centres.
+"""
 
 import os
 import subprocess

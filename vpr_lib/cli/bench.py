@@ -83,7 +83,7 @@ def _kept(file: Path, about: dict[str, Any], names: list[str]) -> dict[str, Any]
     """Rows that were measured earlier on the same machine with the same torch and threads."""
     import json
 
-    before = json.loads(file.read_text()) if file.is_file() else {}
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     same = all(before.get("machine", {}).get(key) == about[key] for key in ("cpu", "cores", "threads", "gpu", "torch"))
     return {name: row for name, row in before["rows"].items() if name in names} if same else {}
 

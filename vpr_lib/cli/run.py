@@ -62,8 +62,8 @@ def register(app: typer.Typer, after: After | None = None) -> None:
 
         if fetch:
             os.environ["VPR_FETCH"] = "1"
-        _look_ahead(profile)
-        request = Request(profile, only, start_from, set_ or (), force, keep_going, run_id, jobs)
+        limits = _look_ahead(profile)
+        request = Request(profile, only, start_from, set_ or (), force, keep_going, run_id, jobs, limits)
         try:
             if nightly:
                 result = _night(request, report, keep, accept)
@@ -107,8 +107,12 @@ def _pages(run: "Path | str") -> Path:
     return build_report(run)
 
 
-def _look_ahead(profile: str) -> None:
-    """Open with what of the profile's needs is here; a generated profile needs nothing, and nothing is said."""
+def _look_ahead(profile: str) -> dict[str, float]:
+    """Open with what of the profile's needs is here; a generated profile needs nothing, and nothing is said.
+
+    Returns:
+        the seconds that a cell of each notebook may take on this machine, where the profile is about data on disk.
+    """
     from vpr_lib.workbook.run.needs import needs_of
     from vpr_lib.workbook.run.plan import UsageError
     from vpr_lib.workbook.run.preflight import in_words, look_ahead
@@ -116,9 +120,12 @@ def _look_ahead(profile: str) -> None:
     try:
         needs = needs_of(profile)
         if needs.data or needs.weights or needs.trunks:
-            typer.echo("\n".join(in_words(look_ahead(profile, measure=False))) + "\n")
+            found = look_ahead(profile)
+            typer.echo("\n".join(in_words(found)) + "\n")
+            return found.limits
     except (UsageError, ValueError, OSError, KeyError):
-        return  # the run itself refuses it, with the whole message
+        pass  # the run itself refuses it, with the whole message
+    return {}
 
 
 def _night(request: "Request", report: bool, keep: int, accept: bool) -> "RunResult":

@@ -158,7 +158,9 @@ def read_teacher_file(path: Path, manifest: Manifest) -> tuple[np.ndarray, str]:
         array = array[[row_of[name] for name in manifest.table["image_path"]]]
     else:
         about = path.with_suffix(".json")
-        made_from = json.loads(about.read_text()).get("key", {}).get("images") if about.is_file() else None
+        made_from = (
+            json.loads(about.read_text(encoding="utf-8")).get("key", {}).get("images") if about.is_file() else None
+        )
         if made_from != manifest.list_hash:
             raise ValueError(
                 f"{path} was made from another list of images ({(made_from or 'no JSON beside it')[:12]}, the training set is "
@@ -258,7 +260,7 @@ def train_distilled(
 def _refuse_another_lesson(folder: Path, lesson: dict[str, Any], fabric: Fabric) -> None:
     """A run is resumed only under the teacher and the term it began with."""
     path = folder / "lesson.json"
-    if path.is_file() and (stored := json.loads(path.read_text())) != lesson:
+    if path.is_file() and (stored := json.loads(path.read_text(encoding="utf-8"))) != lesson:
         differing = [
             key for key in lesson["distillation"] if stored["distillation"].get(key) != lesson["distillation"][key]
         ]

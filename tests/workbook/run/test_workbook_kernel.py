@@ -1,4 +1,7 @@
-"""Real kernels under papermill: it calls a dead kernel 'completed'; we do not."""
+"""Real kernels under papermill: it calls a dead kernel 'completed'; we do not.
+
+Covers workbook.run.execute, workbook.run.verify.
+"""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""The runner's decisions, with a stand-in for the kernel: what is green, blocked, resumed, and what each run returns."""
+"""The runner's decisions, with a stand-in for the kernel: what is green, blocked, resumed, and what each run returns.
+
+Covers workbook.run.steps.
+"""
 
 import json
 import os

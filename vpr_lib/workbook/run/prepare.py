@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class Request:
         keep_going: after a failure, still run what does not depend on it.
         run_id: default: time and profile. An existing run is continued in its folder.
         jobs: notebooks side by side; default: the profile's.
+        limits: seconds that a cell of a notebook may take; default: what the profile says.
     """
 
     profile: str | Path = "toy"
@@ -37,6 +38,7 @@ class Request:
     keep_going: bool = True
     run_id: str | None = None
     jobs: int | None = None
+    limits: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -113,14 +113,15 @@ def _resume(run: Run, entry: Entry, key: str) -> bool:
 def _start(run: Run, entry: Entry, key: str, whole: bool) -> None:
     """Execute one notebook and judge it. `whole`: everything it needs was green, so that it may be resumed later."""
     name, settings = entry.name, run.profile.notebooks[entry.name]
+    limit = run.request.limits.get(name, settings.timeout_s)
     job = Job(
         name=name,
         source=entry.path,
         run=run.folder,
         cwd=paths.notebooks_root(),
         parameters=run.parameters[name],
-        timeout_s=settings.timeout_s,
-        wall_s=max(2 * settings.timeout_s, 10 * 60 * settings.minutes),
+        timeout_s=limit,
+        wall_s=max(2 * limit, 10 * 60 * settings.minutes),
         key=key,
         home=paths.project_root(),
         threads=threads_each(run.profile),
