@@ -78,12 +78,30 @@ def load_model(name: str, weights: Path | None, untrained: bool) -> tuple["nn.Mo
         if weights is not None:
             raise FileNotFoundError(f"No checkpoint {weights}.{published_at(name)}")
         raise ValueError(
-            f"No weights for '{name}'. Give a checkpoint with --weights FILE, register an official one with "
-            f"`vpr weights add FILE --as {name}`, train it (`vpr train RECIPE --set model={name}`), or see the random network "
-            f"with --untrained.{published_at(name)}"
+            f"No weights for '{name}': run `{how_to_get(name)[1]}`, give a checkpoint of yours with --weights FILE (or keep it by "
+            f"`vpr weights add FILE --as {name}`), or see the random network with --untrained.{published_at(name)}"
         )
     load_weights(model, path)
     return model, str(path)
+
+
+def how_to_get(name: str) -> tuple[str, str]:
+    """What a model of the zoo needs before it works ('' for nothing), and the command that gets it, or where its weights are."""
+    from vpr_lib.models.checkpoints import bundled_path, trained_path
+    from vpr_lib.models.published import load_published
+    from vpr_lib.models.zoo import TRAINING_FREE
+    from vpr_lib.training.recipes import load_recipe, recipe_of
+
+    if name in TRAINING_FREE or trained_path(name).is_file() or bundled_path(name).is_file():
+        return "", "no weights" if name in TRAINING_FREE else "weights here" if trained_path(
+            name
+        ).is_file() else PACKAGE
+    known = load_published().get(name)
+    if known is not None and known.by_hand is None:
+        return f"a file, {known.size_in_words}", f"vpr weights get {name}"
+    if known is None and (recipe := recipe_of(name)):
+        return f"training on {load_recipe(recipe[0]).train_set}", f"vpr train {' '.join(recipe)}"
+    return "a file from its authors" if known else "a file", f"vpr weights add FILE --as {name}"
 
 
 def load_export(model: str, runtime: str, weights: Path | None, device: str) -> tuple["nn.Module", str, str, str]:
