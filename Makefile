@@ -3,7 +3,7 @@ PYTHON ?= python3
 PROFILE ?= toy
 BIN := .venv/bin
 
-.PHONY: workbook test check test-machines test-gpu-dry lab install constraints environment clean
+.PHONY: workbook test check test-machines test-gpu-dry lab install gpu constraints environment clean
 
 workbook: .venv/installed
 	$(BIN)/vpr run --profile $(PROFILE)
@@ -24,6 +24,12 @@ lab: .venv/installed
 	$(BIN)/jupyter lab notebooks
 
 install: .venv/installed
+
+# faiss-gpu in the place of faiss-cpu: both bring the module `faiss`, so only one of them may stay.
+gpu: .venv/installed
+	$(BIN)/python -m pip uninstall --yes --quiet faiss-cpu
+	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps -c constraints.txt faiss-gpu
+	$(BIN)/python -m pip install --quiet -c constraints.txt faiss-gpu
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; say which with PYTHON=..."; exit 1; }

@@ -18,6 +18,7 @@ from vpr_lib.models.backbones import BACKBONES
 from vpr_lib.models.zoo import ZOO, ModelConfig, build_model
 from vpr_lib.results.measure import measure
 from vpr_lib.results.records import Run
+from vpr_lib.training.fit import TrainingRun
 from vpr_lib.training.metric_learning import PlaceRecipe, train_places
 from vpr_lib.training.optimisation import FitSettings
 
@@ -84,9 +85,8 @@ def test_a_backbone_an_aggregator_a_loss_and_a_data_set_of_ones_own(ours, tmp_pa
     assert before.shape == (1, 6) == (1, model.dim)
     recipe = PlaceRecipe(places_per_batch=3, images_per_place=2, augmentation="none", loss="PullTogether", miner="none")
     settings = FitSettings(epochs=1, optimizer="adam", learning_rate=1e-2)
-    result = train_places(
-        model, write_places(tmp_path / "places"), recipe, settings, tmp_path / "run", "cpu", quiet=True
-    )
+    run = TrainingRun(tmp_path / "run", "cpu", quiet=True)
+    result = train_places(model, write_places(tmp_path / "places"), recipe, settings, run)
     assert result.best.is_file() and not torch.equal(before, model(torch.zeros(1, 3, 32, 32)))
     (tmp_path / "rows").mkdir()
     benchmark = catalogue.open_dataset("rows", tmp_path / "rows")

@@ -30,6 +30,7 @@ class Compute(Strict):
     batch_size: int = Field(default=32, gt=0)
     workers: int | None = None  # loader processes; default none on the CPU, up to eight beside a GPU
     quiet: bool = False
+    maps: Path | None = None  # folder: a model's frozen layers run once for all its heads, their maps kept in fp16
 
 
 class ComputeOptions(TypedDict, total=False):
@@ -144,6 +145,7 @@ class Profile(Strict):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision = "fp32"
     seed: int = 1
+    side_by_side: int = Field(default=1, gt=0)  # notebooks at a time, each with its share of the processor's threads
     notebooks: dict[str, NotebookSettings]
 
 

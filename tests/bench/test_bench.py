@@ -1,5 +1,6 @@
 """`vpr bench`: every row's two ways agree at small sizes; speed is never asserted."""
 
+import itertools
 import json
 import time
 from dataclasses import replace
@@ -10,8 +11,8 @@ import torch
 from typer.testing import CliRunner
 
 from vpr_lib import cli
-from vpr_lib.bench import gpu, gpu_ways, images
-from vpr_lib.bench.measure import SIZES, Comparison, Size, Skipped, Way, compare, matrix_rates
+from vpr_lib.bench import gpu, gpu_ways, images, measure
+from vpr_lib.bench.measure import PRODUCT, SIZES, Comparison, Size, Skipped, Way, bare_products, compare, sustained_rate
 from vpr_lib.bench.ranking import same_ranking
 from vpr_lib.bench.rows import ROWS
 from vpr_lib.machine import cpu_has_bf16, keep_freed_memory, return_freed_memory
@@ -84,8 +85,9 @@ def test_a_failing_row_of_a_gpu_leaves_the_others(monkeypatch, tmp_path):
 
 
 def test_the_machine_s_own_rates_are_measured():
-    rates = matrix_rates()
-    assert rates["fp32"] > 1 and all(rate > 1 for rate in rates.values()) and ("bf16" in rates) == cpu_has_bf16()
+    products = bare_products()
+    assert all(sustained_rate(product, 0.0) > 1 for product in products.values())
+    assert "fp32" in products and ("bf16" in products) == cpu_has_bf16()
     found = compare(
         Comparison(
             "",
@@ -102,12 +104,18 @@ def test_the_machine_s_own_rates_are_measured():
     assert found["gflop_per_s"] == pytest.approx(2.0 / found["ours_s"]) and found["share"] is None
 
 
-@pytest.mark.parametrize(("bare", "reached"), [(2.0, True), (1e6, False)])
-def test_a_row_may_be_judged_by_its_share_of_the_bare_rate(bare, reached):
+@pytest.mark.parametrize(("faster", "reached"), [(0.1, True), (3.0, False)])
+def test_a_row_may_be_judged_by_its_share_of_the_bare_rate(monkeypatch, faster, reached):
+    monkeypatch.setattr(measure, "sustained_rate", lambda product: product())
     row = replace(two_ways(lambda: 1, lambda: time.sleep(0.01), target=0.9), gflop=2.0, rate="bf16")
-    found = compare(row, 1, {"fp32": 1.0, "bf16": bare})
-    assert found["share"] == pytest.approx(found["gflop_per_s"] / bare) and found["reached"] is reached
-    assert compare(row, 1, {"fp32": 1.0})["share"] is None
+    rates = itertools.cycle([faster * 2.0 / 0.01, 3 * faster * 2.0 / 0.01])  # before and after: twice that in the mean
+    found = compare(row, 1, {"fp32": lambda: 1.0, "bf16": lambda: next(rates)})
+    assert found["share"] == pytest.approx(found["gflop_per_s"] / (400 * faster)) and found["reached"] is reached
+    assert compare(row, 1, {"fp32": lambda: 1.0})["share"] is None
+
+
+def test_the_sustained_rate_counts_its_calls():
+    assert sustained_rate(lambda: time.sleep(0.01), 0.05) == pytest.approx(2e-9 * PRODUCT**3 / 0.01, rel=0.5)
 
 
 def test_description_agrees(tmp_path):

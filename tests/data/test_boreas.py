@@ -1,4 +1,7 @@
-"""Raw Boreas drives in the official layout, written small, to the cut that DistilVPR reads."""
+"""Raw Boreas drives in the official layout, written small, to the cut that DistilVPR reads.
+
+Covers cli.data_build.
+"""
 
 import numpy as np
 import pytest

@@ -1,4 +1,7 @@
-"""`vpr data`: what is printed, what is written, exit codes."""
+"""`vpr data`: what is printed, what is written, exit codes.
+
+Covers cli.data_pictures, plotting.data, plotting.overview.
+"""
 
 import io
 import json

@@ -1,10 +1,11 @@
 """MSLS: 740 is not 11k, cities never meet, keys stay text, the tables must agree."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
-from miniatures import msls_folder, msls_val, objects
+from miniatures import msls_folder, msls_val, objects, touch_image
 
 from vpr_lib.data.readers.msls import CITIES, read_msls, read_msls_submission, write_msls_submission
 from vpr_lib.data.readers.msls_arrays import read_msls_test, read_msls_val, read_official_matches
@@ -181,3 +182,37 @@ def test_release_cities():
     assert "saopaulo" in CITIES["train"] and all(
         re.fullmatch("[a-z]+", city) for names in CITIES.values() for city in names
     )
+
+
+def test_the_command_writes_a_file_that_reads_back(tmp_path, monkeypatch):
+    import typer
+    from typer.testing import CliRunner
+
+    from vpr_lib.cli import submit
+
+    monkeypatch.setenv("VPR_CACHE", str(tmp_path / "cache"))
+    root, app = msls_val(tmp_path / "msls"), typer.Typer()
+    benchmark = read_msls_val(root)
+    for side in (benchmark.database, benchmark.queries):
+        for seed, path in enumerate(side.image_paths()):
+            touch_image(Path(path), seed)
+    submit.register(app)
+    out = tmp_path / "s.txt"
+    words = [
+        "submit",
+        "msls",
+        "pixels",
+        "--dataset",
+        "msls_val",
+        "--root",
+        root,
+        "--top-k",
+        2,
+        "--out",
+        out,
+        "--device",
+        "cpu",
+    ]
+    done = CliRunner().invoke(app, list(map(str, words)))
+    assert done.exit_code == 0, done.output
+    assert out.read_text().split()[0] == "q1" and len(read_msls_submission(out, benchmark)[0]) == 2

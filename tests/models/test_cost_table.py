@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from vpr_lib.models.cost import cost_of_model, count_parameters, gflops, on_shapes, unused_parameters
-from vpr_lib.models.zoo import ZOO, build_model, vary
+from vpr_lib.models.zoo import build_model
 
 
 @pytest.mark.parametrize(
@@ -65,16 +65,6 @@ def test_a_classifier_that_nothing_uses():
     assert used == 4_130_544  # spec lightweight_mixvpr §1.3
     assert unused_parameters(build_model("gem_toy_160").train(), torch.zeros(1, 3, 112, 112)) == []
     assert unused_parameters(build_model("pixels"), torch.zeros(1, 3, 128, 128)) == []  # has none at all
-
-
-def test_vary_keeps_the_other_arguments():
-    changes = vary("mixvpr_toy_256", mix_depth=0)
-    assert changes == {"aggregator_args": ZOO["mixvpr_toy_256"].aggregator_args | {"mix_depth": 0}}
-    model = build_model("mixvpr_toy_256", **changes)
-    assert len(model.aggregator.mix) == 0 and model(torch.zeros(2, 3, 112, 112)).shape == (2, 256)
-    assert vary("mixvpr_resnet50_4096", "backbone", fixed_statistics=True)["backbone_args"]["layers_to_crop"] == [4]
-    with pytest.raises(ValueError, match="Unknown model"):
-        vary("mixvpr_toy", mix_depth=1)
 
 
 class NoAutocast(nn.Linear):

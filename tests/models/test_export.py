@@ -1,6 +1,7 @@
 """Exports: the same descriptors, refused when they changed, messages for what a format cannot do."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from vpr_lib.data.images import InputSpec
 from vpr_lib.models import quantise
+from vpr_lib.models.checkpoints import weights_hash
 from vpr_lib.models.cost import cost_of_model, cost_of_parts, count_parameters, gflops, latency, peak_memory_mb
 from vpr_lib.models.export import (
     PRECISIONS,
@@ -18,7 +20,7 @@ from vpr_lib.models.export import (
     export_folder,
     find_export,
 )
-from vpr_lib.models.quantise import KEPT_IN_FLOAT
+from vpr_lib.models.quantise import noise_by_layer
 from vpr_lib.models.zoo import ZOO, build_model
 from vpr_lib.retrieval.describe import cache_key, describe_batch
 
@@ -58,7 +60,9 @@ def test_an_export_gives_the_models_descriptors(model, images, tmp_path, format,
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
-@pytest.mark.parametrize("name", ["salad_toy_256", "salad_dinov2_toy_256", "boq_toy_256", "boq_dinov2_toy_256"])
+@pytest.mark.parametrize(
+    "name", ["salad_toy_256", "salad_dinov2_toy_256", "boq_toy_256", "boq_dinov2_toy_256", "places"]
+)
 def test_later_heads_are_exported_too(name, format, tmp_path):
     pytest.importorskip({"onnx": "onnxruntime", "openvino": "nncf"}[format])
     pytest.importorskip("onnx")
@@ -97,24 +101,49 @@ def test_onnx_int8_weights_keep_seven_bits(model, images, tmp_path):
     assert len(weights) > 10 and max(int(np.abs(w.astype(int)).max()) for w in weights) <= 64
 
 
-@pytest.mark.parametrize(("losses", "kept"), [([0.0], 0), ([0.04, 0.01], 1), ([0.04, 0.03], 1), ([0.02, 0.03], 0)])
+PARTLY = r"norms, pooling, sums and \d+ of 20 layers"
+LADDER = {"onnx": ["norms and pooling", PARTLY, PARTLY, "the backbone"]}
+LADDER["openvino"] = [LADDER["onnx"][0], "norms, pooling and sums", *LADDER["onnx"][1:]]
+
+
+@pytest.mark.parametrize(("first", "then", "taken"), [(0.0, 0.0, 0), (0.04, 0.01, 1), (0.04, 0.03, 1), (0.02, 0.03, 0)])
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
-def test_what_costs_too_much_stays_in_float(model, images, tmp_path, format, losses, kept):
+def test_what_costs_too_much_stays_in_float(model, images, tmp_path, format, first, then, taken):
     pytest.importorskip({"onnx": "onnxruntime", "openvino": "nncf"}[format])
-    seen = []
+    seen, weights = [], weights_hash(model)
 
     def judge(shipped):
-        seen.append(
-            float((describe_batch(model, images, "cpu") * describe_batch(shipped, images, "cpu")).sum(1).mean())
-        )
-        return losses[len(seen) - 1]
+        cosine = (describe_batch(model, images, "cpu") * describe_batch(shipped, images, "cpu")).sum(1)
+        seen.append((shipped.config.kept_in_float, shipped.config.int8_share, float(cosine.mean())))
+        return then if len(seen) > 1 else first
 
     info = export(model, NAME, tmp_path, format, "int8", images.numpy(), judge)
-    assert len(seen) == len(losses) and info.lost == losses[kept] and info.kept_in_float == list(KEPT_IN_FLOAT)[kept]
+    says, shares, cosines = zip(*seen)
+    assert len(seen) == {0.0: 1, 0.01: 2, 0.03: len(LADDER[format])}[first and then], says
+    assert all(re.fullmatch(*pair) for pair in zip(LADDER[format], says)), says
+    assert list(shares) == sorted(shares, reverse=True) and shares[0] == 1
+    assert (info.kept_in_float, info.int8_share, info.lost) == (*seen[taken][:2], [first, then][taken])
     found = describe_batch(ShippedModel(tmp_path), images, "cpu")
-    assert float((describe_batch(model, images, "cpu") * found).sum(1).mean()) == pytest.approx(seen[kept], abs=1e-5)
-    if len(seen) > 1:
-        assert seen[1] > seen[0], "less of the network is rounded"
+    assert float((describe_batch(model, images, "cpu") * found).sum(1).mean()) == pytest.approx(
+        cosines[taken], abs=1e-5
+    )
+    if len(seen) > 2:
+        assert max(cosines[-2:]) > cosines[0] and shares[-1] < 1, "less of the network is rounded"
+    assert weights_hash(model) == weights, "the network is as it was"
+
+
+def test_the_noise_of_a_layer_is_that_of_its_rounding(model, images):
+    layers = noise_by_layer(model, images.numpy())
+    assert len(layers) == 20 and all(0 < layer.noise < 0.1 for layer in layers)
+    assert 2 * sum(layer.work for layer in layers) == pytest.approx(1e9 * gflops(model, torch.zeros(1, 3, 48, 64)))
+    convolution = torch.nn.Conv2d(3, 2, 1, bias=False)
+    convolution.weight.data = torch.tensor([[255.0, 0.0, 3.6], [0.0, 1.0, 255.0]]).view(2, 3, 1, 1)
+    convolution.input_spec = model.input_spec.__class__((1, 1), "bilinear", (0.0,) * 3, (1 / 255,) * 3)
+    pixels = np.array([0, 255, 17], np.uint8).reshape(1, 3, 1, 1)
+    exact, rounded = np.array([17 * 3.6, 255 + 17 * 255]), np.array([17 * 4.0, 255 + 17 * 255])
+    cosine = exact @ rounded / np.linalg.norm(exact) / np.linalg.norm(rounded)
+    (layer,) = noise_by_layer(convolution, pixels)
+    assert layer.work == 6 and layer.noise == pytest.approx(max(1e-9, 1 - cosine), abs=1e-6)
 
 
 def test_every_pixel_value_arrives_unchanged(model, tmp_path):

@@ -1,4 +1,7 @@
-"""The same tensors, however they were wrapped when they were saved; code in a file never runs, and the message is one line."""
+"""The same tensors, however they were wrapped when they were saved; code in a file never runs, and the message is one line.
+
+Covers cli.recalls.
+"""
 
 import os
 

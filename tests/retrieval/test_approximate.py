@@ -1,10 +1,11 @@
 """Databases too large for exact search: shards, IVF-PQ, an engine, each beside the exact ranking."""
 
+import faiss
 import numpy as np
 import pytest
 
 from vpr_lib.retrieval import engine as engine_module
-from vpr_lib.retrieval.approximate import LEAST, IvfPq, found_of_exact
+from vpr_lib.retrieval.approximate import LEAST, IvfPq, flat, found_of_exact, gpus
 from vpr_lib.retrieval.engine import Milvus
 from vpr_lib.retrieval.indexes import rank
 from vpr_lib.retrieval.search import CHUNKS, search
@@ -174,3 +175,18 @@ def test_one_import_serves_both_packages(town, monkeypatch):
     monkeypatch.setattr(approximate.faiss, "index_cpu_to_gpu", refused, raising=False)
     assert approximate.on_gpu(index) is index  # the CPU does what the GPU cannot
     approximate._resources.cache_clear()
+
+
+def test_flat_is_exhaustive_and_goes_where_faiss_sees_a_gpu(monkeypatch):
+    database, queries = places(103, 20)
+    plain, expected = flat(database, queries, 7), search(database, queries, 7)
+    assert (plain.indices == expected.indices).all() and np.allclose(plain.scores, expected.scores, atol=1e-6)
+    assert rank("flat", database, queries, 10)[1] == {1: 1.0, 10: 1.0} and not gpus()  # faiss-cpu
+
+    moved = []
+    monkeypatch.setattr(faiss, "StandardGpuResources", lambda: "resources", raising=False)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", lambda *given: moved.append(given[:2]) or given[2], raising=False)
+    for count in (0, 1):
+        monkeypatch.setattr(faiss, "get_num_gpus", lambda count=count: count, raising=False)
+        assert gpus() == count and (flat(database, queries, 7).indices == plain.indices).all()
+    assert moved == [("resources", 0)]

@@ -57,6 +57,14 @@ def test_the_same_descriptors_from_openvino(model, manifest, monkeypatch, precis
         np.testing.assert_allclose(again, plain, atol=1e-4)
 
 
+def test_nothing_is_reported_over_the_network(model, monkeypatch):
+    telemetry = pytest.importorskip("openvino_telemetry")
+    for told in ("__init__", "init", "send_event", "start_session"):
+        monkeypatch.setattr(telemetry.Telemetry, told, lambda *_, **__: pytest.fail("reports its use"))
+    images = torch.randint(0, 256, (2, 3, 48, 64), dtype=torch.uint8)
+    assert runtime.compile_openvino(model, "fp32")(images).shape == (2, 160)
+
+
 def test_slower_stays_torch_and_is_not_tried_again(model, manifest, monkeypatch):
     plain = describe(model, manifest, batch_size=4, quiet=True, spec=replace(model.input_spec, mean=(0.1, 0.2, 0.3)))
     assert not decisions() and plain.array.any(), "another input than the network's own is left alone"
@@ -83,7 +91,7 @@ def test_what_is_not_as_exact_or_cannot_run_stays_torch(model, manifest, monkeyp
 
 
 def test_few_images_are_not_worth_it(model, manifest, monkeypatch):
-    monkeypatch.setattr(runtime, "WORTH_S", 60.0)
+    monkeypatch.setattr(runtime, "WORTH_S", 20.0)
     monkeypatch.setattr(runtime, "compile_openvino", None)
     describe(model, manifest, batch_size=2, quiet=True)
     assert not decisions()

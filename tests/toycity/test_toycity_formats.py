@@ -1,4 +1,7 @@
-"""The folders are what the field's readers expect, and say the truth about the poses."""
+"""The folders are what the field's readers expect, and say the truth about the poses.
+
+Covers toycity.formats.
+"""
 
 import pickle
 

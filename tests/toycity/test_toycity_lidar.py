@@ -1,4 +1,7 @@
-"""Clouds: the agreed shape, the right places, alike on two visits."""
+"""Clouds: the agreed shape, the right places, alike on two visits.
+
+Covers toycity.sensor.
+"""
 
 import numpy as np
 import pytest

@@ -1,4 +1,8 @@
-"""Pictures: reproducible, and different where the conditions say so."""
+"""Pictures: reproducible, and different where the conditions say so.
+
+Covers toycity.buildings, toycity.canvas, toycity.clutter, toycity.columns, toycity.facade_tiles, toycity.furniture,
+toycity.ground, toycity.prop_tiles, toycity.roofs, toycity.sky, toycity.surface, toycity.textures, toycity.walls.
+"""
 
 import numpy as np
 import pytest

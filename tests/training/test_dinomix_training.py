@@ -12,7 +12,7 @@ from vpr_lib.data.places import Places
 from vpr_lib.models.backbones import build_backbone
 from vpr_lib.models.checkpoints import load_weights
 from vpr_lib.models.zoo import build_model
-from vpr_lib.training.fit import fit, make_fabric
+from vpr_lib.training.fit import TrainingRun, fit, make_fabric
 from vpr_lib.training.metric_learning import PlaceRecipe
 from vpr_lib.training.optimisation import FitSettings, learning_rate
 from vpr_lib.training.recipes import load_experiment
@@ -67,8 +67,8 @@ def test_tokens_learn_the_teachers_map(tmp_path):
     settings = FitSettings(epochs=6, optimizer="adamw", learning_rate=2e-3, schedule="constant", seed=2)
     recipe = PlaceRecipe(places_per_batch=4, images_per_place=2, order="shuffled", augmentation="none")
     teacher = build_backbone("tinyresnet", pretrained=True)
-    result = train_tokens(model, teacher, places, recipe, settings, tmp_path / "run", device="cpu", keep_images=True,
-                          quiet=True)  # fmt: skip
+    run = TrainingRun(tmp_path / "run", "cpu", keep_images=True, quiet=True)
+    result = train_tokens(model, places, recipe, settings, run, teacher)
     losses = [row["loss"] for row in result.history]
     assert losses[-1] < 0.7 * losses[0]
     load_weights(build_model("avg_dinov2_toy_96"), result.last)  # the saved weights are the model's, without the head

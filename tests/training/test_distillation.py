@@ -20,7 +20,7 @@ from vpr_lib.training.distillation import (
     read_teacher_file,
     train_distilled,
 )
-from vpr_lib.training.fit import make_fabric
+from vpr_lib.training.fit import TrainingRun, make_fabric
 from vpr_lib.training.metric_learning import PlaceRecipe, place_batches, train_places
 from vpr_lib.training.optimisation import FitSettings
 from vpr_lib.training.recipes import lesson, load_experiment
@@ -58,13 +58,13 @@ def teacher(tmp_path, monkeypatch):
 
 def distil(places, folder, distillation, model=None, settings=SETTINGS):
     model = model or student()
-    result = train_distilled(model, places, RECIPE, distillation, settings, folder, device="cpu", quiet=True)
+    result = train_distilled(model, places, RECIPE, settings, TrainingRun(folder, "cpu", quiet=True), distillation)
     return model, result
 
 
 def test_repo_mode_is_plain_training_to_the_last_bit(places, teacher, tmp_path):
     control = student()
-    train_places(control, places, RECIPE, SETTINGS, tmp_path / "control", device="cpu", quiet=True)
+    train_places(control, places, RECIPE, SETTINGS, TrainingRun(tmp_path / "control", "cpu", quiet=True))
     model, result = distil(places, tmp_path / "repo", Distillation(mode="repo", **teacher))
     assert weights_hash(model) == weights_hash(control) != weights_hash(student())
     assert result.history[-1]["loss"] > result.history[-1]["student"] > 0  # it looks as if something were distilled
@@ -167,12 +167,13 @@ def test_direct_needs_equal_lengths(places, tmp_path, teacher):
 def test_a_scaled_rate_is_scaled_for_the_control_and_the_taught_alike(places, teacher, tmp_path):
     recipe = RECIPE.model_copy(update={"rate_for_places": 6, "rate_scaling": "linear"})
     settings = SETTINGS.model_copy(update={"epochs": 1})
-    runs = [train_places(student(), places, recipe, settings, tmp_path / "c", device="cpu", quiet=True),
-            train_distilled(student(), places, recipe, Distillation(**teacher), settings, tmp_path / "d", device="cpu", quiet=True)]  # fmt: skip
+    first, second = (TrainingRun(tmp_path / name, "cpu", quiet=True) for name in "cd")
+    runs = [train_places(student(), places, recipe, settings, first),
+            train_distilled(student(), places, recipe, settings, second, Distillation(**teacher))]  # fmt: skip
     assert runs[0].history[0]["learning_rate"] == runs[1].history[0]["learning_rate"] == 1e-3
     parts = recipe.model_copy(update={"parts": 2})
     with pytest.raises(ValueError, match="does not go with distillation"):
-        train_distilled(student(), places, parts, Distillation(**teacher), settings, tmp_path / "p", device="cpu")
+        train_distilled(student(), places, parts, settings, TrainingRun(tmp_path / "p", "cpu"), Distillation(**teacher))
 
 
 def test_a_student_without_maps(places):

@@ -1,5 +1,7 @@
 """Heads on cached maps: the maps are the network's, made once; training from them is training through the network."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,11 @@ from pictures import write_picture, write_places
 from vpr_lib.data.images import ImageError, load_image
 from vpr_lib.models.checkpoints import load_weights
 from vpr_lib.models.zoo import build_model
-from vpr_lib.retrieval.feature_maps import feature_maps
-from vpr_lib.training.fit import make_fabric
-from vpr_lib.training.heads import HeadLearner, MapBatches, train_heads
+from vpr_lib.retrieval import feature_maps as feature_maps_module
+from vpr_lib.retrieval.describe import describe
+from vpr_lib.retrieval.feature_maps import HeadLearner, describe_on_maps, feature_maps, has_frozen_layers
+from vpr_lib.training.fit import TrainingRun, make_fabric
+from vpr_lib.training.heads import MapBatches, train_heads
 from vpr_lib.training.metric_learning import AUGMENTATIONS, PlaceRecipe, place_sampler, train_places
 from vpr_lib.training.optimisation import FitSettings
 from vpr_lib.training.recipes import load_experiment, set_field
@@ -77,7 +81,7 @@ def test_training_from_maps_is_training_through_the_network(tmp_path, arguments)
     places = write_places(tmp_path)
     through, cached = (small(backbone_args=arguments) for _ in range(2))
     start = {name: value.clone() for name, value in cached.state_dict().items()}
-    train_places(through, places, RECIPE, SETTINGS, tmp_path / "a", device="cpu", quiet=True)
+    train_places(through, places, RECIPE, SETTINGS, TrainingRun(tmp_path / "a", "cpu", quiet=True))
     found = train_heads(cached, places, RECIPE, SETTINGS, tmp_path / "b", 1, None, device="cpu", quiet=True)
     moved = {name for name, value in cached.state_dict().items() if not torch.equal(value, start[name])}
     assert all(name.startswith(("aggregator.", "backbone.model.blocks.4.")) for name in moved)
@@ -108,3 +112,25 @@ def test_a_recipe_with_cached_views_trains_by_places_alone():
     set_field(values, "token_teacher", "tinyresnet")
     with pytest.raises(ValueError, match="cached_views trains by places alone"):
         type(load_experiment("lite0")).model_validate(values)
+
+
+def test_a_head_answers_from_cached_maps_as_from_the_pictures(tmp_path):
+    places = write_places(tmp_path)
+    model, pixels = small("convap_lite0_512"), build_model("pixels")
+    assert has_frozen_layers(model) and not has_frozen_layers(pixels)
+    assert not has_frozen_layers(build_model("mixvpr_toy_256", pretrained=False))
+    plain = describe(model, places.manifest, None, quiet=True)
+    found = describe_on_maps(model, places.manifest, tmp_path / "maps", quiet=True)
+    assert (plain.array * found.array).sum(1).min() > 0.9999
+    assert found.contents == plain.contents and found.described == len(places.manifest)
+
+
+def test_frozen_layers_go_through_openvino_where_that_is_exact(monkeypatch):
+    pytest.importorskip("openvino")
+    model, images = small("gem_lite0_112"), torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
+    layers, plain = (feature_maps_module._frozen_layers(model, "cpu", "fp32", pictures) for pictures in (100, 1))
+    assert not isinstance(layers, partial) and isinstance(plain, partial)
+    assert torch.cosine_similarity(layers(images).flatten(1), plain(images).flatten(1)).min() > 0.99999
+    wrong = lambda network, precision: lambda images: torch.randn(len(images), *plain(images).shape[1:])
+    monkeypatch.setattr(feature_maps_module, "compile_openvino", wrong)
+    assert isinstance(feature_maps_module._frozen_layers(model, "cpu", "fp32", 100), partial)

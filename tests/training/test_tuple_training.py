@@ -1,9 +1,13 @@
-"""Tuple mining, generations and the step by the acceptance checks 8 and 9 (spec clusvpr §13); exact resuming; centres."""
+"""Tuple mining, generations and the step by the acceptance checks 8 and 9 (spec clusvpr §13); exact resuming; centres.
+
+Covers cli.centres.
+"""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -21,7 +25,7 @@ from vpr_lib.models.zoo import build_model
 from vpr_lib.training import recipes
 from vpr_lib.training import tuple_mining as module
 from vpr_lib.training.centres import centres_name, cluster, read_centres, sample_descriptors, write_centres
-from vpr_lib.training.fit import make_fabric
+from vpr_lib.training.fit import TrainingRun, make_fabric
 from vpr_lib.training.optimisation import FitSettings
 from vpr_lib.training.recipes import load_experiment
 from vpr_lib.training.tuple_mining import TupleRecipe, TupleSource, mine_tuple
@@ -73,7 +77,9 @@ SETTINGS = FitSettings(epochs=3, optimizer="sgd", learning_rate=1e-3, schedule="
 
 
 def source_of(model, tuples, folder, recipe=RECIPE, **options):
-    return TupleSource(model, tuples, recipe, 1, folder, "cpu", keep_images=True, **options)
+    shares = SimpleNamespace(**{"device": torch.device("cpu"), "global_rank": 0, "world_size": 1} | options)
+    settings = SETTINGS.model_copy(update={"seed": 1})
+    return TupleSource(model, tuples, recipe, settings, folder, TrainingRun(folder, keep_images=True, fabric=shares))
 
 
 # ---- mining
@@ -151,7 +157,7 @@ def test_ranks_share_a_chunk(town, tmp_path):
     alone = source_of(model, town, tmp_path)
     shares = []
     for rank in (0, 1):
-        source = source_of(model, town, tmp_path, rank=rank, world_size=2)
+        source = source_of(model, town, tmp_path, global_rank=rank, world_size=2)
         source._agreed = lambda found: found  # no process group in this test
         assert len(source) == 2 * 1 + 1
         mined = source.mined(0, 0, town.usable[:5])
@@ -252,7 +258,11 @@ def test_stopped_and_resumed_is_uninterrupted(town, tmp_path, monkeypatch):
     def run(folder):
         model = network(seed=3)
         result = train_tuples(
-            model, town, RECIPE, settings, folder, scores, fabric=fabric, keep_images=True, quiet=True
+            model,
+            town,
+            RECIPE,
+            settings,
+            TrainingRun(folder, validate=scores, select="recall@5", fabric=fabric, keep_images=True, quiet=True),
         )
         return result, weights_hash(model)
 
@@ -284,14 +294,14 @@ def test_a_pooled_model_trains_without_regions(town, tmp_path):
     recipe = RECIPE.model_copy(update={"pyramid": "1", "soft_weight": 0.0})
     before = weights_hash(model)
     result = train_tuples(
-        model, town, recipe, SETTINGS.model_copy(update={"epochs": 2}), tmp_path, device="cpu", quiet=True
+        model, town, recipe, SETTINGS.model_copy(update={"epochs": 2}), TrainingRun(tmp_path, "cpu", quiet=True)
     )
     assert weights_hash(model) != before and [row["soft"] for row in result.history] == [0.0, 0.0]
     load_weights(model, result.last)
     with pytest.raises(ValueError, match="GeM head has no regions"):
         regions(model, torch.zeros(1, 3, 64, 64), "21")
     with pytest.raises(ValueError, match="make 3 epochs, the settings ask for 9"):
-        train_tuples(model, town, RECIPE, SETTINGS.model_copy(update={"epochs": 9}), tmp_path, device="cpu")
+        train_tuples(model, town, RECIPE, SETTINGS.model_copy(update={"epochs": 9}), TrainingRun(tmp_path, "cpu"))
 
 
 @pytest.mark.slow  # starts two Python processes

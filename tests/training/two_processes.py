@@ -13,7 +13,7 @@ from pictures import write_places
 from vpr_lib.data.places import PlaceBatches, PlaceSampler
 from vpr_lib.losses.metric import MetricLoss
 from vpr_lib.models.zoo import ModelConfig, build_model
-from vpr_lib.training.fit import make_fabric
+from vpr_lib.training.fit import TrainingRun, make_fabric
 from vpr_lib.training.metric_learning import PlaceRecipe, metric_step, train_places
 from vpr_lib.training.optimisation import FitSettings
 
@@ -59,9 +59,9 @@ def main(folder: Path, places_per_process: int) -> None:
         recipe = PlaceRecipe(
             places_per_batch=places_per_process, order="shuffled", augmentation="light", miner_margin=1.0
         )
-        run = folder / f"{name} {fabric.world_size}"
         validate = Validator()
-        result = train_places(model, places, recipe, SETTINGS, run, validate=validate, fabric=fabric, quiet=True)
+        run = TrainingRun(folder / f"{name} {fabric.world_size}", validate=validate, fabric=fabric, quiet=True)
+        result = train_places(model, places, recipe, SETTINGS, run)
         found[name] |= {"weights": model.state_dict(), "losses": [row["loss"] for row in result.history],
                         "scores": [row["recall@1"] for row in result.history], "validations": validate.calls}  # fmt: skip
     torch.save(found, folder / f"found_{fabric.world_size}_{fabric.global_rank}.pt")

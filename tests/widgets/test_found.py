@@ -1,4 +1,7 @@
-"""Where queries were found: words, map files that parsers read, and the map of the page."""
+"""Where queries were found: words, map files that parsers read, and the map of the page.
+
+Covers widgets.found_map, widgets.geo_files.
+"""
 
 import csv
 import json

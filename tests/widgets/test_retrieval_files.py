@@ -1,4 +1,7 @@
-"""What a retrieval writes: a strip for every query, names that no spreadsheet runs, nothing under a negative row."""
+"""What a retrieval writes: a strip for every query, names that no spreadsheet runs, nothing under a negative row.
+
+Covers widgets.page.
+"""
 
 import csv
 import dataclasses

@@ -57,10 +57,15 @@ class Project:
 
     def run(self, command=FAKE, report=False, **options):
         from vpr_lib.workbook.report import build
+        from vpr_lib.workbook.run.prepare import Request
+        from vpr_lib.workbook.run.process import Child
         from vpr_lib.workbook.run.runner import run_workbook
 
         pages = build.build_report if report else None
-        return run_workbook(self.profile, command=command, report=pages, grace_s=0.5, **options)
+        ways = {name: options.pop(name) for name in ("slack_s", "retries") if name in options}
+        more = {name: options.pop(name) for name in ("display", "alone") if name in options}
+        child = Child(command, grace_s=0.5, **ways)
+        return run_workbook(Request(self.profile, **options), pages, child=child, **more)
 
     def statuses(self, **options) -> dict[str, str]:
         return {line.name: str(line.status) for line in self.run(**options).notebooks}

@@ -20,6 +20,7 @@ from vpr_lib.data.manifest import Manifest
 from vpr_lib.data.places import PlaceBatches, Places, PlaceSampler
 from vpr_lib.losses.metric import MetricLoss
 from vpr_lib.models.zoo import build_model
+from vpr_lib.retrieval.approximate import flat_index, gpus
 from vpr_lib.retrieval.describe import describe
 from vpr_lib.retrieval.search import search
 from vpr_lib.training.fit import make_fabric
@@ -47,6 +48,20 @@ def describe_gpu(size: Size, folder: Path) -> Comparison:
         Way("PIL workers, eager fp32, batch 16", lambda: peers_describe(theirs, manifest.image_paths(), device, WORKERS)),
         Way("describe(precision='bf16')", lambda: describe(ours, manifest, None, device, precision="bf16", batch_size=64, quiet=True).array),
         cosine_parity(0.9995), 5.0, "JPEG decoding in the loader processes", torch.cuda.synchronize,
+    )  # fmt: skip
+
+
+def search_faiss(size: Size, folder: Path) -> Comparison:
+    device = _gpu()
+    if device == "cuda" and not gpus():
+        raise Skipped("not measured: this faiss has no GPU; pip uninstall faiss-cpu, pip install faiss-gpu")
+    database, queries = (unit_rows(n, 4096, n) for n in (size.database, size.queries))
+    index, on_device = flat_index(database), torch.from_numpy(database).to(device)
+    return Comparison(
+        "exact search on GPU beside faiss-gpu, 4096-d", f"{size.queries:,} x {size.database:,}, top {TOP_K}",
+        Way("faiss-gpu flat index, built before", lambda: index.search(queries, TOP_K)[1]),
+        Way("search()", lambda: search(on_device, queries, TOP_K, device=device).indices), same_ranking(database, queries),
+        None, "both multiply; ours lists candidates in fp16 and decides in fp32", torch.cuda.synchronize,
     )  # fmt: skip
 
 

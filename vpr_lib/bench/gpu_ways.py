@@ -101,7 +101,6 @@ def _forward(
     theirs: Callable,
     changed: Callable,
     bound: str,
-    least: float = 0.999,
 ) -> Comparison:
     """`theirs` and `changed` make of (model, images) a call that gives descriptors (B, D) on the device."""
     device = _gpu()
@@ -117,7 +116,7 @@ def _forward(
 
     return Comparison(
         what, f"{CALLS} x {batch} images", *(Way(says, lambda call=call: repeated(call)) for says, call in zip((peers, ours), calls)),
-        cosine_parity(least), None, bound, torch.cuda.synchronize, gflop=CALLS * batch * work_of(model),
+        cosine_parity(0.999), None, bound, torch.cuda.synchronize, gflop=CALLS * batch * work_of(model),
     )  # fmt: skip
 
 

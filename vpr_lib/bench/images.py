@@ -26,12 +26,12 @@ from vpr_lib.models.cost import gflops
 from vpr_lib.models.export import ShippedModel, export
 from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import cache_root
-from vpr_lib.results.parity import calibration_images, calibration_rows, recall_change, recall_lost
+from vpr_lib.results.parity import calibration_images, recall_change, recall_lost
 from vpr_lib.retrieval.describe import describe, describe_batch
 from vpr_lib.retrieval.metrics import recall_at_k
 from vpr_lib.retrieval.runtime import Describer
 from vpr_lib.retrieval.search import search
-from vpr_lib.training.recipes import load_experiment, train
+from vpr_lib.training.recipes import load_experiment, train, training_places
 
 R50, R18 = "mixvpr_resnet50_4096", "mixvpr_resnet18_512"
 SHARES = {"fp32": 0.95, "bf16": 0.9, "int8": 0.85}  # of the bare rate, to reach when describing
@@ -158,15 +158,19 @@ def describe_export(size: Size, folder: Path, name: str, precision: Literal["fp3
 def toy_city_recall(folder: Path, name: str = "mixvpr_toy_256", recipe: str = "toy") -> dict[str, float]:
     """Recall@1 on the toy city of the network that the toy profile trains, in fp32 and exported to int8.
 
-    The workbook's training is used where there is one; otherwise the network is trained now, for a minute or two.
+    Calibrated on training places; what stays in float is decided by the recall. The workbook's training is used where there
+    is one; otherwise the network is trained now, for a minute or two.
     """
     run = load_experiment(recipe).model_copy(update={"model": name})
     model, _ = train(run, run.folder_in(cache_root() / "toy"), "cpu")
-    benchmark = open_benchmark("toycity")
-    pictures, rows = calibration_images(model, benchmark.database), calibration_rows(benchmark.database)
-    export(model, name, folder, "openvino", "int8", pictures, recall_lost(model, benchmark, rows))
+    benchmark, pictures = open_benchmark("toycity"), calibration_images(model, training_places(run).manifest)
+    info = export(model, name, folder, "openvino", "int8", pictures, recall_lost(model, benchmark, np.array([], int)))
     change = recall_change(model, ShippedModel(folder), benchmark, (1,))
-    return {"toy city fp32": change["recall"]["1"], "toy city int8": change["recall_exported"]["1"]}
+    return {
+        "toy city fp32": change["recall"]["1"],
+        "toy city int8": change["recall_exported"]["1"],
+        "toy city in int8": info.int8_share,
+    }
 
 
 def decode(size: Size, folder: Path) -> Comparison:

@@ -15,6 +15,8 @@ import torch
 from vpr_lib.machine import cpu_has_bf16
 from vpr_lib.retrieval.screen import int8_levels, whole_products
 
+PRODUCT = 1536
+
 
 @dataclass(frozen=True)
 class Size:
@@ -69,18 +71,19 @@ class Comparison:
     wait: Callable[[], object] = lambda: None  # for the GPU
     gflop: float | None = None  # arithmetic of one call, to put ours beside what the machine can do
     rate: str | None = (
-        None  # a key of `matrix_rates`: the row is judged by its share of that bare rate, not by the ratio
+        None  # a key of `bare_products`: the row is judged by its share of that bare rate, not by the ratio
     )
 
 
-def compare(comparison: Comparison, repeats: int, rates: dict[str, float] | None = None) -> dict[str, Any]:
+def compare(comparison: Comparison, repeats: int, products: dict[str, Callable] | None = None) -> dict[str, Any]:
     """Run both ways once to warm up and to compare results, then `repeats` times each, taking turns at going first.
 
     Returns:
         median wall seconds of both; `ratio` of the medians with the lowest and highest of the single rounds;
         `cpu_ratio` of the medians of processor time, which other programs on the machine disturb less; megabytes that
-        the warm-up took above what was held before (Linux); parity; with `rates`, as of `matrix_rates`, the share of the
-        bare rate that ours reaches; whether the target was reached.
+        the warm-up took above what was held before (Linux); parity; with `bare_products`, the share of the bare rate that
+        ours reaches: the median over the rounds, the rate measured for half a second just before and after, so that what
+        else runs on the machine slows both; whether the target was reached.
     """
     ways = {"peers": comparison.peers, "ours": comparison.ours}
     results, extra_mb, gpu_mb = {}, {}, {}
@@ -95,20 +98,24 @@ def compare(comparison: Comparison, repeats: int, rates: dict[str, float] | None
         extra_mb[name] = None if held is None else round(max(0.0, _status_mb("VmHWM") - held), 1)
     parity, same = comparison.parity(results["peers"], results["ours"])
     results.clear()
-    wall, cpu = {"peers": [], "ours": []}, {"peers": [], "ours": []}
+    bare = (products or {}).get(comparison.rate or "")
+    wall, cpu, bare_rates = {"peers": [], "ours": []}, {"peers": [], "ours": []}, []
     for turn in range(repeats):
         for name in list(ways)[:: 1 if turn % 2 else -1]:
+            around = [sustained_rate(bare)] if bare and name == "ours" else []
             ways[name].before()
             start, cpu_start = time.perf_counter(), time.process_time()
             ways[name].call()
             comparison.wait()
             wall[name].append(time.perf_counter() - start)
             cpu[name].append(time.process_time() - cpu_start)
+            bare_rates += [statistics.mean([*around, sustained_rate(bare)])] if around else []
     rounds = [peers / ours for peers, ours in zip(wall["peers"], wall["ours"])]
     medians = {name: statistics.median(times) for name, times in wall.items()}
     ratio = medians["peers"] / medians["ours"]
     gflop_per_s = comparison.gflop and comparison.gflop / medians["ours"]
-    share = gflop_per_s / rates[comparison.rate] if rates and comparison.rate in rates else None
+    shares = [comparison.gflop / seconds / rate for seconds, rate in zip(wall["ours"], bare_rates)]
+    share = statistics.median(shares) if shares else None
     judged = ratio if comparison.rate is None else share
     return {
         "what": comparison.what, "size": comparison.size, "peers": comparison.peers.says, "ours": comparison.ours.says,
@@ -122,29 +129,31 @@ def compare(comparison: Comparison, repeats: int, rates: dict[str, float] | None
     }  # fmt: skip
 
 
-def matrix_rates() -> dict[str, float]:
-    """10^9 operations per second of bare matrix products with as many threads, the best of seven: {"fp32": 180.0, ...}.
+def bare_products() -> dict[str, Callable[[], object]]:
+    """Matrix products of PRODUCT numbers a side by precision, with as many threads: the roof over a row's arithmetic.
 
-    fp32 and (where the CPU has it) bf16 are torch's, int8 is what the search uses. The roof over a row's arithmetic.
+    fp32 and (where the CPU has it) bf16 are torch's, int8 is what the search uses.
     """
-    size, rates = 1536, {}
-    factor = torch.rand(size, size)
-    codes = torch.ones(size, size, dtype=torch.int8)
-    products = {"fp32": lambda: factor @ factor.T}
+    factor = torch.rand(PRODUCT, PRODUCT)
+    products: dict[str, Callable[[], object]] = {"fp32": lambda: factor @ factor.T}
     if cpu_has_bf16():
         half = factor.bfloat16()
         products["bf16"] = lambda: half @ half.T
     if levels := int8_levels():
-        packed, steps = torch.ops.onednn.qlinear_prepack(codes, None), torch.ones(size)
+        codes = torch.ones(PRODUCT, PRODUCT, dtype=torch.int8)
+        packed, steps = torch.ops.onednn.qlinear_prepack(codes, None), torch.ones(PRODUCT)
         products["int8"] = lambda: whole_products(codes, levels, packed, steps)
-    for name, product in products.items():
-        times = []
-        for _ in range(8):
-            start = time.perf_counter()
-            product()
-            times.append(time.perf_counter() - start)
-        rates[name] = 2 * size**3 / min(times[1:]) / 1e9
-    return rates
+    return products
+
+
+def sustained_rate(product: Callable[[], object], seconds: float = 0.5) -> float:
+    """10^9 operations per second of one of `bare_products`, repeated for at least that long."""
+    product()
+    start, calls = time.perf_counter(), 0
+    while (passed := time.perf_counter() - start) < seconds or not calls:
+        product()
+        calls += 1
+    return 2e-9 * PRODUCT**3 * calls / passed
 
 
 def machine() -> dict[str, Any]:

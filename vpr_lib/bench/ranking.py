@@ -39,8 +39,8 @@ def same_ranking(
     database, queries = torch.as_tensor(database), torch.as_tensor(queries)
 
     def exact(query: int, rows: np.ndarray) -> Tensor:
-        found = database[torch.from_numpy(rows).to(database.device)].double() @ queries[query].double()
-        return found.sort(descending=True).values
+        products = database[torch.from_numpy(rows).to(database.device)].double() @ queries[query].double()
+        return products.sort(descending=True).values
 
     def parity(theirs: np.ndarray, ours: np.ndarray) -> tuple[dict[str, Any], bool]:
         other = np.flatnonzero((np.sort(theirs, 1) != np.sort(ours, 1)).any(1))

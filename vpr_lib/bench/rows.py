@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vpr_lib.bench.gpu import describe_gpu, search_gpu, train_gpu
+from vpr_lib.bench.gpu import describe_gpu, search_faiss, search_gpu, train_gpu
 from vpr_lib.bench.gpu_ways import GPU_WAYS
 from vpr_lib.bench.images import R18, R50, cosine_parity, decode, describe_cpu, describe_export
 from vpr_lib.bench.measure import Comparison, Size, Way
@@ -63,5 +63,6 @@ ROWS: dict[str, Callable[[Size, Path], Comparison]] = {
     "gpu_describe": describe_gpu,
     "gpu_train": train_gpu,
     "gpu_search": search_gpu,
+    "gpu_search_faiss": search_faiss,
     **GPU_WAYS,
 }

@@ -34,7 +34,7 @@ def bench(
     import torch
 
     from vpr_lib.bench.gpu_ways import gpu_limits
-    from vpr_lib.bench.measure import SIZES, Skipped, compare, machine, matrix_rates
+    from vpr_lib.bench.measure import SIZES, Skipped, bare_products, compare, machine, sustained_rate
     from vpr_lib.bench.rows import ROWS
     from vpr_lib.paths import bench_file
     from vpr_lib.registry import lookup
@@ -47,13 +47,14 @@ def bench(
     makers = {
         name: lookup(ROWS, name, "bench row") for name in only or [row for row in ROWS if row[:4] == "gpu_" or not gpu]
     }
-    found, rates = {}, matrix_rates()
+    found, products = {}, bare_products()
+    rates = {name: max(sustained_rate(product) for _ in range(3)) for name, product in products.items()}
     limits = gpu_limits() if torch.cuda.is_available() and any(name[:4] == "gpu_" for name in makers) else None
     for name, make in makers.items():
         show(f"[dim]{name} ...[/dim]")
         with tempfile.TemporaryDirectory() as folder:
             try:
-                found[name] = compare(make(size, Path(folder)), repeats or size.repeats, rates)
+                found[name] = compare(make(size, Path(folder)), repeats or size.repeats, products)
             except Skipped as reason:
                 found[name] = {"skipped": str(reason)}
             except Exception as error:

@@ -22,10 +22,10 @@ def check(
     """
     from vpr_lib.workbook.run.preflight import in_words, look_ahead
 
-    found = look_ahead(profile, measure)
-    typer.echo("\n".join(in_words(found)))
-    write_json(json, {"profile": found.profile.name, "missing": found.missing, "left_out": found.left_out, "free_gb": found.free_gb,
-                      "to_write_gb": found.to_write_gb, "to_fetch_gb": found.to_fetch_gb, "gpu_gb": found.gpu_gb,
-                      "images_per_s": found.images_per_s, "hours": found.hours})  # fmt: skip
-    if found.left_out:
+    outlook = look_ahead(profile, measure)
+    typer.echo("\n".join(in_words(outlook)))
+    write_json(json, {"profile": outlook.profile.name, "missing": outlook.missing, "left_out": outlook.left_out, "free_gb": outlook.free_gb,
+                      "to_write_gb": outlook.to_write_gb, "to_fetch_gb": outlook.to_fetch_gb, "gpu_gb": outlook.gpu_gb,
+                      "images_per_s": outlook.images_per_s, "hours": outlook.hours})  # fmt: skip
+    if outlook.left_out:
         raise typer.Exit(1)

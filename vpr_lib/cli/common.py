@@ -20,7 +20,10 @@ Weights = Annotated[
     Path | None, typer.Option(help="Checkpoint; default: what `vpr train` or `vpr weights add` stored.")
 ]
 Index = Annotated[
-    str, typer.Option(help="exact; ivfpq (approximate, from 10,000 images on); milvus (an engine, extra 'engine').")
+    str,
+    typer.Option(
+        help="exact; flat (faiss; on the GPU with faiss-gpu); ivfpq (approximate, from 10,000 images on); milvus (extra 'engine')."
+    ),
 ]
 Runtime = Annotated[
     str, typer.Option(help="torch, an export of the model (onnx, openvino-int8 ...), or the path of an export.")

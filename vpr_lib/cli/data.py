@@ -108,11 +108,11 @@ def prepare(name: Name, root: Root = None, json: JsonFile = None) -> None:
     from vpr_lib.data.totals import totals
 
     start = time.monotonic()
-    content, kept = prepare_dataset(name, root)
+    content, folder = prepare_dataset(name, root)
     numbers = totals(content)
     _print_totals(numbers, find(name).expected)
-    show(f"  [dim]{time.monotonic() - start:.1f} s; kept in {kept}[/dim]")
-    write_json(json, {"name": name, "totals": numbers, "kept": str(kept)})
+    show(f"  [dim]{time.monotonic() - start:.1f} s; kept in {folder}[/dim]")
+    write_json(json, {"name": name, "totals": numbers, "kept": str(folder)})
 
 
 def check(

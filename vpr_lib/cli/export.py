@@ -70,14 +70,17 @@ def export_model(
 
 def _int8_in_words(info: "ExportInfo", by_recall: bool) -> str:
     """What whole numbers cost on images that were not calibrated on, and what to take instead where that is too much."""
-    from vpr_lib.models.export import MOST_LOST, PRECISIONS
+    from vpr_lib.models.export import LEAST_INT8, MOST_LOST, PRECISIONS
 
-    kept = f"  calibrated on {info.calibration_images} images, in float: {info.kept_in_float}; "
+    share = f"{100 * (info.int8_share or 0):.0f} % of the arithmetic in int8"
+    kept = f"  calibrated on {info.calibration_images} images, in float: {info.kept_in_float}, {share}; "
     if info.lost is None:
         return kept + "too few images to say what int8 loses on others: give more, or --dataset"
-    what = "R@1" if by_recall else "nearest images"
-    said = f"{what} lost on other images: {100 * info.lost:.1f} points"
-    if info.lost <= MOST_LOST and info.kept_in_float != "the backbone":
+    what = (
+        "R@1 lost on other images, with two standard errors:" if by_recall else "nearest images lost on other images:"
+    )
+    said = f"{what} {100 * info.lost:.1f} points"
+    if info.lost <= MOST_LOST and info.int8_share >= LEAST_INT8:
         return kept + said
     other = " or ".join(p for p in reversed(PRECISIONS[info.format]) if p != "int8")
     why = f"more than {100 * MOST_LOST:g}" if info.lost > MOST_LOST else "but little is left in int8"

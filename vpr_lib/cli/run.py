@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from vpr_lib.workbook.run.prepare import Request
     from vpr_lib.workbook.run.runner import RunResult
 
 After = Callable[["RunResult"], None]
@@ -36,6 +37,9 @@ def register(app: typer.Typer, after: After | None = None) -> None:
         run_id: Annotated[str | None, typer.Option(help="Name of the run's folder; default: time and profile.")] = None,
         report: Annotated[bool, typer.Option(help="Build the HTML report at the end.")] = True,
         json_file: Annotated[Path | None, typer.Option("--json", help="Write the result to this file.")] = None,
+        jobs: Annotated[
+            int | None, typer.Option(min=1, help="Notebooks side by side, each with its share of the threads.")
+        ] = None,
         nightly: Annotated[
             bool, typer.Option("--nightly", help="One at a time, with retries, compared with the last green night.")
         ] = False,
@@ -52,27 +56,19 @@ def register(app: typer.Typer, after: After | None = None) -> None:
         gone or no longer comparable.
         """
         from vpr_lib.workbook.run.plan import UsageError
+        from vpr_lib.workbook.run.prepare import Request
         from vpr_lib.workbook.run.runner import run_workbook
         from vpr_lib.workbook.run.terminal import choose_display
 
         if fetch:
             os.environ["VPR_FETCH"] = "1"
-        _look_ahead(profile)
+        limits = _look_ahead(profile)
+        request = Request(profile, only, start_from, set_ or (), force, keep_going, run_id, jobs, limits)
         try:
             if nightly:
-                result = _night(profile, only, start_from, set_ or (), force, keep_going, run_id, report, keep, accept)
+                result = _night(request, report, keep, accept)
             else:
-                result = run_workbook(
-                    profile,
-                    only,
-                    start_from,
-                    set_ or (),
-                    force,
-                    keep_going,
-                    run_id,
-                    _pages if report else None,
-                    choose_display(),
-                )
+                result = run_workbook(request, _pages if report else None, choose_display())
         except UsageError as error:
             typer.echo(f"Cannot start: {error}", err=True)
             raise typer.Exit(2) from error
@@ -93,10 +89,10 @@ def register(app: typer.Typer, after: After | None = None) -> None:
         from vpr_lib.workbook.run.status import read_status
         from vpr_lib.workbook.run.terminal import print_status
 
-        found = _or_exit(lambda: read_status(run))
-        print_status(found)
+        state = _or_exit(lambda: read_status(run))
+        print_status(state)
         if json_file:
-            paths.write_text(json_file, found.model_dump_json(indent=1))
+            paths.write_text(json_file, state.model_dump_json(indent=1))
 
     @app.command()
     def report(run: Annotated[str, typer.Argument(help="Run id; default: the latest run.")] = "latest") -> None:
@@ -111,8 +107,12 @@ def _pages(run: "Path | str") -> Path:
     return build_report(run)
 
 
-def _look_ahead(profile: str) -> None:
-    """Open with what of the profile's needs is here; a generated profile needs nothing, and nothing is said."""
+def _look_ahead(profile: str) -> dict[str, float]:
+    """Open with what of the profile's needs is here; a generated profile needs nothing, and nothing is said.
+
+    Returns:
+        the seconds that a cell of each notebook may take on this machine, where the profile is about data on disk.
+    """
     from vpr_lib.workbook.run.needs import needs_of
     from vpr_lib.workbook.run.plan import UsageError
     from vpr_lib.workbook.run.preflight import in_words, look_ahead
@@ -120,22 +120,22 @@ def _look_ahead(profile: str) -> None:
     try:
         needs = needs_of(profile)
         if needs.data or needs.weights or needs.trunks:
-            typer.echo("\n".join(in_words(look_ahead(profile, measure=False))) + "\n")
+            found = look_ahead(profile)
+            typer.echo("\n".join(in_words(found)) + "\n")
+            return found.limits
     except (UsageError, ValueError, OSError, KeyError):
-        return  # the run itself refuses it, with the whole message
+        pass  # the run itself refuses it, with the whole message
+    return {}
 
 
-def _night(profile, only, start_from, overrides, force, keep_going, run_id, report, keep, accept) -> "RunResult":
+def _night(request: "Request", report: bool, keep: int, accept: bool) -> "RunResult":
     import errno
 
     from vpr_lib.workbook.night.nightly import run_nightly
-    from vpr_lib.workbook.run.plan import UsageError
     from vpr_lib.workbook.run.terminal import choose_display
 
-    if only or start_from:
-        raise UsageError("--nightly runs the whole workbook: a part of it cannot be the next night's reference.")
     try:
-        return run_nightly(profile, overrides, force, keep_going, run_id, report, choose_display(), keep, accept)
+        return run_nightly(request, report, choose_display(), keep, accept)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise

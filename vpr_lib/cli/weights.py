@@ -40,24 +40,24 @@ def get(
 
         needs = needs_of(profile)
         names = [*(needed for needed in needs.weights if needed in load_published()), *needs.trunks]
-    told, failed = {}, 0
+    outcomes, failed = {}, 0
     for wanted in names:
         known = load_published().get(wanted)
         if everything and known.by_hand:
             continue
         try:
             if known is None and is_fetched(wanted):
-                told[wanted] = "fetched" if fetch_pretraining(wanted) else "here already"
+                outcomes[wanted] = "fetched" if fetch_pretraining(wanted) else "here already"
             else:
-                kept = fetch_weights(wanted)
-                told[wanted] = "here already" if kept is None else f"fits, kept as {kept.path}"
+                entry = fetch_weights(wanted)
+                outcomes[wanted] = "here already" if entry is None else f"fits, kept as {entry.path}"
             show(
-                f"[green]✓[/green] {wanted}: {told[wanted]} [dim]({known.licence if known else 'ImageNet pre-training'})[/dim]"
+                f"[green]✓[/green] {wanted}: {outcomes[wanted]} [dim]({known.licence if known else 'ImageNet pre-training'})[/dim]"
             )
         except (DownloadError, CheckpointError, OSError) as error:
-            told[wanted], failed = str(error), failed + 1
+            outcomes[wanted], failed = str(error), failed + 1
             show(f"[red]✗[/red] {wanted}: {_plain(str(error))}")
-    write_json(json, told)
+    write_json(json, outcomes)
     if failed:
         raise typer.Exit(1)
 
@@ -78,9 +78,9 @@ def add(
         raise ValueError(f"{file.name} is no published file name: say which model it belongs to with --as NAME.")
     if not file.is_file():
         raise FileNotFoundError(f"No checkpoint {file}.{published_at(model)}")
-    kept = register_weights(file, model, source, licence)
-    typer.echo(f"{file.name} fits {model}; kept as {kept.path} (sha256 {kept.about['sha256'][:16]}…)")
-    write_json(json, kept.about | {"path": str(kept.path)})
+    entry = register_weights(file, model, source, licence)
+    typer.echo(f"{file.name} fits {model}; kept as {entry.path} (sha256 {entry.about['sha256'][:16]}…)")
+    write_json(json, entry.about | {"path": str(entry.path)})
 
 
 def list_weights(json: JsonFile = None) -> None:
@@ -94,12 +94,12 @@ def list_weights(json: JsonFile = None) -> None:
     from vpr_lib.models.published import load_published
     from vpr_lib.models.registration import kept_at
 
-    found = {path.stem: loads(path.read_text()) for path in sorted(trained_path("any").parent.glob("*.json"))}
+    stored = {path.stem: loads(path.read_text()) for path in sorted(trained_path("any").parent.glob("*.json"))}
     table = Table("name", "here", "file", "size", "source", "licence")
     for name, known in load_published().items():
         here = "yes" if kept_at(name).is_file() else "by hand" if known.by_hand else "-"
         table.add_row(name, here, _plain(known.file), known.size_in_words, known.source, known.licence)
-    for name, about in found.items():
+    for name, about in stored.items():
         if name not in load_published():
             trained = f"trained here to '{about['recipe']}'" if "recipe" in about else "-"
             table.add_row(
@@ -111,7 +111,7 @@ def list_weights(json: JsonFile = None) -> None:
                 about.get("licence", "-"),
             )
     Console().print(table)
-    write_json(json, found)
+    write_json(json, stored)
 
 
 def _plain(text: str) -> str:

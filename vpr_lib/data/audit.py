@@ -140,9 +140,9 @@ def with_audit(manifest: Manifest, audit: pd.DataFrame) -> Manifest:
     """
     if "image_path" not in manifest.table:
         return manifest
-    found = audit.reindex(manifest.image_paths())
-    number = lambda column: pd.array(found[column].where(found[column] >= 0).tolist(), dtype="Int64")
-    text = lambda column: found[column].where(found[column].fillna("") != "", None).tolist()
+    rows = audit.reindex(manifest.image_paths())
+    number = lambda column: pd.array(rows[column].where(rows[column] >= 0).tolist(), dtype="Int64")
+    text = lambda column: rows[column].where(rows[column].fillna("") != "", None).tolist()
     table = manifest.table.assign(
         image_bytes=number("bytes"), width=number("width"), height=number("height"), mode=text("mode"),
         image_sha256=text("sha256"), exclude_reason=text("fault"),

@@ -25,7 +25,7 @@ from vpr_lib.data.tuples import TupleSet, radius_tuples
 from vpr_lib.paths import atomic_path
 from vpr_lib.progress import track
 
-CLOUDS, IMAGES = "lidar_1_4096_interval10", "camera_lidar_interval10"
+CLOUDS = "lidar_1_4096_interval10"
 RAW_COLUMNS = 6  # x, y, z, intensity, laser ring, time
 VOXEL_M = 1.0
 REDUCTION = 8  # of the images: 2448 x 2048 -> 306 x 256
@@ -93,10 +93,10 @@ def raw_frames(raw: Path, run: str, every: int = 10) -> list[RawFrame]:
 
 def _stamps(pattern: Path) -> np.ndarray:
     """Times in µs of the files of a folder, int64, rising."""
-    found = np.array(sorted(int(path.stem) for path in pattern.parent.glob(pattern.name)), np.int64)
-    if not len(found):
+    stamps = np.array(sorted(int(path.stem) for path in pattern.parent.glob(pattern.name)), np.int64)
+    if not len(stamps):
         raise FileNotFoundError(f"No {pattern}; expected the official layout of a raw drive.")
-    return found
+    return stamps
 
 
 def reduce_cloud(path: Path, points: int = POINTS) -> np.ndarray:
@@ -115,10 +115,10 @@ def reduce_cloud(path: Path, points: int = POINTS) -> np.ndarray:
     cloud = np.ascontiguousarray(values.reshape(-1, RAW_COLUMNS)[:, :3])
     if not np.isfinite(cloud).all():
         raise CloudError(f"{path}: {int((~np.isfinite(cloud)).any(1).sum())} points are not finite.")
-    kept = voxelise(cloud, VOXEL_M)[1]
+    firsts = voxelise(cloud, VOXEL_M)[1]
     rng = np.random.default_rng(int(Path(path).stem))
-    chosen = rng.permutation(kept)[:points]
-    return cloud[np.concatenate([chosen, rng.choice(kept, points - len(chosen))])]
+    chosen = rng.permutation(firsts)[:points]
+    return cloud[np.concatenate([chosen, rng.choice(firsts, points - len(chosen))])]
 
 
 def build_boreas(

@@ -193,8 +193,8 @@ def read_dataset(name: str, root: Path | None = None) -> Content:
 def open_dataset(name: str, root: Path | None = None) -> Content:
     """A data set of any kind: prepared if what was prepared still fits the folder, otherwise read."""
     dataset, place = find(name), find_root(name, root)
-    found = load_prepared(name, KINDS[dataset.kind], place, _reading(dataset))
-    return found if found is not None else read_dataset(name, place)
+    prepared = load_prepared(name, KINDS[dataset.kind], place, _reading(dataset))
+    return prepared if prepared is not None else read_dataset(name, place)
 
 
 def prepare_dataset(name: str, root: Path | None = None) -> tuple[Content, Path]:
@@ -232,15 +232,15 @@ def open_available(names: Sequence[str]) -> tuple[dict[str, Benchmark], list[str
     Raises:
         ValueError: for an unknown name, or when none of them is here.
     """
-    found, missing = {}, []
+    opened, missing = {}, []
     for name in names:
         try:
-            found[name] = open_benchmark(name)
+            opened[name] = open_benchmark(name)
         except FileNotFoundError:
             missing.append(name)
-    if not found:
+    if not opened:
         raise ValueError(f"None of {', '.join(names)} is on this disk; `vpr data get NAME` says how to come by them.")
-    return found, missing
+    return opened, missing
 
 
 def inventory() -> "pd.DataFrame":

@@ -81,8 +81,8 @@ def voxelise(points: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
         )
     voxels = voxels.astype(np.int32)
     keys = voxels.astype(np.int64) + (1 << 15) << np.array([32, 16, 0])
-    kept = np.sort(np.unique(keys.sum(1), return_index=True)[1])
-    return voxels[kept], kept
+    firsts = np.sort(np.unique(keys.sum(1), return_index=True)[1])
+    return voxels[firsts], firsts
 
 
 def collate_voxels(clouds: Sequence[np.ndarray | Tensor]) -> Tensor:

@@ -100,13 +100,13 @@ def fetch_from_hub(repository: str, file: str, path: Path, sha256: str | None = 
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        found = hf_hub_download(repository, file)
+        fetched = hf_hub_download(repository, file)
     except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError) as error:
         raise DownloadError(
             f"{repository}, {file}: the Hugging Face Hub does not give it ({_short(error)})."
         ) from error
     path.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(found, path)
+    shutil.copyfile(fetched, path)
     _verify(path, f"hub:{repository}/{file}", None, sha256)
     return path
 

@@ -75,8 +75,8 @@ def check_dataset(
     files = 0
     if decode:
         paths = [path for manifest in manifests_of(content).values() for path in file_paths(manifest)]
-        kept = prepared_folder(name) / "audit.parquet"
-        audit = inspect_files(paths, kept, workers, quiet)
+        stored = prepared_folder(name) / "audit.parquet"
+        audit = inspect_files(paths, stored, workers, quiet)
         audit = audit[~audit.index.duplicated()]
         files = len(audit)
         findings += [
@@ -212,8 +212,8 @@ def check_ground_truth(content: Content, dataset: Dataset) -> Iterator[Finding]:
             and content.queries.has_positions
         ):
             odd = check_positions(content.database, content.queries, card.threshold)
-        for told in odd:
-            yield Finding("warning", told, "Correct the positions: a recall over them says nothing.")
+        for sentence in odd:
+            yield Finding("warning", sentence, "Correct the positions: a recall over them says nothing.")
         if none and f"unmatched {card.name}" not in dataset.expected:
             level = "warning" if card.denominator == "all" else "note"
             yield Finding(level, f"{none:,} of {len(counts):,} queries have no positive ({card.name})")

@@ -101,8 +101,10 @@ def _from_hub(repository: str, folder: Path) -> None:
 def kaggle_ready() -> bool:
     """Whether Kaggle's client is installed and has credentials: a token file, or KAGGLE_USERNAME and KAGGLE_KEY."""
     own = Path(os.environ.get("KAGGLE_CONFIG_DIR", Path.home() / ".kaggle")) / "kaggle.json"
-    told = own.is_file() or {"KAGGLE_USERNAME", "KAGGLE_KEY"} <= os.environ.keys() or "KAGGLE_API_TOKEN" in os.environ
-    return told and shutil.which("kaggle") is not None
+    has_key = (
+        own.is_file() or {"KAGGLE_USERNAME", "KAGGLE_KEY"} <= os.environ.keys() or "KAGGLE_API_TOKEN" in os.environ
+    )
+    return has_key and shutil.which("kaggle") is not None
 
 
 def _from_kaggle(way: Get, dataset: Dataset, folder: Path) -> None:

@@ -52,9 +52,9 @@ class Positives:
         codes = self.rows * self.n_database + self.indices
         wanted = queries.astype(np.int64) * self.n_database + database
         place = np.searchsorted(codes, wanted)
-        found = place < len(codes)
-        found[found] = codes[place[found]] == wanted[found]
-        return found & (database >= 0)
+        inside = place < len(codes)
+        inside[inside] = codes[place[inside]] == wanted[inside]
+        return inside & (database >= 0)
 
     @cached_property
     def rows(self) -> np.ndarray:

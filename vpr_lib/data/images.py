@@ -36,64 +36,17 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CAFFE_MEAN = (0.48501960784313836, 0.4579568627450961, 0.4076039215686255)  # of 0-255 minus mean, spec clusvpr §5
 CAFFE_STD = (0.00392156862745098,) * 3
 IMAGE_SUFFIXES = frozenset(
-    f".{suffix}"
-    for suffix in [
-        "jpg",
-        "jpeg",
-        "jpe",
-        "jfif",
-        "png",
-        "apng",
-        "webp",
-        "gif",
-        "bmp",
-        "dib",
-        "tif",
-        "tiff",
-        "ppm",
-        "pgm",
-        "pbm",
-        "pnm",
-        "jp2",
-        "j2k",
-        "jpx",
-        "tga",
-        "mpo",
-        "avif",
-        "heic",
-        "heif",
-        "hif",
-    ]
+    (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".tga", ".mpo", ".avif", ".heic", ".heif"),
+        *(".hif",),
+    )
 )
-OTHER_PICTURES = frozenset(  # what a camera or a program may leave beside them, and nothing here decodes
-    f".{suffix}"
-    for suffix in [
-        "cr2",
-        "cr3",
-        "nef",
-        "arw",
-        "dng",
-        "orf",
-        "rw2",
-        "raf",
-        "raw",
-        "exr",
-        "hdr",
-        "jxl",
-        "psd",
-        "svg",
-        "xcf",
-        "dds",
-        "pdf",
-        "mp4",
-        "mov",
-        "avi",
-        "mkv",
-        "webm",
-        "m4v",
-        "mpg",
-        "insv",
-    ]
+OTHER_PICTURES = frozenset(
+    (  # what a camera or a program may leave beside them, and nothing here decodes
+        *(".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".raw", ".exr", ".hdr", ".jxl", ".psd"),
+        *(".svg", ".xcf", ".dds", ".pdf", ".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".insv"),
+    )
 )
 MAX_PIXELS = 400_000_000  # 1.2 GB as RGB; a 3328x512 panorama has 1.7 million
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # its own limit would act before the announced one
@@ -205,8 +158,8 @@ def image_errors(path: str | Path) -> Iterator[None]:
         raise ImageError(f"{path}: {error}") from error
     except (OSError, SyntaxError, ValueError) as error:
         if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-            told = f"{error.strerror}: this says nothing about the picture. Raise `ulimit -n`, or use fewer workers"
-            raise OSError(error.errno, told, str(path)) from error
+            hint = f"{error.strerror}: this says nothing about the picture. Raise `ulimit -n`, or use fewer workers"
+            raise OSError(error.errno, hint, str(path)) from error
         raise ImageError(f"{path}: damaged ({error}).") from error
 
 
@@ -326,20 +279,20 @@ def list_images(folder: Path) -> list[str]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"No folder {folder}.")
-    found, others = [], Counter()
+    paths, others = [], Counter()
     for place, names in _walk(folder):
         for name in names:
             suffix = os.path.splitext(name)[1].lower()
             others[suffix] += suffix in OTHER_PICTURES
             if suffix in IMAGE_SUFFIXES and os.path.isfile(os.path.join(place, name)):
-                found.append(Path(place, name).relative_to(folder).as_posix())
-    if odd := [path for path in found if not path.isascii() and path != path.encode("utf-8", "replace").decode()]:
+                paths.append(Path(place, name).relative_to(folder).as_posix())
+    if odd := [path for path in paths if not path.isascii() and path != path.encode("utf-8", "replace").decode()]:
         shown = odd[0].encode("utf-8", "backslashreplace").decode()
         raise ValueError(f"{folder}: {len(odd)} names are not UTF-8, for instance '{shown}'. Rename them (convmv).")
     if left := +others:
         kinds = ", ".join(f"{suffix} {count}" for suffix, count in sorted(left.items()))
         log.warning("%s: %d files are left out, for nothing here decodes them: %s", folder, left.total(), kinds)
-    return sorted(found)
+    return sorted(paths)
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:

@@ -40,8 +40,8 @@ class PlainUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
-        if (found := self._records.get((module, name)) or ALLOWED.get((module, name))) is not None:
-            return found
+        if (allowed := self._records.get((module, name)) or ALLOWED.get((module, name))) is not None:
+            return allowed
         if module in NUMPY_MODULES and name in NUMPY_NAMES:
             return super().find_class(module.replace("numpy.core", "numpy._core"), name)
         if (module, name) == ("_codecs", "encode"):

@@ -35,11 +35,11 @@ class Places:
             cities: their order; default the order of first appearance.
         """
         names, labels = np.unique(manifest.table["place_id"].to_numpy(str), return_inverse=True)
-        kept = np.bincount(labels, minlength=len(names))[labels] >= min_images
-        if not kept.any():
+        large = np.bincount(labels, minlength=len(names))[labels] >= min_images
+        if not large.any():
             raise ValueError(f"None of the {len(names)} places under {manifest.root} has {min_images} images.")
-        manifest = manifest if kept.all() else manifest.take(np.flatnonzero(kept))
-        labels = np.unique(labels[kept], return_inverse=True)[1].astype(np.int64)
+        manifest = manifest if large.all() else manifest.take(np.flatnonzero(large))
+        labels = np.unique(labels[large], return_inverse=True)[1].astype(np.int64)
         city = manifest.table["city"].to_numpy(str)
         order = {name: rank for rank, name in enumerate(cities or dict.fromkeys(city))}
         return cls(manifest, labels, np.array([order[name] for name in city], np.int64))

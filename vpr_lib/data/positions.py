@@ -98,12 +98,12 @@ def radius_positives(database: Manifest, queries: Manifest, radius_m: float, gro
     places = database.positions(), queries.positions()
     lost = without_fix(database, queries)
     own = [side.table[group].to_numpy() for side in (database, queries)] if group else frames(database, queries)
-    found = Positives.from_radius(*places, radius_m, *(own if own is not None else (None, None)))
+    positives = Positives.from_radius(*places, radius_m, *(own if own is not None else (None, None)))
     if not group and own is not None and len(np.unique(np.concatenate(own))) > 1:
-        found = _across_borders(found, places, own, radius_m)
+        positives = _across_borders(positives, places, own, radius_m)
     if any(none.any() for none in lost):
-        found = found.where(~lost[1][found.rows] & ~lost[0][found.indices])
-    return found
+        positives = positives.where(~lost[1][positives.rows] & ~lost[0][positives.indices])
+    return positives
 
 
 def _across_borders(found: Positives, places: tuple, own: tuple, radius_m: float) -> Positives:
@@ -142,21 +142,21 @@ def check_positions(database: Manifest, queries: Manifest, radius_m: float) -> l
     lost = without_fix(database, queries)
     good = places[~np.concatenate(lost)]
     _refuse_degrees(database, queries, good, radius_m)
-    told = []
+    warnings = []
     if count := int(sum(none.sum() for none in lost)):
-        told.append(
+        warnings.append(
             f"{count} of {len(places)} images stand at (0, 0), far from all others: cameras without a fix. They are nobody's "
             "positive, and as queries they have none."
         )
     spread = np.ptp(good, axis=0)
     if len(good) > 1 and np.hypot(*spread) <= radius_m:
-        told.append(
+        warnings.append(
             f"all {len(good)} positions lie within {np.hypot(*spread):.3g} m: every database image is a positive of every query "
             f"at a radius of {radius_m:g} m, so any answer counts as right."
         )
     elif len(base := database.positions()[~lost[0]]) > 1 and np.hypot(*np.ptp(base, axis=0)) <= radius_m:
-        told.append(f"the whole database lies within {radius_m:g} m: any answer counts as right where one does.")
-    return told
+        warnings.append(f"the whole database lies within {radius_m:g} m: any answer counts as right where one does.")
+    return warnings
 
 
 def _refuse_degrees(database: Manifest, queries: Manifest, places: np.ndarray, radius_m: float) -> None:

@@ -96,25 +96,25 @@ _PARTS = ("manifest", "ground_truth", "run_pairs", "tuples", "pickles")
 def _files(root: Path, patterns: Iterable[str]) -> dict[str, int]:
     """Hash of every file that a reader may look at, by its path below the root: those that match, and every list, table and
     array beside them and beside the folders of images."""
-    found = {path for pattern in patterns for path in Path(root).glob(pattern) if path.is_file()}
-    places = {Path(root), *(path.parent for path in found), *(path for path in Path(root).glob("*") if path.is_dir())}
+    files = {path for pattern in patterns for path in Path(root).glob(pattern) if path.is_file()}
+    places = {Path(root), *(path.parent for path in files), *(path for path in Path(root).glob("*") if path.is_dir())}
     places |= {path for path in Path(root).glob("*/*") if path.is_dir() and path.parent.name in _SPLIT_PARENTS}
-    found |= {path for place in places for suffix in _LISTS for path in place.glob(f"*{suffix}") if path.is_file()}
-    paths = sorted(found)
+    files |= {path for place in places for suffix in _LISTS for path in place.glob(f"*{suffix}") if path.is_file()}
+    paths = sorted(files)
     return dict(zip((str(path.relative_to(root)) for path in paths), content_hashes(paths, content_memory())))
 
 
 def _folders(content: Content) -> dict[str, int | None]:
     """Time of last change of every folder that holds a listed file, and of those above up to the root."""
-    found: dict[str, int | None] = {}
+    folders: dict[str, int | None] = {}
     for manifest in manifests_of(content).values():
         for column in ("image_path", "cloud_path"):
             if column in manifest.table:
                 paths = pa.array(manifest.table[column], pa.large_string())
                 parents = pc.unique(pc.replace_substring_regex(paths, r"/?[^/]*$", "")).to_pylist()
-                found |= {place: None for parent in parents for place in _above(manifest.root, parent)}
-                found |= {place: None for known in list(found) for place in _empty_below(known)}
-    return {place: _changed(place) for place in sorted(found)}
+                folders |= {place: None for parent in parents for place in _above(manifest.root, parent)}
+                folders |= {place: None for known in list(folders) for place in _empty_below(known)}
+    return {place: _changed(place) for place in sorted(folders)}
 
 
 def _above(root: Path, parent: str) -> list[str]:

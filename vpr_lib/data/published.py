@@ -53,8 +53,8 @@ def _npz(name: str, rule: str, expected: int, positions: bool = True) -> Callabl
         from vpr_lib.data.readers.pittsburgh import read_npz_positions
 
         database, queries, radius = read_npz_positions(folder / f"{name}.npz")
-        found = Positives.from_radius(database, queries, radius)
-        return PublishedTruth(name, rule, found, expected, *((database, queries) if positions else (None, None)))
+        positives = Positives.from_radius(database, queries, radius)
+        return PublishedTruth(name, rule, positives, expected, *((database, queries) if positions else (None, None)))
 
     return read
 
@@ -77,8 +77,8 @@ def _nordland(folder: Path) -> PublishedTruth:
 def _sped(folder: Path) -> PublishedTruth:
     from vpr_lib.data.readers.vpr_bench import read_vpr_bench
 
-    found = read_vpr_bench(folder / "gsv_cities/SPED", "sped", arrays="SPED")
-    return PublishedTruth("sped", "listed", found.positives, 607)
+    benchmark = read_vpr_bench(folder / "gsv_cities/SPED", "sped", arrays="SPED")
+    return PublishedTruth("sped", "listed", benchmark.positives, 607)
 
 
 _READERS: dict[str, Callable[[Path], PublishedTruth]] = {

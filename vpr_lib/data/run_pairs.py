@@ -107,10 +107,10 @@ def make_run_pairs(
         ValueError: when the matches of a pair are missing or do not fit its runs.
     """
     for query, database in ((q, d) for q in range(len(runs)) for d in range(len(runs)) if q != d):
-        found = positives.get((query, database))
+        matches = positives.get((query, database))
         expected = (len(query_rows[query]), len(databases[database]))
-        if found is None or (len(found), found.n_database) != expected:
-            came = "nothing" if found is None else f"{len(found)} x {found.n_database}"
+        if matches is None or (len(matches), matches.n_database) != expected:
+            came = "nothing" if matches is None else f"{len(matches)} x {matches.n_database}"
             raise ValueError(
                 f"{name}: queries of {runs[query]} in {runs[database]} need matches of {expected[0]} x {expected[1]}, got {came}."
             )

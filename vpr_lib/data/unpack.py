@@ -61,11 +61,11 @@ def unpack(archive: Path, folder: Path, limit_bytes: int | None = None, inner: S
         place = Path(temporary) / "content"
         limit -= _extract(archive, place, limit)
         for name in inner:
-            found = next(iter(sorted(place.rglob(name))), None)
-            if found is None:
+            inside = next(iter(sorted(place.rglob(name))), None)
+            if inside is None:
                 raise ArchiveError(f"{archive.name} holds no {name}.")
-            limit -= _extract(found, place, limit)
-            found.unlink()
+            limit -= _extract(inside, place, limit)
+            inside.unlink()
         place = _without_wrapper(place)
         if folder.is_dir():
             folder.rmdir()

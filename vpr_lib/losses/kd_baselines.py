@@ -55,8 +55,8 @@ def lsd_net(student: Tensor, teacher: Tensor, positives: Tensor, negatives: Tens
     """
     s, t = F.normalize(student, dim=1), F.normalize(teacher, dim=1)
     pairs = [torch.nonzero(mask, as_tuple=True) for mask in (positives, negatives)]
-    own, told = euclidean_distances(s, s), euclidean_distances(t, t)
-    loss = sum((F.mse_loss(own[i, j], told[i, j]) for i, j in pairs if len(i)), student.sum() * 0)
+    own, taught = euclidean_distances(s, s), euclidean_distances(t, t)
+    loss = sum((F.mse_loss(own[i, j], taught[i, j]) for i, j in pairs if len(i)), student.sum() * 0)
     if all(len(i) for i, _ in pairs):
         inner = [(x[i] - x[j]) @ (x[k] - x[m]).T for x in (s, t) for (i, j), (k, m) in [pairs]]
         loss = loss + F.mse_loss(*inner)

@@ -203,14 +203,14 @@ class RelationalWeights(Strict):
             ValueError: for an unknown manifold, or the sphere twice.
         """
         names = manifolds.split("+")
-        kept = {lookup(MANIFOLDS, name, "manifold") for name in names}
-        if len(kept) < len(names):
+        chosen = {lookup(MANIFOLDS, name, "manifold") for name in names}
+        if len(chosen) < len(names):
             raise ValueError(
                 f"'{manifolds}' names a manifold twice; 'angle' and 'cosine' are two relations on one sphere."
             )
         changes = {
-            "geometries": tuple(name for name in self.geometries if name in kept),
-            "cross": {name: weight for name, weight in self.cross.items() if name in kept},
+            "geometries": tuple(name for name in self.geometries if name in chosen),
+            "cross": {name: weight for name, weight in self.cross.items() if name in chosen},
         }
         spherical = next((name for name in names if name in ("angle", "cosine")), self.spherical)
         return self.model_validate(self.model_dump() | changes | {"spherical": spherical})

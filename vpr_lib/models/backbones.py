@@ -114,12 +114,12 @@ class VGG(Backbone):
             return tensors
         convolutions = [n for n, layer in enumerate(self.model.features) if isinstance(layer, nn.Conv2d)]
         numbers = dict(zip(VGG16_LAYERS, convolutions))
-        found = {}
+        renamed = {}
         for key, tensor in tensors.items():
             layer, _, part = key.removeprefix("base.").removeprefix("features.").partition(".")
             if layer in numbers or layer.isdecimal():
-                found[f"model.features.{numbers.get(layer, layer)}.{part}"] = tensor
-        return found
+                renamed[f"model.features.{numbers.get(layer, layer)}.{part}"] = tensor
+        return renamed
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model.features(images)

@@ -62,8 +62,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a safetensors file, or is cut short: {error}") from error
     except UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        what = f"it wants to run '{found[1]}'" if found else "it is no checkpoint of torch, or damaged"
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"it wants to run '{refused[1]}'" if refused else "it is no checkpoint of torch, or damaged"
         raise CheckpointError(
             f"{path} cannot be read as weights only: {what}. Save the state dict alone (torch.save(model.state_dict(), ...))."
         ) from error

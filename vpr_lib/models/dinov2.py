@@ -253,8 +253,8 @@ def pretrained_path(name: str) -> Path:
     """
     own = cache_root() / "weights" / f"{name}_pretrain.pth"
     places = [own, Path(torch.hub.get_dir()) / "checkpoints" / own.name]
-    if found := next((path for path in places if path.is_file()), None):
-        return found
+    if stored := next((path for path in places if path.is_file()), None):
+        return stored
     known = find_published(name)
     raise FileNotFoundError(
         f"No pre-trained weights {own}. `vpr weights get {name}` fetches them ({known.address}, {known.size_in_words}, "

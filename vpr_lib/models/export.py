@@ -23,7 +23,7 @@ from vpr_lib.config import Strict
 from vpr_lib.data.images import InputSpec
 from vpr_lib.digests import digest_file
 from vpr_lib.models.checkpoints import weights_hash
-from vpr_lib.models.quantise import KEPT_IN_FLOAT, package, quantise_onnx, quantise_openvino
+from vpr_lib.models.quantise import Rung, package, quantise_onnx, quantise_openvino, rungs
 from vpr_lib.models.zoo import ModelConfig
 from vpr_lib.paths import atomic_path, cache_root, write_text
 
@@ -34,6 +34,7 @@ PRECISIONS: dict[str, tuple[str, ...]] = {"onnx": ("fp32", "int8"), "openvino": 
 FILES = {"onnx": "model.onnx", "openvino": "model.xml"}
 OPSET = 17
 MOST_LOST = 0.01  # of R@1 that int8 may cost
+LEAST_INT8 = 0.5  # of the arithmetic, below which int8 is not worth it
 INT8_BACKBONES = ("resnet", "resnext", "wide_resnet", "tinyresnet", "vgg", "dinov2", "vit")
 
 
@@ -51,7 +52,8 @@ class ExportInfo(Strict):
     sha256: str  # of the exported file (for OpenVINO of the .bin beside the .xml too)
     bytes: int
     calibration_images: int = 0
-    kept_in_float: str = ""  # int8: a key of KEPT_IN_FLOAT
+    kept_in_float: str = ""
+    int8_share: float | None = None  # of the multiply-adds of convolutions and linear layers
     lost: float | None = None  # int8: what the judge of the export said, share of R@1
     made_with: dict[str, str] = {}  # package -> version
 
@@ -109,7 +111,8 @@ def export(
         name: of the model, for the record.
         calibration: uint8 images (N, 3, height, width) of the model's input size; int8 needs them.
         judge: what an int8 export loses, as a share of R@1 on images that were not calibrated on. More and more of the
-            network is kept in float until that is at most MOST_LOST; where nothing keeps it there, the best is kept.
+            network is kept in float (`quantise.rungs`) until that is at most MOST_LOST; where nothing keeps it there, the
+            best is taken.
     Raises:
         ValueError: for a precision the format has not, int8 without calibration images, or a missing package.
     """
@@ -124,13 +127,13 @@ def export(
     with tempfile.TemporaryDirectory() as scratch:
         graph = Path(scratch) / "float.onnx"
         _write_onnx(model, graph)
-        for kept in KEPT_IN_FLOAT if precision == "int8" else [""]:
+        for rung in rungs(model, calibration, graph, format) if precision == "int8" else [Rung("", (), 0.0)]:
             place = Path(scratch) / str(len(tried))
-            packages = _WRITERS[format](
-                graph, place / FILES[format], precision, calibration, KEPT_IN_FLOAT.get(kept, ())
-            )
-            about = dict(model=name, format=format, precision=precision, kept_in_float=kept)
-            tried.append(_record(model, place, packages, 0 if calibration is None else len(calibration), about))
+            packages = _WRITERS[format](graph, place / FILES[format], precision, calibration, rung.kept)
+            about = dict(model=name, format=format, precision=precision)
+            if precision == "int8":
+                about |= dict(kept_in_float=rung.says, int8_share=rung.int8_share, calibration_images=len(calibration))
+            tried.append(_record(model, place, packages, about))
             if judge is not None and precision == "int8":
                 tried[-1] = tried[-1].model_copy(update={"lost": judge(ShippedModel(place))})
             if (tried[-1].lost or 0.0) <= MOST_LOST:
@@ -143,13 +146,12 @@ def export(
     return tried[best]
 
 
-def _record(model: nn.Module, place: Path, packages: Packages, images: int, about: dict[str, Any]) -> ExportInfo:
+def _record(model: nn.Module, place: Path, packages: Packages, about: dict[str, Any]) -> ExportInfo:
     """Write what the export in `place` was made from beside it."""
     spec, path = model.input_spec, place / FILES[about["format"]]
     info = ExportInfo(
         **about, system=model.config.system, dim=model.dim, image_size=spec.size, interpolation=spec.interpolation,
         weights=weights_hash(model), sha256=digest_file(*_parts(path)), bytes=_size(path),
-        calibration_images=images if about["precision"] == "int8" else 0,
         made_with={"torch": torch.__version__} | {package.__name__: package.__version__ for package in packages},
     )  # fmt: skip
     write_text(place / "export.json", json.dumps(info.model_dump(), indent=1))

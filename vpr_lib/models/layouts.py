@@ -26,42 +26,22 @@ def _sequence(prefix: str) -> tuple[tuple[str, str], ...]:
 
 BERTON_HEAD = ((r"^aggregation\.1\.", "aggregator.gem."), (r"^aggregation\.3\.", "aggregator.fc."))
 TOP_LEVEL_HEADS = r"^(encoder|decoder|queries|fc|channel_proj|row_proj)\b"  # CricaVPR, SuperVLAD, EDTformer
+DINO, VGG = "backbone.dino_model.", "backbone.model.features."  # our names
+SHARED = ((r"^backbone\.", DINO), (r"^aggregation\.1\.", "aggregator.gem."), (r"^aggregation\.", "aggregator."))
+NETVLAD = ((r"^encoder\.(module\.)?", VGG), (r"^pool\.(module\.)?conv\.", "aggregator.assign."),
+           (r"^pool\.(module\.)?", "aggregator."))  # fmt: skip
+OPENIBL = ((r"^base_model\.base\.", VGG), (r"^net_vlad\.", "aggregator."))
+HUB = "gmberton/MegaLoc, Lu-Feng/CricaVPR, Lu-Feng/SuperVLAD, Tong-Jin01/EDTformer"
+BERTON = "gmberton/CosPlace, gmberton/EigenPlaces"
 LAYOUTS: tuple[Layout, ...] = (
-    Layout("serizba/salad", r"^backbone\.model\.cls_token$", ((r"^backbone\.model\.", "backbone.dino_model."),)),
-    Layout(
-        "amaralibey/Bag-of-Queries", r"^backbone\.dino\.cls_token$", ((r"^backbone\.dino\.", "backbone.dino_model."),)
-    ),
+    Layout("serizba/salad", r"^backbone\.model\.cls_token$", ((r"^backbone\.model\.", DINO),)),
+    Layout("amaralibey/Bag-of-Queries", r"^backbone\.dino\.cls_token$", ((r"^backbone\.dino\.", DINO),)),
     Layout("amaralibey/Bag-of-Queries", r"^backbone\.net\.0\.weight$", _sequence(r"backbone\.net\.")),
-    Layout(
-        "gmberton/MegaLoc, Lu-Feng/CricaVPR, Lu-Feng/SuperVLAD, Tong-Jin01/EDTformer",
-        r"^backbone\.cls_token$",
-        (
-            (r"^backbone\.", "backbone.dino_model."),
-            (r"^aggregation\.1\.", "aggregator.gem."),
-            (r"^aggregation\.", "aggregator."),
-            (TOP_LEVEL_HEADS, r"aggregator.\1"),
-        ),
-    ),
-    Layout("gmberton/CosPlace, gmberton/EigenPlaces", r"^backbone\.4\.0\.", (*_sequence(r"backbone\."), *BERTON_HEAD)),
-    Layout(
-        "gmberton/CosPlace, gmberton/EigenPlaces",
-        r"^backbone\.2\.weight$",
-        ((r"^backbone\.", "backbone.model.features."), *BERTON_HEAD),
-    ),
-    Layout(
-        "yxgeee/OpenIBL, ClusVPR",
-        r"^base_model\.base\.",
-        ((r"^base_model\.base\.", "backbone.model.features."), (r"^net_vlad\.", "aggregator.")),
-    ),
-    Layout(
-        "Nanne/pytorch-NetVlad",
-        r"^pool\.(module\.)?centroids$",
-        (
-            (r"^encoder\.(module\.)?", "backbone.model.features."),
-            (r"^pool\.(module\.)?conv\.", "aggregator.assign."),
-            (r"^pool\.(module\.)?", "aggregator."),
-        ),
-    ),
+    Layout(HUB, r"^backbone\.cls_token$", (*SHARED, (TOP_LEVEL_HEADS, r"aggregator.\1"))),
+    Layout(BERTON, r"^backbone\.4\.0\.", (*_sequence(r"backbone\."), *BERTON_HEAD)),
+    Layout(BERTON, r"^backbone\.2\.weight$", ((r"^backbone\.", VGG), *BERTON_HEAD)),
+    Layout("yxgeee/OpenIBL, ClusVPR", r"^base_model\.base\.", OPENIBL),
+    Layout("Nanne/pytorch-NetVlad", r"^pool\.(module\.)?centroids$", NETVLAD),
 )
 
 

@@ -277,7 +277,7 @@ def official_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Known: DistilVPR's 205 tensors (teacher) and 132 (student, keys without a prefix), and the original MinkLoc++ names.
     """
-    found = {}
+    weights = {}
     for key, tensor in tensors.items():
         branch = next((prefix for prefix in ("cloud_fe.", "image_fe.") if key.startswith(prefix)), "")
         name = key.removeprefix(branch)
@@ -285,8 +285,8 @@ def official_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         for pattern, ours in CLOUD_RENAMES if branch == "cloud_fe." else IMAGE_RENAMES:
             name = re.sub(pattern, ours, name)
-        found[branch + name] = tensor
-    return found
+        weights[branch + name] = tensor
+    return weights
 
 
 def load_official(model: nn.Module, path: Path) -> None:

@@ -5,7 +5,7 @@ Plain tables: `models/zoo.py` makes its entries of them. Official files load int
 
 from typing import Any
 
-SQUARE, LARGE, TOY = (322, 322), (480, 640), (112, 112)  # LARGE: Pitts30k's own size; the authors do not resize
+LARGE, TOY = (480, 640), (112, 112)  # LARGE: Pitts30k's own size; the authors do not resize
 FLOAT_RESIZE = dict(resize_after_normalising=True)  # the authors resize tensors: no rounding to grey levels
 
 

@@ -63,18 +63,18 @@ def sample_features(
     Raises:
         ValueError: when there are no images.
     """
-    generator, found, training = torch.Generator().manual_seed(seed), [], backbone.training
+    generator, samples, training = torch.Generator().manual_seed(seed), [], backbone.training
     backbone.eval()
     for images in batches:
         maps = unit(backbone(images).float(), dim=1).flatten(2).transpose(1, 2).cpu()  # (B, n, C)
         for cells in maps:
-            found.append(cells[torch.randperm(len(cells), generator=generator)[:per_image]])
-        if sum(map(len, found)) >= count:
+            samples.append(cells[torch.randperm(len(cells), generator=generator)[:per_image]])
+        if sum(map(len, samples)) >= count:
             break
     backbone.train(training)
-    if not found:
+    if not samples:
         raise ValueError("No images to take features from: NetVLAD starts from features of real images.")
-    return torch.cat(found)[:count]
+    return torch.cat(samples)[:count]
 
 
 def kmeans(vectors: Tensor, clusters: int, iterations: int = 50, seed: int = 0) -> Tensor:

@@ -3,19 +3,106 @@
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 NORMS_AND_POOLING = ("ReduceL2", "ReduceMean", "Divide", "Power", "Clamp", "Maximum", "MVN", "NormalizeL2")
-# What stays in float beside norms and pooling, as patterns over the module names in the graph, tried in this order. It is the
-# convolutions that lose: of the toy MixVPR's descriptors the mean cosine to fp32 was 0.975 with all in int8, 0.975 with
-# the aggregator in float, 0.9997 with the backbone in float.
-KEPT_IN_FLOAT: dict[str, tuple[str, ...]] = {"norms and pooling": (), "the backbone": (r".*/backbone/.*",)}
+SUMS = r".*/Add(_\d+)?"
+NOISE_IMAGES = 8  # on which it is found out which layers int8 hurts
+MADE_BY_KEPT = (0.5, 0.9)  # of the noise of all layers
+
+
+class Rung(NamedTuple):
+    """How much of a network stays in float."""
+
+    says: str
+    kept: tuple[str, ...]  # patterns over the names of the graph's nodes, beside norms and pooling
+    int8_share: float  # of the multiply-adds of convolutions and linear layers
+
+
+class Layer(NamedTuple):
+    """A convolution or linear layer: what computing it alone in int8 does to the descriptors."""
+
+    name: str  # in the module
+    noise: float  # mean of 1 - cosine
+    work: int  # multiply-adds for one image
+
+
+def rungs(model: nn.Module, images: np.ndarray, graph: Path, format: str) -> Iterator[Rung]:
+    """From all in int8 to all of the backbone in float; in between, the layers with the most noise for their work stay.
+
+    Args:
+        images: uint8 (N, 3, height, width).
+        graph: the model as ONNX.
+    """
+    yield Rung("norms and pooling", (), 1.0)
+    if format == "openvino":  # ONNX's quantiser leaves sums in float
+        yield Rung("norms, pooling and sums", (SUMS,), 1.0)
+    layers, nodes = noise_by_layer(model, images[:NOISE_IMAGES]), _nodes_with_weights(graph)
+    work, trunk = sum(layer.work for layer in layers), [r".*/backbone/.*", SUMS]
+    if len(layers) == len(nodes):  # otherwise a layer is hidden in a function, and names cannot be told
+        trunk += [
+            rf"{re.escape(node)}(/.*)?" for layer, node in zip(layers, nodes) if layer.name.startswith("backbone.")
+        ]
+        order = sorted(range(len(layers)), key=lambda row: -layers[row].noise / layers[row].work)
+        noise = np.cumsum([layers[row].noise for row in order])
+        for part in MADE_BY_KEPT:
+            kept = order[: int(np.searchsorted(noise, part * noise[-1])) + 1]
+            yield Rung(
+                f"norms, pooling, sums and {len(kept)} of {len(layers)} layers",
+                (SUMS, *(rf"{re.escape(nodes[row])}(/.*)?" for row in kept)),
+                1 - sum(layers[row].work for row in kept) / work,
+            )
+    outside = sum(layer.work for layer in layers if not layer.name.startswith("backbone."))
+    yield Rung("the backbone", tuple(trunk), outside / work)
+
+
+def _nodes_with_weights(graph: Path) -> list[str]:
+    """Names of the convolutions and matrix products with a constant factor, in the order in which the model calls them."""
+    content = package("onnx").load(graph).graph
+    constants = {weights.name for weights in content.initializer}
+    return [node.name for node in content.node
+            if node.op_type in ("Conv", "MatMul", "Gemm") and constants & set(node.input[:2])]  # fmt: skip
+
+
+@torch.no_grad()
+def noise_by_layer(model: nn.Module, images: np.ndarray) -> list[Layer]:
+    """Every call of a layer in its order. Inputs and weights of that layer alone are rounded to 256 steps between extremes."""
+    model.eval()
+    pictures, calls = model.input_spec.normalise(torch.from_numpy(images)), []
+    names = {layer: name for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
+
+    def count(layer: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> None:
+        calls.append((layer, layer.weight[0].numel() * out.numel() // len(images)))
+
+    hooks = [layer.register_forward_hook(count) for layer in names]
+    exact = model(pictures)
+    for hook in hooks:
+        hook.remove()
+    noise = {}
+    for layer in dict.fromkeys(layer for layer, _ in calls):
+        weight = layer.weight.clone()
+        layer.weight.copy_(_in_steps(weight.flatten(1)).view_as(weight))
+        hook = layer.register_forward_pre_hook(
+            lambda layer, inputs: (_in_steps(inputs[0].reshape(1, -1)).view_as(inputs[0]), *inputs[1:])
+        )
+        noise[layer] = max(1e-9, 1 - float(torch.cosine_similarity(model(pictures), exact).mean()))
+        hook.remove()
+        layer.weight.copy_(weight)
+    return [Layer(names[layer], noise[layer], work) for layer, work in calls]
+
+
+def _in_steps(rows: Tensor) -> Tensor:
+    low, high = rows.aminmax(dim=1, keepdim=True)
+    step = ((high - low) / 255).clamp(min=1e-12)
+    return ((rows - low) / step).round() * step + low
 
 
 def package(name: str) -> ModuleType:

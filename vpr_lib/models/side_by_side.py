@@ -36,6 +36,11 @@ class SideBySide(nn.Module):
         self.dim = (clusters + cells**2) * in_channels
 
     def forward(self, features: Tensor) -> Tensor:
-        averages = F.normalize(F.adaptive_avg_pool2d(features, self.cells).flatten(2), dim=1).flatten(1)
+        height, width = (int(size) for size in features.shape[2:])
+        if height % self.cells or width % self.cells:
+            averages = F.adaptive_avg_pool2d(features, self.cells)
+        else:  # the same, and exporters know it
+            averages = F.avg_pool2d(features, (height // self.cells, width // self.cells))
+        averages = F.normalize(averages.flatten(2), dim=1).flatten(1)
         parts = self.netvlad(features) * self.share**0.5, F.normalize(averages, dim=1) * (1 - self.share) ** 0.5
         return torch.cat(parts, dim=1)

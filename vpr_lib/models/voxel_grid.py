@@ -70,15 +70,15 @@ class VoxelGrid:
             fine, coarse = self.level(source), self.level(target)
             offsets, plane = kernel_offsets(kernel, source), kernel**2  # the first plane are the columns along z
             mirrored = source == target and kernel % 2 == 1  # half of the columns are the others from the other end
-            found = {}
+            neighbours = {}
             for column in range(plane // 2 + 1 if mirrored else plane):
                 for step, (here, there) in enumerate(fine.find(coarse, offsets[column], kernel, source)):
-                    found[column + step * plane] = here, there
+                    neighbours[column + step * plane] = here, there
                     if mirrored:
-                        found[len(offsets) - 1 - column - step * plane] = there, here
+                        neighbours[len(offsets) - 1 - column - step * plane] = there, here
             if mirrored:
-                found[len(offsets) // 2] = fine.order, fine.order
-            self._pairs[key] = [found[k] for k in range(len(offsets))]
+                neighbours[len(offsets) // 2] = fine.order, fine.order
+            self._pairs[key] = [neighbours[k] for k in range(len(offsets))]
         return self._pairs[key]
 
     def cloud_of(self, stride: int) -> Tensor:

@@ -36,16 +36,8 @@ class ModelConfig(Strict):
 
     @property
     def input_spec(self) -> InputSpec:
-        return InputSpec(
-            self.image_size,
-            self.interpolation,
-            self.mean,
-            self.std,
-            "exact",
-            self.antialias,
-            self.resize_after_normalising,
-            self.upright,
-        )
+        names = ("interpolation", "mean", "std", "antialias", "resize_after_normalising", "upright")
+        return InputSpec(self.image_size, **{name: getattr(self, name) for name in names})
 
     @property
     def query_spec(self) -> InputSpec:
@@ -105,33 +97,24 @@ class VPRModel(nn.Module):
         return self.aggregator(*self.features(images))
 
 
-def _mixvpr(backbone: str, out_channels: int, out_rows: int, **changes: Any) -> ModelConfig:
+def _model(system: str, backbone: str, trunk: dict, aggregator: str, head: dict, **changes: Any) -> ModelConfig:
+    """`trunk` and `head` are the arguments of backbone and aggregator, `changes` other fields."""
+    parts = dict(backbone=backbone, backbone_args=trunk, aggregator=aggregator, aggregator_args=head)
+    return ModelConfig(system=system, **parts | changes)
+
+
+def _mixvpr(backbone: str, out_channels: int, out_rows: int) -> ModelConfig:
     head = dict(out_channels=out_channels, out_rows=out_rows, mix_depth=4)
-    crop = dict(layers_to_crop=[4], layers_to_freeze=2)
-    return ModelConfig(
-        system="MixVPR", backbone=backbone, backbone_args=crop, aggregator="MixVPR", aggregator_args=head, **changes
-    )
+    return _model("MixVPR", backbone, dict(layers_to_crop=[4], layers_to_freeze=2), "MixVPR", head)
 
 
-def _light(backbone: str, out_channels: int, **arguments: Any) -> ModelConfig:
+def _light(backbone: str, out_channels: int, **trunk: Any) -> ModelConfig:
     head = dict(out_channels=out_channels, out_rows=4, mix_depth=4)
-    return ModelConfig(
-        system="Lightweight-MixVPR",
-        backbone=backbone,
-        backbone_args=arguments,
-        aggregator="MixVPR",
-        aggregator_args=head,
-    )
+    return _model("Lightweight-MixVPR", backbone, trunk, "MixVPR", head)
 
 
 def _resnet50(system: str, aggregator: str, **head: Any) -> ModelConfig:
-    return ModelConfig(
-        system=system,
-        backbone="resnet50",
-        backbone_args=dict(layers_to_freeze=2),
-        aggregator=aggregator,
-        aggregator_args=head,
-    )
+    return _model(system, "resnet50", dict(layers_to_freeze=2), aggregator, head)
 
 
 def _clusvpr(backbone: str, **changes: Any) -> ModelConfig:
@@ -142,30 +125,14 @@ def _clusvpr(backbone: str, **changes: Any) -> ModelConfig:
 
 
 def _toy(system: str, aggregator: str, crop: bool = False, **head: Any) -> ModelConfig:
-    arguments = dict(layers_to_crop=[3]) if crop else {}
-    return ModelConfig(
-        system=system,
-        backbone="tinyresnet",
-        backbone_args=arguments,
-        aggregator=aggregator,
-        aggregator_args=head,
-        image_size=(112, 112),
-    )
+    trunk = dict(layers_to_crop=[3]) if crop else {}
+    return _model(system, "tinyresnet", trunk, aggregator, head, image_size=(112, 112))
 
 
 def _lite0(system: str, aggregator: str, **head: Any) -> ModelConfig:
     """A head on the frozen ImageNet trunk that is installed with this package."""
-    return ModelConfig(
-        system=system,
-        backbone="efficientnet_lite0",
-        backbone_args=dict(layers_to_freeze=5),
-        aggregator=aggregator,
-        aggregator_args=head,
-        image_size=(224, 224),
-        interpolation="bicubic",
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-    )
+    spec = dict(image_size=(224, 224), interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    return _model(system, "efficientnet_lite0", dict(layers_to_freeze=5), aggregator, head, **spec)
 
 
 TOY_EVEN = {"image_size": (128, 128)}  # an even map, 8 x 8, which CWTNets can halve
@@ -178,28 +145,18 @@ def _toy_student(widths: tuple[int, ...], **head: Any) -> ModelConfig:
 
 
 def _dinomix(backbone: str, freeze_to: int, dim: int = 4096, side: int = 224) -> ModelConfig:
-    return ModelConfig(
-        system="DINO-Mix",
-        backbone=backbone,
-        backbone_args=dict(freeze_to=freeze_to),
-        aggregator="MixVPR",
-        aggregator_args=dict(out_channels=dim // 4, out_rows=4, mix_depth=2),
-        image_size=(side, side),
-    )
+    head = dict(out_channels=dim // 4, out_rows=4, mix_depth=2)
+    return _model("DINO-Mix", backbone, dict(freeze_to=freeze_to), "MixVPR", head, image_size=(side, side))
 
 
 def _pooled_tokens(backbone: str, freeze_to: int, side: int = 224) -> ModelConfig:
     """The average of the tokens DINO-Mix mixes: what its aggregator is measured against."""
-    return _dinomix(backbone, freeze_to, side=side).model_copy(
-        update=dict(system="AVG", aggregator="average", aggregator_args={})
-    )
+    return _model("AVG", backbone, dict(freeze_to=freeze_to), "average", {}, image_size=(side, side))
 
 
-def _distilvpr(backbone: str, crop: list[int], dim: int = 384, **changes: Any) -> ModelConfig:
-    return ModelConfig(
-        system="DistilVPR", backbone=backbone, backbone_args=dict(layers_to_crop=crop), aggregator="ProjectedGeM",
-        aggregator_args=dict(out_channels=dim), interpolation="bicubic", **(dict(image_size=(240, 320)) | changes),
-    )  # fmt: skip
+def _distilvpr(backbone: str, crop: list[int], dim: int = 384, image_size: tuple[int, int] = (240, 320)) -> ModelConfig:
+    spec = dict(interpolation="bicubic", image_size=image_size)
+    return _model("DistilVPR", backbone, dict(layers_to_crop=crop), "ProjectedGeM", dict(out_channels=dim), **spec)
 
 
 ZOO: dict[str, ModelConfig | MinkLocConfig] = {
@@ -212,13 +169,8 @@ ZOO: dict[str, ModelConfig | MinkLocConfig] = {
     "mixvpr_resnet152_4096": _mixvpr("resnet152", 1024, 4),
     "mixvpr_resnext50_4096": _mixvpr("resnext50_32x4d", 1024, 4),
     "mixvpr_wideresnet50_4096": _mixvpr("wide_resnet50_2", 1024, 4),
-    "mixvpr_swinv2_4096": ModelConfig(
-        system="MixVPR",
-        backbone="swinv2_base_window12to16_192to256",
-        backbone_args=dict(layers_to_freeze=2, image_size=(256, 256)),
-        aggregator="MixVPR",
-        aggregator_args=dict(out_channels=1024, out_rows=4, mix_depth=4),
-        image_size=(256, 256),
+    "mixvpr_swinv2_4096": _mixvpr("swinv2_base_window12to16_192to256", 1024, 4).model_copy(
+        update=dict(backbone_args=dict(layers_to_freeze=2, image_size=(256, 256)), image_size=(256, 256))
     ),
     "lightmixvpr_resnet50_4096": _mixvpr("resnet50", 1024, 4),  # MixVPR as Lightweight-MixVPR's authors trained it
     "lightmixvpr_resnet18_512": _light("resnet18", 128, layers_to_crop=[4], layers_to_freeze=2),
@@ -249,21 +201,13 @@ ZOO: dict[str, ModelConfig | MinkLocConfig] = {
     "clusvpr_resnet50_16384": _clusvpr("resnet50"),
     "clusvpr_mobilenetv3_1792": _clusvpr("mobilenet_v3_large", backbone_args=dict(layers_to_freeze=7)),
     **{  # the published baseline of ClusVPR's table, and the same on the trunk of profile city
-        f"netvlad_{name.replace('_', '')}_32768": ModelConfig(
-            system="NetVLAD",
-            backbone=name,
-            backbone_args=dict(layers_to_freeze=4),
-            aggregator="NetVLAD",
-            image_size=(480, 640),
+        f"netvlad_{name.replace('_', '')}_32768": _model(
+            "NetVLAD", name, dict(layers_to_freeze=4), "NetVLAD", {}, image_size=(480, 640)
         )
         for name in ("vgg16", "vgg19_bn")
     },
-    "netvlad_resnet50_32768": ModelConfig(  # the paper's D; how it splits into clusters x channels is not stated
-        system="NetVLAD",
-        backbone="resnet50",
-        backbone_args=dict(layers_to_crop=[4], layers_to_freeze=2),
-        aggregator="NetVLAD",
-        aggregator_args=dict(clusters=32),
+    "netvlad_resnet50_32768": _model(  # the paper's D; how it splits into clusters x channels is not stated
+        "NetVLAD", "resnet50", dict(layers_to_crop=[4], layers_to_freeze=2), "NetVLAD", dict(clusters=32)
     ),
     "gem_vgg19bn_512": ModelConfig(system="GeM", backbone="vgg19_bn", aggregator="GeM"),
     "mixvpr_lite0_512": _lite0("MixVPR", "MixVPR", out_channels=128, out_rows=4, mix_depth=4),
@@ -307,15 +251,6 @@ ZOO: dict[str, ModelConfig | MinkLocConfig] = {
 ZOO |= {name: ModelConfig(**values) for name, values in MODERN.items()}
 NETWORKS: dict[type, Callable[[Any, bool], nn.Module]] = {ModelConfig: VPRModel, MinkLocConfig: MinkLoc}
 TRAINING_FREE = frozenset({"pixels", "avg_lite0_112"})
-
-
-def vary(model: str, part: Literal["aggregator", "backbone"] = "aggregator", **arguments: Any) -> dict[str, Any]:
-    """Changes for `build_model` and recipes that alter some arguments of one part and keep the others.
-
-    `vary("mixvpr_resnet50_4096", mix_depth=2)` is the arm L = 2 of the depth ablation.
-    """
-    field = f"{part}_args"
-    return {field: getattr(lookup(ZOO, model, "model"), field) | arguments}
 
 
 def build_model(

@@ -64,20 +64,22 @@ def choose_views(queries: pd.DataFrame, conditions: Sequence[str], seed: int = 0
     order = rng.permutation(len(queries))
     if "conditions" not in queries:
         return list(map(int, order[: len(conditions)])), [f"query {row}" for row in order[: len(conditions)]]
-    found = [set(words) if words is not None else set() for words in queries["conditions"]]
+    word_sets = [set(words) if words is not None else set() for words in queries["conditions"]]
     place = [str(values) for values in queries[["utm_east", "utm_north"]].to_numpy().tolist()]
     wanted = set(conditions)
     alone: dict[str, set[str]] = {}  # place -> conditions that it shows by themselves
     for row, where in enumerate(place):
-        shared = found[row] & wanted
+        shared = word_sets[row] & wanted
         alone.setdefault(where, set()).update(shared if len(shared) == 1 else ())
     best = max((place[row] for row in order), key=lambda where: len(alone[where]))
     rows: list[int] = []
     for condition in conditions:
-        fitting = [int(row) for row in order if condition in found[row] and row not in rows]
+        fitting = [int(row) for row in order if condition in word_sets[row] and row not in rows]
         if fitting:
-            rows.append(min(fitting, key=lambda row: (len(found[row] & wanted), place[row] != best, len(found[row]))))
-    return rows, [" ".join(sorted(found[row] - {"easy", "hard"})) for row in rows]
+            rows.append(
+                min(fitting, key=lambda row: (len(word_sets[row] & wanted), place[row] != best, len(word_sets[row])))
+            )
+    return rows, [" ".join(sorted(word_sets[row] - {"easy", "hard"})) for row in rows]
 
 
 def repeated_views(queries: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -90,14 +90,14 @@ def picture_of_looks(
         rows: the queries' numbers, (B,). spec: the size at which matches are shown.
     """
     database = next(iter(answers.values())).benchmark.database.image_paths()
-    found, correct = {}, {}
+    looks, correct = {}, {}
     for name, answer in answers.items():
         first = answer.scores[0].ranking[rows, 0]
-        found[name] = load_images([database[row] for row in first], spec).permute(0, 2, 3, 1).numpy()
+        looks[name] = load_images([database[row] for row in first], spec).permute(0, 2, 3, 1).numpy()
         correct[name] = answer.scores[0].first_hits[rows] == 1
     right = ", ".join(f"{name} {int(hit.sum())} of {len(hit)}" for name, hit in correct.items())
     return Picture(
-        plot_looks_and_finds(pixels, maps, found, correct, names),
+        plot_looks_and_finds(pixels, maps, looks, correct, names),
         f"Queries with the heat maps of {len(maps)} models and their first matches; right at rank one: {right}.",
         f"Half the queries are found by {next(iter(answers))}, half are not, drawn at random; ✓ and a solid frame: within the radius.",
     )
@@ -116,10 +116,10 @@ def plot_tokens_by_hand(tokens: np.ndarray, weights: np.ndarray, ax: Axes | None
         ax.annotate(text, token, textcoords="offset points", xytext=(14, 8), fontsize=9)
     ax.margins(0.35)
     ax.set(xlabel="first number", ylabel="second number")
-    told = ", ".join(f"{0.5 + weight:.2f}" for weight in weights)
+    factors = ", ".join(f"{0.5 + weight:.2f}" for weight in weights)
     return Picture(
         ax,
-        f"{len(tokens)} tokens as dots; their values count {told} times.",
+        f"{len(tokens)} tokens as dots; their values count {factors} times.",
         "The farther from its neighbours, the more a token counts.",
     )
 

@@ -86,9 +86,11 @@ def plot_parameters_and_latency(costs: pd.DataFrame, batch: int, published: dict
         )
     ax.set(xlabel="parameters (million)", ylabel=f"ms per image, batch {batch}", xlim=(0, None), ylim=(0, None))
     ax.legend(fontsize=8.5, loc="upper left", bbox_to_anchor=(1.01, 1))
-    told = "; ".join(f"{m} {p:.1f} M, {ms:.1f} ms" for m, p, ms in zip(costs["model"], costs["parameters (M)"], time))
+    numbers = "; ".join(
+        f"{m} {p:.1f} M, {ms:.1f} ms" for m, p, ms in zip(costs["model"], costs["parameters (M)"], time)
+    )
     return Picture(
-        figure, f"Parameters against latency: {told}.", "Full-size models at their input size; time measured here."
+        figure, f"Parameters against latency: {numbers}.", "Full-size models at their input size; time measured here."
     )
 
 
@@ -100,12 +102,12 @@ def picture_of_pareto(recalls: pd.DataFrame, costs: Sequence[str]) -> Picture:
     for ax, cost in zip(axes[0], costs):
         plot_pareto(recalls, cost, ax=ax)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncol=min(5, len(recalls) + 1))
-    told = "; ".join(
+    numbers = "; ".join(
         f"{row['model']} {row['R@1']:.0f} % at {row[costs[0]]:.3g} {costs[0]}" for _, row in recalls.iterrows()
     )
     return Picture(
         figure,
-        f"Recall@1 against {', '.join(costs)}, one marker per model: {told}.",
+        f"Recall@1 against {', '.join(costs)}, one marker per model: {numbers}.",
         "Filled: nothing else is both cheaper and better (Pareto front, dashed); hollow: beaten. Logarithmic costs, 95 % intervals.",
     )
 
@@ -115,9 +117,9 @@ def picture_of_parts(parts: pd.DataFrame) -> Picture:
     share = parts.pivot(index="model", columns="part", values="parameters (M)").pipe(
         lambda t: t["aggregator"] / t.sum(axis=1)
     )
-    told = ", ".join(f"{name} {100 * value:.0f} %" for name, value in share.items())
+    numbers = ", ".join(f"{name} {100 * value:.0f} %" for name, value in share.items())
     return Picture(
         plot_parts(parts, ["parameters (M)", "GFLOP", "ms per image"])[0].figure,
-        f"Stacked bars of backbone and aggregator per light model. The aggregator's share of the parameters: {told}.",
+        f"Stacked bars of backbone and aggregator per light model. The aggregator's share of the parameters: {numbers}.",
         "What the two parts cost, batch 1, one CPU process. The mixers are tied to the grid: 400 cells cost 0.32 M parameters each.",
     )

@@ -1,6 +1,6 @@
-"""Recall curves, bars with intervals, training curves. Arrays and tables in, Axes out."""
+"""Recall curves and tests between models. Tables in, Axes out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -32,35 +32,6 @@ def plot_recall_at_n(
     ax.set_xticks(places, [str(n) for n in ns])
     ax.set(xlabel="N, top candidates", ylabel="recall@N (%)", ylim=(0, 101))
     ax.legend(loc="lower right", fontsize=9)
-    return ax
-
-
-def plot_training(
-    history: Sequence[Mapping[str, float]], ax: Axes | None = None, label: str = "", colour: str | None = None
-) -> Axes:
-    """Validation recall@1 over epochs; nothing is drawn when there was no validation."""
-    ax = ax or plt.subplots(figsize=(6.4, 3.8))[1]
-    epochs = [row["epoch"] for row in history]
-    if "recall@1" in history[0]:
-        marker, recall = method_marker(label), [100 * row["recall@1"] for row in history]
-        ax.plot(epochs, recall, marker=marker, label=label or "recall@1", color=colour)
-    ax.set(xlabel="epoch", ylabel="validation recall@1 (%)")
-    ax.xaxis.get_major_locator().set_params(integer=True)  # ty: ignore[unknown-argument]  (a MaxNLocator)
-    return ax
-
-
-def plot_bars_with_intervals(table: pd.DataFrame, k: int = 1, ax: Axes | None = None) -> Axes:
-    """Recall@k of a recall table (results.tables) as horizontal bars, best on top, with 95 % intervals."""
-    ax = ax or plt.subplots(figsize=(6.4, 0.5 * len(table) + 1))[1]
-    table = table.sort_values(f"R@{k}")
-    value = table[f"R@{k}"].to_numpy()
-    error = np.abs(np.stack([value - table[f"R@{k} low"], table[f"R@{k} high"] - value]))
-    ax.barh(table["model"], value, color=[method_colour(s) for s in table["system"]], height=0.62)
-    ax.errorbar(value, np.arange(len(table)), xerr=error, fmt="none", ecolor="#222222", capsize=3, linewidth=1.2)
-    for place, (number, high) in enumerate(zip(value, table[f"R@{k} high"])):
-        ax.text(high + 1, place, f"{number:.1f}", va="center", fontsize=9.5)
-    ax.set(xlabel=f"recall@{k} (%), 95 % interval", xlim=(0, min(112, max(table[f"R@{k} high"]) + 9)))
-    ax.grid(axis="y", visible=False)
     return ax
 
 

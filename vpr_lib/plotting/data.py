@@ -98,10 +98,10 @@ def picture_of_conditions(counted: pd.Series, name: str) -> Picture:
     ax.bar(counted.index, counted, color=SKY)
     ax.set_ylabel("queries")
     ax.tick_params(axis="x", rotation=30)
-    told = ", ".join(f"{word} {n}" for word, n in counted.items()) or "the set names none"
+    numbers = ", ".join(f"{word} {n}" for word, n in counted.items()) or "the set names none"
     return Picture(
         figure,
-        f"Bars: number of queries per condition: {told}.",
+        f"Bars: number of queries per condition: {numbers}.",
         f"Conditions of the queries of {name}; a query may carry several.",
     )
 

@@ -124,11 +124,11 @@ def picture_of_gains(records: pd.DataFrame, control: str, ks: Sequence[int] = (1
     for ax, k in zip(axes[0], ks):
         plot_seed_gains(table, runs, control, k, ax=ax)
     gains = table.set_index("model")["R@1 gain"].dropna() if "R@1 gain" in table else pd.Series(dtype=float)
-    told = ", ".join(f"{name} {value:+.1f}" for name, value in gains.items())
+    numbers = ", ".join(f"{name} {value:+.1f}" for name, value in gains.items())
     seeds = int(table["seeds"].max())
     return Picture(
         figure,
-        f"Mean recall per model as bars with a mark per seed. R@1 gained over {control}: {told or 'nothing to compare'} points.",
+        f"Mean recall per model as bars with a mark per seed. R@1 gained over {control}: {numbers or 'nothing to compare'} points.",
         f"{records['dataset'].iloc[0]}, {seeds} seed{'s' * (seeds != 1)}; in brackets the gain over {control}, which is the dashed line.",
     ), table
 

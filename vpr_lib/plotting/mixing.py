@@ -126,5 +126,5 @@ def reach_over_distance(mixer: FeatureMixer, grid: tuple[int, int]) -> tuple[np.
     apart = np.hypot(rows[:, None] - rows, columns[:, None] - columns).round().astype(int).ravel()
     total = np.bincount(apart, np.abs(mixing_matrix(mixer)).ravel())
     pairs = np.bincount(apart)
-    kept = np.flatnonzero(pairs >= len(rows))
-    return kept, total[kept] / pairs[kept]
+    filled = np.flatnonzero(pairs >= len(rows))
+    return filled, total[filled] / pairs[filled]

@@ -50,8 +50,8 @@ def plot_recalls(records: pd.DataFrame, curves: Sequence[str] = ()) -> Picture:
     table = mean_recalls(records, (1,))
     figure, (left, right) = plt.subplots(1, 2, figsize=(11.8, max(4.2, 0.42 * len(table) + 1.2)))
     plot_mean_bars(table, ax=left).set_title("Recall@1")
-    kept = list(curves) or list(table.nlargest(9, "R@1")["model"])
-    plot_recall_at_n(records[records["model"].isin(kept)], ax=right).set_title("Recall@N")
+    models = list(curves) or list(table.nlargest(9, "R@1")["model"])
+    plot_recall_at_n(records[records["model"].isin(models)], ax=right).set_title("Recall@N")
     right.legend(fontsize=8)
     recall, first = table.set_index("model")["R@1"].sort_values(ascending=False), records.iloc[0]
     queries, seeds = int(records.groupby(["model", "seed"])["counted"].sum().max()), int(table["seeds"].max())
@@ -87,16 +87,16 @@ def plot_over_budget(table: pd.DataFrame, budget: str, ax: Axes | None = None) -
 def plot_budgets(tables: dict[str, pd.DataFrame]) -> Picture:
     """Recall@1 over the number of training places, over that of steps: one panel for each table, see `plot_over_budget`."""
     figure, axes = plt.subplots(1, len(tables), figsize=(5.9 * len(tables), 4.4), sharey=True, squeeze=False)
-    told = []
+    sentences = []
     for ax, (budget, table) in zip(axes[0], tables.items()):
         plot_over_budget(table, budget, ax)
         ends = table.groupby("model", sort=False).apply(lambda g, b=budget: _ends(g, b), include_groups=False)
-        told.append(
+        sentences.append(
             f"from {table[budget].min():,} to {table[budget].max():,} {budget}: {', '.join(f'{m} {t}' for m, t in ends.items())}"
         )
     return Picture(
         figure,
-        f"Recall@1 {'; '.join(told)}.",
+        f"Recall@1 {'; '.join(sentences)}.",
         "Recall@1 over what training is given; lines join means, every dot is one training.",
     )
 

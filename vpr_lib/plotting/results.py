@@ -42,10 +42,12 @@ def plot_cost_fronts(main: pd.DataFrame, costs: Sequence[str], dataset: str) -> 
     for axis, cost in zip(axes[0], costs):
         plot_pareto(main, cost, ax=axis)
     axes[0, -1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
-    told = "; ".join(f"{row['model']} {row[costs[0]]:.0f} {costs[0]}, {row['R@1']:.0f} %" for _, row in main.iterrows())
+    numbers = "; ".join(
+        f"{row['model']} {row[costs[0]]:.0f} {costs[0]}, {row['R@1']:.0f} %" for _, row in main.iterrows()
+    )
     return Picture(
         figure,
-        f"Recall at 1 with its interval over {' and over '.join(costs)}: {told}.",
+        f"Recall at 1 with its interval over {' and over '.join(costs)}: {numbers}.",
         f"{dataset}. Filled: on the Pareto front; hollow: behind it.",
     )
 

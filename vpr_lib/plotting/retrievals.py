@@ -97,9 +97,9 @@ def picture_of_cases(answers: Mapping[str, Evaluation], queries: Sequence[int], 
             match, hit = answer.scores[0].ranking[query, 0], answer.scores[0].first_hits[query] == 1
             _show(ax, paths[1][match], method, bool(hit))
             right[method] += int(hit)
-    told = ", ".join(f"{method} {count} of {len(queries)}" for method, count in right.items())
+    numbers = ", ".join(f"{method} {count} of {len(queries)}" for method, count in right.items())
     return Picture(
         figure,
-        f"Queries ({', '.join(names)}) with the first match of every method; right: {told}.",
+        f"Queries ({', '.join(names)}) with the first match of every method; right: {numbers}.",
         f"{benchmark.name}: one query per condition; ✓ and a solid frame: right, ✗ and a dashed one: wrong.",
     )

@@ -19,10 +19,10 @@ def plot_precision_recall(records: pd.DataFrame, ax: Axes | None = None) -> Axes
     """
     ax = ax or plt.subplots(figsize=(6.4, 4.2))[1]
     for model, group in records.groupby("model", sort=False):
-        found, colour = curve(group), method_colour(group["system"].iloc[0])
-        label = f"{model}, AP {100 * found.average_precision:.0f} %"
-        ax.step(100 * found.recall, 100 * found.precision, where="post", color=colour, label=label)
-        ax.plot(100 * found.recall_at_full_precision, 100, method_marker(model), color=colour, clip_on=False)
+        precision, colour = curve(group), method_colour(group["system"].iloc[0])
+        label = f"{model}, AP {100 * precision.average_precision:.0f} %"
+        ax.step(100 * precision.recall, 100 * precision.precision, where="post", color=colour, label=label)
+        ax.plot(100 * precision.recall_at_full_precision, 100, method_marker(model), color=colour, clip_on=False)
     ax.set(xlabel="recall (% of the queries that have a match)", ylabel="precision (%)", ylim=(0, 101))
     ax.set_xlim(left=0)
     ax.legend(fontsize=8, loc="lower left")

@@ -102,22 +102,22 @@ def difference(records: pd.DataFrame, weights: Mapping[str, float], k: int = 1) 
     values = sum(weight * stacked[name].to_numpy(float).T for name, weight in weights.items())  # (seeds, queries)
     share = _equal_shares(rows)
     groups = rows.get_level_values("query_id")
-    told = paired(100 * values * share, f"points of R@{k}", _in_words(weights, counted), groups)
+    evidence = paired(100 * values * share, f"points of R@{k}", _in_words(weights, counted), groups)
     two = len(seeds) == 1 and sorted(weights.values()) == [-1, 1]
     if not two:
-        return told
+        return evidence
     first, second = (stacked[name].to_numpy(bool)[:, 0] for name in sorted(weights, key=weights.get, reverse=True))
-    return replace(told, p_value=mcnemar(first, second).p_value)
+    return replace(evidence, p_value=mcnemar(first, second).p_value)
 
 
 def differences(records: pd.DataFrame, model: str, others: Sequence[str], k: int = 1) -> pd.DataFrame:
     """One row per other model: how much R@k `model` has more, with its interval, seeds, queries and McNemar's p."""
     rows = []
     for other in others:
-        found = difference(records, {model: 1, other: -1}, k)
+        evidence = difference(records, {model: 1, other: -1}, k)
         rows.append({
-            "against": other, f"difference in R@{k}": found.value, "low": found.low, "high": found.high, "seeds": found.seeds,
-            "queries": found.queries, "p (exact McNemar)": np.nan if found.p_value is None else found.p_value,
+            "against": other, f"difference in R@{k}": evidence.value, "low": evidence.low, "high": evidence.high, "seeds": evidence.seeds,
+            "queries": evidence.queries, "p (exact McNemar)": np.nan if evidence.p_value is None else evidence.p_value,
         })  # fmt: skip
     return pd.DataFrame(rows)
 

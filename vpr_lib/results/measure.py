@@ -16,7 +16,8 @@ from vpr_lib.paths import cache_root
 from vpr_lib.results.records import Run, query_records, write_records
 from vpr_lib.results.run_pairs import pair_records, run_pair_table
 from vpr_lib.results.tables import recall_table
-from vpr_lib.retrieval.protocol import KS, Evaluation, evaluate
+from vpr_lib.retrieval.feature_maps import describe_on_maps, has_frozen_layers
+from vpr_lib.retrieval.protocol import KS, Evaluation, evaluate, evaluate_described
 from vpr_lib.retrieval.query_modes import POOLED, with_queries
 from vpr_lib.retrieval.rerank import reranked
 from vpr_lib.retrieval.run_pairs import PairScores, evaluate_run_pairs
@@ -109,7 +110,13 @@ def measure(
         scores = evaluate_run_pairs(model, benchmark, cache, variant.metric, precision=precision, **options)
         return _written(scores, (benchmark.card,), run, [pair_records(benchmark, scores, run)], folder)
     _check_queries(variant)
-    result = evaluate(model, benchmark, cache, KS, precision=precision, index=variant.index, **options)
+    if compute.maps is not None and variant.transform is None and not variant.queries and has_frozen_layers(model):
+        sides = (describe_on_maps(model, side, compute.maps, device=compute.device, precision=precision, quiet=compute.quiet)
+                 for side in (benchmark.database, benchmark.queries))  # fmt: skip
+        result = evaluate_described(benchmark, *sides, KS, compute.device, variant.index, compute.quiet)
+        run = replace(run, precision=f"{precision}, maps fp16")
+    else:
+        result = evaluate(model, benchmark, cache, KS, precision=precision, index=variant.index, **options)
     if variant.queries:
         how = compute.model_copy(update={"precision": precision})
         result = with_queries(result, model, variant.queries, cache, how)

@@ -18,7 +18,7 @@ from vpr_lib.models.export import ShippedModel, check_precision, export, missing
 from vpr_lib.paths import cache_root, write_text
 from vpr_lib.results.statistics import mcnemar
 from vpr_lib.retrieval.describe import describe
-from vpr_lib.retrieval.metrics import recall_at_k
+from vpr_lib.retrieval.metrics import first_hit_ranks
 from vpr_lib.retrieval.protocol import evaluate
 from vpr_lib.retrieval.search import search
 
@@ -43,7 +43,9 @@ def calibration_images(model: nn.Module, manifest: Manifest, count: int = CALIBR
 
 
 def recall_lost(model: nn.Module, benchmark: Benchmark, calibrated: np.ndarray) -> Callable[[nn.Module], float]:
-    """A judge of exports: the share of R@1 that one loses on images it was not calibrated on.
+    """A judge of exports: the share of R@1 that one loses on images it was not calibrated on, plus two standard errors.
+
+    So little is lost in 97 of 100 such sets of queries; with few queries only an export that changes hardly any answer passes.
 
     Args:
         calibrated: rows of the database that were; they are taken out of it.
@@ -52,13 +54,18 @@ def recall_lost(model: nn.Module, benchmark: Benchmark, calibrated: np.ndarray) 
     positives = benchmark.protocols[0].positives
     positives = positives.where(np.isin(positives.indices, kept))
 
-    def first_right(network: nn.Module) -> float:
+    def right(network: nn.Module) -> np.ndarray:
         database, queries = (describe(network, m, quiet=True).array for m in (benchmark.database, benchmark.queries))
         nearest = kept[search(database[kept], queries, 1).indices]
-        return recall_at_k(nearest, positives, (1,), positives.counts > 0)[1]
+        return (first_hit_ranks(nearest, positives) == 1)[positives.counts > 0]
 
-    before = first_right(model)
-    return lambda shipped: before - first_right(shipped)
+    before = right(model)
+
+    def lost(shipped: nn.Module) -> float:
+        after = right(shipped)
+        return float(before.mean() - after.mean() + 2 * np.sqrt((before != after).sum()) / len(before))
+
+    return lost
 
 
 def nearest_lost(model: nn.Module, manifest: Manifest, calibrated: np.ndarray) -> Callable[[nn.Module], float]:

@@ -112,13 +112,13 @@ def _measures(group: pd.DataFrame, resamples: int, generator: np.random.Generato
     k = one_percent(group["n_database"].iloc[0])
 
     def measured(rows: np.ndarray) -> dict[str, float]:
-        found = {"MRR": mean_reciprocal_rank(hits[rows])}
+        measures = {"MRR": mean_reciprocal_rank(hits[rows])}
         if k <= max(hits.max(initial=0), 25):
-            found["R@1%"] = float(((hits[rows] > 0) & (hits[rows] <= k)).mean())
+            measures["R@1%"] = float(((hits[rows] > 0) & (hits[rows] <= k)).mean())
         if np.isfinite(similarity).all() and matchable[rows].any():
             whole = precision_recall(similarity[rows], correct[rows], matchable[rows])
-            found |= {"AP": whole.average_precision, "R@100P": whole.recall_at_full_precision}
-        return found
+            measures |= {"AP": whole.average_precision, "R@100P": whole.recall_at_full_precision}
+        return measures
 
     return with_intervals(measured, len(hits), resamples, generator) | {
         "queries": len(hits), "without a match": int((~matchable).sum()), "card": group["card"].iloc[0],

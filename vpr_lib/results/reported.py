@@ -49,9 +49,9 @@ def beside_reported(table: pd.DataFrame, k: int = 1) -> pd.DataFrame:
     published = pd.concat([read_reported(name) for name in reported_systems()], ignore_index=True)
     published = published[(published["metric"] == "recall") & (pd.to_numeric(published["k"], errors="coerce") == k)]
     published = published.assign(published=published["value"].astype(float))
-    kept = ["method", "backbone", "dim", "protocol", "source", "confidence", "published"]
+    columns = ["method", "backbone", "dim", "protocol", "source", "confidence", "published"]
     beside = measured_beside(published.rename(columns={"dim": "D"}), table)
-    return pd.concat([published[kept], beside], axis=1).reset_index(drop=True)
+    return pd.concat([published[columns], beside], axis=1).reset_index(drop=True)
 
 
 def measured_beside(published: pd.DataFrame, table: pd.DataFrame | None) -> pd.DataFrame:

@@ -38,8 +38,8 @@ def run_pair_table(records: pd.DataFrame, ks: tuple[int, ...] = (1, 5, 10)) -> p
     table = recall_table(records, ks).set_index(KEYS)
     for keys, group in records.groupby(KEYS, sort=False):
         counted = group[group["counted"]]
-        found = counted["first_hit"].between(1, counted["n_database"].map(one_percent_of))
-        table.loc[keys, "R@1%"] = 100 * found.groupby(counted["pair"]).mean().mean()
+        hits = counted["first_hit"].between(1, counted["n_database"].map(one_percent_of))
+        table.loc[keys, "R@1%"] = 100 * hits.groupby(counted["pair"]).mean().mean()
         table.loc[keys, "pairs"] = counted["pair"].nunique()
         table.loc[keys, "pairs skipped"] = group["pair"].nunique() - counted["pair"].nunique()
     return table.reset_index().astype({"pairs": int, "pairs skipped": int})

@@ -48,9 +48,9 @@ def refuse_mixed_cards(records: pd.DataFrame) -> None:
     cards = records.groupby(["dataset", "protocol"])["card"].nunique()
     if (mixed := cards[cards > 1]).size:
         dataset, protocol = mixed.index[0]
-        found = sorted(records.query("dataset == @dataset and protocol == @protocol")["card"].unique())
+        names = sorted(records.query("dataset == @dataset and protocol == @protocol")["card"].unique())
         raise MixedProtocols(
-            f"'{dataset}' under '{protocol}' was scored with different protocol cards {found}: the "
+            f"'{dataset}' under '{protocol}' was scored with different protocol cards {names}: the "
             "lists or the rule changed in between. Evaluate the older models again."
         )
 

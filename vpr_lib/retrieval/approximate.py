@@ -1,4 +1,7 @@
-"""An approximate index for databases that exact search is too slow or too large for: faiss IVF-PQ, and what it misses."""
+"""faiss beside our own search: its flat index, and IVF-PQ for databases that exact search is too slow or too large for.
+
+With faiss-gpu (extra `gpu`, environment.yml) both use the GPU; faiss-cpu, the default, has the same import.
+"""
 
 import math
 from dataclasses import dataclass
@@ -34,6 +37,22 @@ def on_gpu(index: faiss.Index) -> faiss.Index:
         return faiss.index_cpu_to_gpu(_resources(), 0, index)
     except RuntimeError:
         return index
+
+
+def flat_index(database: np.ndarray) -> faiss.Index:
+    """faiss's flat index of unit-length rows (N, D): on the GPU where faiss sees one, on the CPU otherwise."""
+    index = on_gpu(faiss.IndexFlatIP(database.shape[1]))
+    for start in range(0, len(database), ADDED):
+        index.add(np.ascontiguousarray(database[start : start + ADDED], np.float32))
+    return index
+
+
+def flat(database: np.ndarray, queries: np.ndarray, top_k: int) -> Ranking:
+    """faiss's own exhaustive search; equal scores by index. `search` also ranks twins alike on every machine, this does not."""
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    scores, rows = flat_index(database).search(np.ascontiguousarray(queries, np.float32), min(top_k, len(database)))
+    order = np.lexsort((rows, -scores), axis=1)
+    return Ranking(np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1))
 
 
 @dataclass(frozen=True)

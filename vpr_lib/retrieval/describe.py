@@ -5,7 +5,7 @@ import inspect
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -54,8 +54,8 @@ class UnreadableImages(ValueError):
 def advice(errors: dict[Any, str]) -> str:
     """What to try when it is the network's numbers that cannot be used."""
     count = sum(reason.endswith(NOT_FINITE) for reason in errors.values())
-    told = "Numbers that are not finite come from the weights or from too little range: try --precision fp32, or other weights."
-    return f" {told}" if count else ""
+    text = "Numbers that are not finite come from the weights or from too little range: try --precision fp32, or other weights."
+    return f" {text}" if count else ""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def describe(
     spec: InputSpec | None = None,
     **compute: Unpack[ComputeOptions],
 ) -> Descriptors:
-    """Describe every image or submap of a manifest.
+    """Describe every image or submap of a manifest; images on a CPU by the quickest runtime that is as exact (`Describer`).
 
     Args:
         model: maps what it `reads`, normalised images and voxels of clouds, to (B, D) and carries `input_spec` and `dim`;
@@ -98,7 +98,6 @@ def describe(
         on_error: a file that cannot be used raises UnreadableImages after all others are done, or is left as a zero row.
         together: all processes of the torch.distributed group (`torchrun`) make this call; each describes its share of
             the images, the first one writes the file (`cache` is on a disk that all see), and all return everything.
-            On a CPU with OpenVINO, `runtime.Describer` goes over to it where it is as exact and enough images are left.
         spec: how images reach the model; default its `input_spec`.
         compute: see `Compute`.
     Raises:
@@ -141,8 +140,8 @@ def same_files(benchmark: Benchmark) -> str:
     sides = (file_fingerprints(side.image_paths()) for side in (benchmark.database, benchmark.queries))
     database, queries = (prints[prints >= 0] for prints in sides)
     count = int(np.isin(queries, database).sum())
-    told = f"{count} of {len(benchmark.queries)} queries are database images themselves (same files), which are found trivially"
-    return f"{told}: a recall over them says nothing." if count else ""
+    fact = f"{count} of {len(benchmark.queries)} queries are database images themselves (same files), which are found trivially"
+    return f"{fact}: a recall over them says nothing." if count else ""
 
 
 def of_described(benchmark: Benchmark, database: Descriptors, queries: Descriptors) -> Benchmark:
@@ -254,17 +253,17 @@ def _from_first(value: list[int]) -> list[int]:
 def _from_all(batches: Iterator, world: int) -> Iterator:
     """The batches of all processes, round by round until none has any left."""
     while True:
-        found: list[Any] = [None] * world
-        dist.all_gather_object(found, next(batches, None))
-        if all(batch is None for batch in found):
+        batches_of_ranks: list[Any] = [None] * world
+        dist.all_gather_object(batches_of_ranks, next(batches, None))
+        if all(batch is None for batch in batches_of_ranks):
             return
-        yield from (batch for batch in found if batch is not None)
+        yield from (batch for batch in batches_of_ranks if batch is not None)
 
 
 def _union(errors: dict[int, str], world: int) -> dict[int, str]:
-    found: list[Any] = [None] * world
-    dist.all_gather_object(found, errors)
-    return {row: reason for one in found for row, reason in one.items()}
+    errors_of_ranks: list[Any] = [None] * world
+    dist.all_gather_object(errors_of_ranks, errors)
+    return {row: reason for one in errors_of_ranks for row, reason in one.items()}
 
 
 def cache_key(model: nn.Module, manifest: Manifest, precision: str, spec: InputSpec | None = None) -> dict[str, Any]:
@@ -275,10 +274,15 @@ def cache_key(model: nn.Module, manifest: Manifest, precision: str, spec: InputS
         "model": _model_text(model),
         "input": f"{spec or model.input_spec}",
         "images": manifest.list_hash,
-        "contents": hashlib.sha256(file_fingerprints(paths).tobytes()).hexdigest(),
+        "contents": contents_hash(paths),
         "precision": precision,
         "code": code_hash(type(model)),
     } | ({"clouds": digest_file(Path(clouds_module.__file__))} if "cloud" in getattr(model, "reads", ()) else {})
+
+
+def contents_hash(paths: Sequence[str]) -> str:
+    """SHA-256 over the bytes of all these images, in their order."""
+    return hashlib.sha256(file_fingerprints(paths).tobytes()).hexdigest()
 
 
 def _model_text(model: nn.Module) -> str:

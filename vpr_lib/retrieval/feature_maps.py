@@ -1,10 +1,13 @@
-"""The frozen part of a network, run once over a set of pictures: maps on disk, from which heads learn in seconds."""
+"""The frozen part of a network, run once over a set of pictures: maps on disk, from which heads learn and answer in seconds."""
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,10 +15,12 @@ from torch import Tensor, nn
 
 from vpr_lib.data.images import ImageSet
 from vpr_lib.data.manifest import Manifest
-from vpr_lib.machine import keep_freed_memory
+from vpr_lib.machine import cpu_has_bf16, keep_freed_memory
+from vpr_lib.models.backbone import Backbone
 from vpr_lib.models.checkpoints import weights_hash
 from vpr_lib.progress import track
-from vpr_lib.retrieval.describe import AUTOCAST, code_hash
+from vpr_lib.retrieval.describe import AUTOCAST, Descriptors, code_hash, contents_hash
+from vpr_lib.retrieval.runtime import LEAST, Call, compile_openvino
 from vpr_lib.retrieval.store import DescriptorStore, file_fingerprints, joint_fingerprints
 from vpr_lib.seeds import derive_seed
 
@@ -83,8 +88,9 @@ def feature_maps(
             chunks = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
             keys = [[_key(row, len(manifest), seed) for row in chunk] for chunk in chunks]
             pictures = images.batches(keys, workers)
+            layers = _frozen_layers(model, device, precision, len(todo))
             for rows, batch in zip(track(chunks, "frozen layers", quiet=quiet), pictures):
-                store.write(np.array(rows), _fixed(model, batch, device, precision).flatten(1).half().cpu().numpy())
+                store.write(np.array(rows), layers(batch).flatten(1).half().cpu().numpy())
         store.finish()
     return FeatureMaps(store.array, shape, views, store.path)
 
@@ -92,6 +98,34 @@ def feature_maps(
 def _key(row: int, images: int, seed: int) -> int | tuple[int, int]:
     view, image = divmod(row, images)
     return image if view == 0 else (image, derive_seed("view", seed, view, image))
+
+
+class _FrozenLayers(nn.Module):
+    """A model's frozen layers as a network of their own: normalised images (B, 3, H, W) -> maps (B, C, h, w)."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model, self.input_spec = model, model.input_spec
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model.backbone.fixed_map(images)
+
+
+def _frozen_layers(model: nn.Module, device: str | torch.device, precision: str, pictures: int) -> Call:
+    """uint8 images -> maps: in OpenVINO on a CPU, four times as fast, where it gives the same maps; otherwise in torch."""
+    plain = partial(_fixed, model, device=device, precision=precision)
+    fits = torch.device(device).type == "cpu" and precision in LEAST and find_spec("openvino") is not None
+    if not fits or pictures < 100 or (precision == "bf16" and not cpu_has_bf16()):
+        return plain
+    size, generator = model.input_spec.size, torch.Generator().manual_seed(1)
+    probe = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8, generator=generator)
+    try:
+        compiled = compile_openvino(_FrozenLayers(model).eval(), precision)
+        cosine = torch.cosine_similarity(compiled(probe).flatten(1), _fixed(model, probe, device, "fp32").flatten(1))
+    except Exception as error:  # what a converter cannot do has no common name
+        log.info("frozen layers in torch: OpenVINO cannot run them (%s: %s)", type(error).__name__, str(error)[:200])
+        return plain
+    return compiled if cosine.min() >= LEAST[precision] else plain
 
 
 @torch.no_grad()
@@ -103,3 +137,42 @@ def _fixed(model: nn.Module, images: Tensor, device: str | torch.device, precisi
 
 def _map_shape(model: nn.Module, device: str | torch.device) -> tuple[int, int, int]:
     return tuple(_fixed(model, torch.zeros(1, 3, *model.input_spec.size, dtype=torch.uint8), device, "fp32").shape[1:])
+
+
+class HeadLearner(nn.Module):
+    """A model from its frozen layers on: maps of `backbone.fixed_map` (B, C, h, w) -> descriptors (B, D)."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.model.aggregator(self.model.backbone.from_fixed(maps))
+
+
+def has_frozen_layers(model: nn.Module) -> bool:
+    """Whether `feature_maps` can run a part of it once for all heads."""
+    backbone = getattr(model, "backbone", None)
+    if not isinstance(backbone, Backbone):
+        return False
+    learn = [p.requires_grad for p in backbone.parameters()]
+    return getattr(backbone, "fixed_groups", -1) >= 0 or (learn != [] and not any(learn))
+
+
+@torch.inference_mode()
+def describe_on_maps(model: nn.Module, manifest: Manifest, cache: Path | None, **options: Any) -> Descriptors:
+    """As `describe`, from cached maps: descriptors of pictures whose maps were rounded to half precision.
+
+    Args:
+        options: `device`, `precision`, `workers` and `quiet` of `feature_maps`.
+    """
+    maps = feature_maps(model, manifest, cache, **options)
+    device, precision = torch.device(options.get("device", "cpu")), options.get("precision", "fp32")
+    head, parts, start = HeadLearner(model), [], time.perf_counter()
+    for first in range(0, maps.images, 256):
+        block = torch.from_numpy(np.array(maps.array[first : min(first + 256, maps.images)])).to(device)
+        with torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
+            parts.append(head(block.unflatten(1, maps.shape).float()).float().cpu().numpy())
+    array = np.concatenate(parts)
+    seconds = time.perf_counter() - start
+    return Descriptors(array, {}, None, seconds, len(array), contents_hash(manifest.image_paths()))

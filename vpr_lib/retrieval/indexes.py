@@ -1,4 +1,4 @@
-"""Ways to rank a database by name, for the commands' --index: exact, or approximate with what it misses measured."""
+"""Ways to rank a database by name, for the commands' --index: exact, by faiss, or approximate with what it misses measured."""
 
 import tempfile
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from vpr_lib.registry import lookup
-from vpr_lib.retrieval.approximate import IvfPq, found_of_exact
+from vpr_lib.retrieval.approximate import IvfPq, flat, found_of_exact
 from vpr_lib.retrieval.engine import Milvus
 from vpr_lib.retrieval.search import Ranking, search
 
@@ -26,7 +26,7 @@ def _milvus(database: np.ndarray, queries: np.ndarray, top_k: int) -> Ranking:
 
 
 INDEXES: dict[str, Callable[[np.ndarray, np.ndarray, int], Ranking] | None] = {
-    "exact": None, "ivfpq": _ivfpq, "milvus": _milvus,
+    "exact": None, "flat": flat, "ivfpq": _ivfpq, "milvus": _milvus,
 }  # fmt: skip
 
 

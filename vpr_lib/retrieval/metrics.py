@@ -62,13 +62,13 @@ def suppress_panoramas(ranking: np.ndarray, groups: np.ndarray, top_k: int) -> n
         groups: panorama of every database image, (N,).
     Spec: datasets §5.1; clusvpr §9.
     """
-    kept = np.full((len(ranking), top_k), -1, np.int64)
+    suppressed = np.full((len(ranking), top_k), -1, np.int64)
     for row, ranked in enumerate(ranking):
         ranked = ranked[ranked >= 0]
         _, first = np.unique(groups[ranked], return_index=True)
         chosen = ranked[np.sort(first)[:top_k]]
-        kept[row, : len(chosen)] = chosen
-    return kept
+        suppressed[row, : len(chosen)] = chosen
+    return suppressed
 
 
 def distances_m(database: Manifest, queries: Manifest, ranking: np.ndarray) -> np.ndarray:

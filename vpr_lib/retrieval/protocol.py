@@ -98,10 +98,18 @@ def evaluate(
         raise ValueError(f"'{benchmark.name}' has no ground truth: it can be retrieved from, but not evaluated.")
     database = describe(model, benchmark.database, cache, device, **compute)
     queries = describe(model, benchmark.queries, cache, device, spec=getattr(model, "query_spec", None), **compute)
+    return evaluate_described(benchmark, database, queries, ks, device, index, compute.get("quiet", False))
+
+
+def evaluate_described(
+    benchmark: Benchmark, database: Descriptors, queries: Descriptors, ks: Sequence[int] = KS,
+    device: str | torch.device = "cpu", index: str = "exact", quiet: bool = False,
+) -> Evaluation:  # fmt: skip
+    """Search and score what is described; see `evaluate`."""
     if too_large := [k for k in ks if k > len(benchmark.database)]:
         log.warning("recall at %s left out: the database has %d images", too_large, len(benchmark.database))
     ranking, found = rank(index, database.array, queries.array, ranking_depth(benchmark, ks), device)
-    if not compute.get("quiet") and (told := same_files(benchmark)):
+    if not quiet and (told := same_files(benchmark)):
         log.warning("%s: %s", benchmark.name, told)
     for protocol in benchmark.protocols:
         if told := unanswerable(protocol):

@@ -46,8 +46,8 @@ def with_queries(
         described = replace(parts[0], array=mean / np.linalg.norm(mean, axis=1, keepdims=True).clip(min=1e-12))
         ranking = search(database, described.array, depth, device=compute.device)
     else:
-        found = [search(database, part.array, depth, device=compute.device) for part in parts]
-        ranking = merge(found, votes=VOTES if mode == "majority_vote" else 0)
+        rankings = [search(database, part.array, depth, device=compute.device) for part in parts]
+        ranking = merge(rankings, votes=VOTES if mode == "majority_vote" else 0)
     scores = tuple(score(ranking.indices, scored.protocol, tuple(scored.recall)) for scored in evaluation.scores)
     return replace(evaluation, ranking=ranking, queries=described, scores=scores)
 

@@ -34,7 +34,7 @@ def reduce_dimensions(
         ValueError: when a number of dims exceeds what the descriptors span.
     """
     pca = fit_whitening(np.ascontiguousarray(evaluation.database.array if fit_on is None else fit_on), max(dims))
-    depth, ks, found = evaluation.ranking.indices.shape[1], list(evaluation.recall), {}
+    depth, ks, evaluations = evaluation.ranking.indices.shape[1], list(evaluation.recall), {}
     for dim in dims:
         database, queries = (
             replace(side, array=project(side.array, pca, dim).numpy(), path=None, seconds=0.0)
@@ -42,5 +42,5 @@ def reduce_dimensions(
         )
         ranking = search(database.array, queries.array, depth, device=device)
         scores = tuple(score(ranking.indices, scored.protocol, ks) for scored in evaluation.scores)
-        found[dim] = Evaluation(evaluation.benchmark, ranking, database, queries, scores)
-    return found
+        evaluations[dim] = Evaluation(evaluation.benchmark, ranking, database, queries, scores)
+    return evaluations

@@ -26,7 +26,7 @@ from vpr_lib.paths import cache_root, write_text
 
 log = logging.getLogger(__name__)
 LEAST = {"fp32": 0.99999, "bf16": 0.9995}  # cosine to torch in fp32, of every image of a batch
-WORTH_S = 60.0  # of describing left, from which on an undecided machine tries the other runtime
+WORTH_S = 20.0  # of describing left, from which on an undecided machine tries the other runtime
 Call = Callable[[Tensor], Tensor]
 _compiled: dict[str, Call] = {}  # the last one that was chosen, by `_name` of its weights
 
@@ -67,13 +67,13 @@ class Describer:
         if self.call is not None:
             return self.call(images)
         start = time.perf_counter()
-        found = self.plain(images, self.precision)
+        descriptors = self.plain(images, self.precision)
         seconds = (time.perf_counter() - start) / len(images)
         self.batches += 1
         if self.undecided and self.batches == 2:  # the first batch warms up
             self.undecided = False
             self._decide(images, seconds)
-        return found
+        return descriptors
 
     def _decide(self, images: Tensor, torch_s: float) -> None:
         file = cache_root() / "runtimes" / f"{_name(self.model, self.precision)}.json"
@@ -102,9 +102,9 @@ class Describer:
             why = f"OpenVINO cannot run it: {type(error).__name__}: {error}"[:300]
             return Decision(runtime="torch", why=why, torch_s=torch_s, openvino_s=0, compile_s=0, cosine=0), None
         compile_s, start = time.perf_counter() - start, time.perf_counter()
-        found = call(images)
+        descriptors = call(images)
         openvino_s = (time.perf_counter() - start) / len(images)
-        cosine = float(torch.cosine_similarity(found, self.plain(images, "fp32")).min())
+        cosine = float(torch.cosine_similarity(descriptors, self.plain(images, "fp32")).min())
         exact, quick = cosine >= LEAST[self.precision], openvino_s < torch_s
         why = f"{1 / openvino_s:.1f} images/s beside {1 / torch_s:.1f} in torch, cosine {cosine:.6f}"
         return Decision(
@@ -114,14 +114,21 @@ class Describer:
 
 
 def compile_openvino(model: nn.Module, precision: str) -> Call:
-    """A model compiled for this CPU: uint8 images (B, 3, H, W) -> float32 descriptors (B, D)."""
+    """A model compiled for this CPU: uint8 images (B, 3, H, W) -> float32 descriptors (B, D).
+
+    By the frontend itself: `openvino.convert_model` reports its use over the network.
+    """
     openvino = package("openvino")
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
     example = torch.zeros(2, 3, *model.input_spec.size, dtype=torch.uint8)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of itself, and of every shape check it turns into a constant
-        network = openvino.convert_model(
-            UInt8Graph(model).eval(), example_input=example, input=[-1, *example.shape[1:]]
-        )
+        traced = TorchScriptPythonDecoder(UInt8Graph(model).eval(), example_input=(example,))
+        reader = openvino.frontend.FrontEndManager().load_by_framework("pytorch")
+        network = reader.convert(reader.load(traced))
+    network.inputs[0].node.set_element_type(openvino.Type.u8)
+    network.reshape({network.inputs[0]: openvino.PartialShape([-1, *example.shape[1:]])})
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
                "INFERENCE_NUM_THREADS": torch.get_num_threads()}  # fmt: skip
     compiled = openvino.Core().compile_model(network, "CPU", options)

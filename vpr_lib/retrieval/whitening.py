@@ -42,8 +42,8 @@ def whiten(
     parts = [cache_key(model, manifest, compute.get("precision", "fp32")) for manifest in chosen] + [dim]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
     path = Path(cache) / f"pca_params_{key}.h5" if cache else None
-    if path is not None and path.is_file() and (found := Whitening.load(path)).key == key:
-        return Whitened(model, found)
+    if path is not None and path.is_file() and (stored := Whitening.load(path)).key == key:
+        return Whitened(model, stored)
     descriptors = np.concatenate([describe(model, manifest, None, device, **compute).array for manifest in chosen])
     fitted = fit_whitening(descriptors, dim, key=key)
     log.info("whitening fitted on %d images, %d -> %d", len(descriptors), descriptors.shape[1], dim)

@@ -37,8 +37,8 @@ class RipAtlas:
 
     def fetch(self, index: np.ndarray) -> np.ndarray:
         """Texels by flat index (N,) -> float32 (C, N) in 0..1."""
-        found = self.texels[index].view(np.uint8).reshape(-1, self.channels).T
-        return np.multiply(found, np.float32(1 / 255), dtype=np.float32)
+        texels = self.texels[index].view(np.uint8).reshape(-1, self.channels).T
+        return np.multiply(texels, np.float32(1 / 255), dtype=np.float32)
 
     def sample(
         self, tile: np.ndarray | int, u: np.ndarray, v: np.ndarray, level_u: np.ndarray, level_v: np.ndarray

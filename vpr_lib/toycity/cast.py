@@ -98,24 +98,26 @@ def _describe_hits(
         aside = (cx * dy - cy * dx) / np.sqrt(dx * dx + dy * dy)
         u = np.where(cutout, (of["x1"] - of["x0"]) / 2 - aside, u)
         faces_x = faces_x & ~cutout
-    top, ridge_depth, ridge = _roof(of, x, y, depth, leave, ex, ey, dx, dy)
+    top, ridge_depth, ridge = _roof(of, depth, leave, (x, y), (ex, ey), (dx, dy))
     return Hits(prism, depth, leave, faces_x, u, of["z0"], top, ridge_depth, ridge, of["body"] != SOLID)
 
 
 def _roof(
-    p: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray, depth: np.ndarray, leave: np.ndarray, ex: np.float32, ey: np.float32,
-    dx: np.ndarray, dy: np.ndarray,
+    p: dict[str, np.ndarray], depth: np.ndarray, leave: np.ndarray, entrance: tuple, eye: tuple, ray: tuple
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
     """Height of the roof at the entrance, and depth and height where it stops rising along the ray.
 
     A roof rises by `roof_rise` within `roof_run` metres from both eaves, so along a ray it is straight up to there.
+
+    Args:
+        entrance, eye, ray: x and y of where the ray enters, of the eye, and of the ray's direction.
     """
     if not (p["roof_axis"] != FLAT).any():
         return p["z1"], leave, p["z1"]
     along = p["roof_axis"] == ALONG
     low, high = np.where(along, p["y0"], p["x0"]), np.where(along, p["y1"], p["x1"])
     middle, half = (low + high) / 2, (high - low) / 2
-    at, step = np.where(along, y, x), np.where(along, dy, dx)
+    at, step, eye_at = (np.where(along, y, x) for x, y in (entrance, ray, eye))
     rise, run = p["roof_rise"], p["roof_run"]
 
     def height(position: np.ndarray) -> np.ndarray:
@@ -127,7 +129,6 @@ def _roof(
         steps = np.maximum(p["roof_step"], 0.1)
         top = np.where(stepped, p["z1"] + np.ceil((top - p["z1"]) / steps) * steps, top)
     flat_from = middle - np.sign(step) * (half - run)
-    eye_at = np.where(along, ey, ex)
     ridge_depth = np.clip((flat_from - eye_at) / step, depth, np.maximum(leave, depth))
     ridge = height(eye_at + ridge_depth * step)
     sloped = p["roof_axis"] != FLAT

@@ -107,15 +107,15 @@ def sites(spec: ToyCitySpec, split: str) -> tuple[Site, ...]:
     per_row = math.ceil(math.sqrt(count))
     cell = length + _SPACING_M
     block = sum(_block_width_m(spec, before) for before in SPLITS[: SPLITS.index(split)])
-    found = []
+    places = []
     for index in range(count):
         seed = derive_seed(spec.seed, "street", split, index)
         bearing = np.random.default_rng((seed, 1)).uniform(0, 360)
         sin, cos = math.sin(math.radians(bearing)), math.cos(math.radians(bearing))
         east = _ORIGIN_EAST + block + (index % per_row + 0.5) * cell - length / 2 * sin
         north = _ORIGIN_NORTH + (index // per_row + 0.5) * cell - length / 2 * cos
-        found.append(Site(split, index, seed, derive_seed(spec.seed, "city", split), length, east, north, bearing))
-    return tuple(found)
+        places.append(Site(split, index, seed, derive_seed(spec.seed, "city", split), length, east, north, bearing))
+    return tuple(places)
 
 
 def _block_width_m(spec: ToyCitySpec, split: str) -> float:

@@ -1,68 +1,74 @@
 """Tiles of buildings: one cell of a facade, a bay wide and a storey high."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from vpr_lib.toycity.canvas import ACCENT, FRAME, GLASS, Canvas
 
 
-def window(
-    c: Canvas,
-    width: float = 0.46,
-    bottom: float = 0.2,
-    top: float = 0.84,
-    panes: tuple[int, int] = (2, 2),
-    arch: float = 0.0,
-    surround: float = 0.035,
-    lintel: float = 0.0,
-    sill: bool = True,
-    shutters: float = 0.0,
-    railing: float = 0.0,
-    course: float = 0.0,
-    centre: float = 0.5,
-) -> None:
+@dataclass(frozen=True)
+class Window:
     """One window. `panes` are columns and rows; `course` is a moulding along the floor line; all sizes are shares."""
-    left, right = centre - width / 2, centre + width / 2
-    if course:
-        c.paint(c.box(0, 1, 0, course), FRAME, 0.95)
-        c.darken(c.box(0, 1, 0, 0.012), 0.7)
-        c.snow(c.box(0, 1, 0.7 * course, course))
-    if shutters:
-        for u0 in (left - surround - shutters, right + surround):
-            c.paint(c.box(u0, u0 + shutters, bottom, top), ACCENT)
-            c.darken(c.box(u0, u0 + shutters, bottom, top) & (np.mod(c.v * 22, 1) < 0.3), 0.75)
-    if lintel:
-        c.paint(c.box(left - 0.05, right + 0.05, top, top + lintel), FRAME, 1.05)
-        c.paint(c.box(left - 0.08, right + 0.08, top + 0.7 * lintel, top + lintel), FRAME, 1.2)
-        c.snow(c.box(left - 0.08, right + 0.08, top + 0.75 * lintel, top + lintel + 0.02))
-    around = 0.8 * surround  # a storey is a little higher than a bay is wide
-    c.paint(c.arch(left - surround, right + surround, bottom - around, top + around, arch), FRAME)
-    glass = c.arch(left, right, bottom, top, arch)
-    c.paint(glass, GLASS)
-    c.darken(glass & (c.v > top - 0.09 - arch / 2), 0.6)  # the reveal throws a shadow
-    c.darken(glass & (c.u < left + 0.05), 0.75)
-    for column in range(1, panes[0]):
-        u = left + width * column / panes[0]
-        c.paint(glass & c.box(u - 0.018, u + 0.018, 0, 1), FRAME)
-    for row in range(1, panes[1]):
-        v = bottom + (top - bottom) * row / panes[1]
-        c.paint(glass & c.box(0, 1, v - 0.013, v + 0.013), FRAME)
-    if sill:
-        c.paint(c.box(left - 0.07, right + 0.07, bottom - 0.055, bottom - 0.01), FRAME, 1.1)
-        c.darken(c.box(left - 0.06, right + 0.06, bottom - 0.1, bottom - 0.055), 0.7)
-        c.snow(c.box(left - 0.07, right + 0.07, bottom - 0.04, bottom + 0.03))
-    if railing:
-        rail = c.box(left - 0.12, right + 0.12, 0.02, railing)
-        c.paint(rail & (np.mod((c.u - left) * 26, 1) < 0.4), ACCENT, 0.8)
-        c.paint(c.box(left - 0.13, right + 0.13, railing - 0.03, railing), ACCENT)
-        c.paint(c.box(left - 0.14, right + 0.14, 0, 0.035), FRAME, 0.9)
-        c.snow(c.box(left - 0.14, right + 0.14, railing - 0.03, railing + 0.015))
+
+    width: float = 0.46
+    bottom: float = 0.2
+    top: float = 0.84
+    panes: tuple[int, int] = (2, 2)
+    arch: float = 0.0
+    surround: float = 0.035
+    lintel: float = 0.0
+    sill: bool = True
+    shutters: float = 0.0
+    railing: float = 0.0
+    course: float = 0.0
+    centre: float = 0.5
+
+    def __call__(self, c: Canvas) -> None:
+        left, right = self.centre - self.width / 2, self.centre + self.width / 2
+        if self.course:
+            c.paint(c.box(0, 1, 0, self.course), FRAME, 0.95)
+            c.darken(c.box(0, 1, 0, 0.012), 0.7)
+            c.snow(c.box(0, 1, 0.7 * self.course, self.course))
+        if self.shutters:
+            for u0 in (left - self.surround - self.shutters, right + self.surround):
+                c.paint(c.box(u0, u0 + self.shutters, self.bottom, self.top), ACCENT)
+                c.darken(c.box(u0, u0 + self.shutters, self.bottom, self.top) & (np.mod(c.v * 22, 1) < 0.3), 0.75)
+        if self.lintel:
+            c.paint(c.box(left - 0.05, right + 0.05, self.top, self.top + self.lintel), FRAME, 1.05)
+            c.paint(c.box(left - 0.08, right + 0.08, self.top + 0.7 * self.lintel, self.top + self.lintel), FRAME, 1.2)
+            c.snow(c.box(left - 0.08, right + 0.08, self.top + 0.75 * self.lintel, self.top + self.lintel + 0.02))
+        around = 0.8 * self.surround  # a storey is a little higher than a bay is wide
+        c.paint(
+            c.arch(left - self.surround, right + self.surround, self.bottom - around, self.top + around, self.arch),
+            FRAME,
+        )
+        glass = c.arch(left, right, self.bottom, self.top, self.arch)
+        c.paint(glass, GLASS)
+        c.darken(glass & (c.v > self.top - 0.09 - self.arch / 2), 0.6)  # the reveal throws a shadow
+        c.darken(glass & (c.u < left + 0.05), 0.75)
+        for column in range(1, self.panes[0]):
+            u = left + self.width * column / self.panes[0]
+            c.paint(glass & c.box(u - 0.018, u + 0.018, 0, 1), FRAME)
+        for row in range(1, self.panes[1]):
+            v = self.bottom + (self.top - self.bottom) * row / self.panes[1]
+            c.paint(glass & c.box(0, 1, v - 0.013, v + 0.013), FRAME)
+        if self.sill:
+            c.paint(c.box(left - 0.07, right + 0.07, self.bottom - 0.055, self.bottom - 0.01), FRAME, 1.1)
+            c.darken(c.box(left - 0.06, right + 0.06, self.bottom - 0.1, self.bottom - 0.055), 0.7)
+            c.snow(c.box(left - 0.07, right + 0.07, self.bottom - 0.04, self.bottom + 0.03))
+        if self.railing:
+            rail = c.box(left - 0.12, right + 0.12, 0.02, self.railing)
+            c.paint(rail & (np.mod((c.u - left) * 26, 1) < 0.4), ACCENT, 0.8)
+            c.paint(c.box(left - 0.13, right + 0.13, self.railing - 0.03, self.railing), ACCENT)
+            c.paint(c.box(left - 0.14, right + 0.14, 0, 0.035), FRAME, 0.9)
+            c.snow(c.box(left - 0.14, right + 0.14, self.railing - 0.03, self.railing + 0.015))
 
 
 def two_windows(c: Canvas, **each: object) -> None:
-    window(c, width=0.27, centre=0.27, **each)
-    window(c, width=0.27, centre=0.73, **{**each, "course": 0.0})
+    Window(width=0.27, centre=0.27, **each)(c)
+    Window(width=0.27, centre=0.73, **{**each, "course": 0.0})(c)
 
 
 def oculus(c: Canvas) -> None:
@@ -144,22 +150,20 @@ def garage(c: Canvas) -> None:
 FACADE_TILES: dict[str, Callable[[Canvas], None]] = {
     "blank": lambda c: None,
     "panel": blind_panel,
-    "sash": lambda c: window(c, width=0.4, panes=(1, 2), lintel=0.07),
-    "sash_bars": lambda c: window(c, width=0.44, panes=(3, 4), surround=0.05),
-    "cross": lambda c: window(c, width=0.48, panes=(2, 2), lintel=0.04, course=0.06),
-    "tall": lambda c: window(c, width=0.36, bottom=0.1, top=0.86, panes=(2, 3), lintel=0.08, course=0.05),
-    "arched": lambda c: window(c, width=0.44, bottom=0.18, top=0.88, arch=0.18, panes=(2, 2), surround=0.06),
-    "gothic": lambda c: window(c, width=0.3, bottom=0.15, top=0.92, arch=0.3, panes=(2, 2), surround=0.06),
-    "wide": lambda c: window(c, width=0.74, bottom=0.3, top=0.8, panes=(3, 1)),
-    "square": lambda c: window(c, width=0.4, bottom=0.34, top=0.7, panes=(2, 1), surround=0.05),
+    "sash": Window(width=0.4, panes=(1, 2), lintel=0.07),
+    "sash_bars": Window(width=0.44, panes=(3, 4), surround=0.05),
+    "cross": Window(width=0.48, panes=(2, 2), lintel=0.04, course=0.06),
+    "tall": Window(width=0.36, bottom=0.1, top=0.86, panes=(2, 3), lintel=0.08, course=0.05),
+    "arched": Window(width=0.44, bottom=0.18, top=0.88, arch=0.18, panes=(2, 2), surround=0.06),
+    "gothic": Window(width=0.3, bottom=0.15, top=0.92, arch=0.3, panes=(2, 2), surround=0.06),
+    "wide": Window(width=0.74, bottom=0.3, top=0.8, panes=(3, 1)),
+    "square": Window(width=0.4, bottom=0.34, top=0.7, panes=(2, 1), surround=0.05),
     "pair": lambda c: two_windows(c, panes=(1, 2), lintel=0.05),
     "pair_arched": lambda c: two_windows(c, panes=(1, 2), arch=0.12, surround=0.045, course=0.05),
-    "shutters": lambda c: window(c, width=0.34, panes=(2, 3), shutters=0.16, surround=0.02),
-    "shutters_tall": lambda c: window(c, width=0.34, bottom=0.06, top=0.88, panes=(2, 4), shutters=0.16, railing=0.3),
-    "french": lambda c: window(
-        c, width=0.42, bottom=0.04, top=0.86, panes=(2, 3), railing=0.34, sill=False, lintel=0.06
-    ),
-    "attic": lambda c: window(c, width=0.3, bottom=0.28, top=0.66, panes=(2, 1), course=0.08),
+    "shutters": Window(width=0.34, panes=(2, 3), shutters=0.16, surround=0.02),
+    "shutters_tall": Window(width=0.34, bottom=0.06, top=0.88, panes=(2, 4), shutters=0.16, railing=0.3),
+    "french": Window(width=0.42, bottom=0.04, top=0.86, panes=(2, 3), railing=0.34, sill=False, lintel=0.06),
+    "attic": Window(width=0.3, bottom=0.28, top=0.66, panes=(2, 1), course=0.08),
     "oculus": oculus,
     "curtain": curtain_wall,
     "ribbon": ribbon,

@@ -49,16 +49,16 @@ def sample_descriptors(
     chosen = _draw(manifests, images, rng)
     training = model.training
     model.eval().to(device)
-    found = []
+    columns = []
     for path in track(chosen, "sampling features", quiet=quiet):
         image = model.input_spec.normalise(load_image(path, model.input_spec)[None].to(device))
         y = head.expand(head.transform(model.feature_map(image)))[0]  # (G, d, L)
         count = min(per_image, y.shape[2])
         locations = torch.from_numpy(rng.choice(y.shape[2], count, replace=False))
         groups = torch.from_numpy(rng.integers(0, y.shape[0], count))
-        found.append(y[groups, :, locations].cpu().numpy())
+        columns.append(y[groups, :, locations].cpu().numpy())
     model.train(training)
-    return np.concatenate(found)
+    return np.concatenate(columns)
 
 
 def _draw(manifests: Sequence[Manifest], images: int, rng: np.random.Generator) -> list[str]:

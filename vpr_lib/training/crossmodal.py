@@ -171,8 +171,10 @@ class CrossmodalStep:
         if not (positives.any() and negatives.any()):
             return {"loss": torch.zeros((), device=device), "images": own}  # nothing to learn from
         images = self.spec.normalise(images.to(device, non_blocking=True)) if images is not None else None
-        found = model(images, voxels.to(device, non_blocking=True) if voxels is not None else None)
-        heads = {name: gather(head).float() for name, head in found.items() if name in {"final", *self.head_weights}}
+        descriptors = model(images, voxels.to(device, non_blocking=True) if voxels is not None else None)
+        heads = {
+            name: gather(head).float() for name, head in descriptors.items() if name in {"final", *self.head_weights}
+        }
         terms, useful = {}, 0.0
         for name, weight in self.head_weights.items():
             if weight and name in heads:

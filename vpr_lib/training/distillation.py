@@ -25,7 +25,7 @@ from vpr_lib.models.checkpoints import load_weights, trained_path, weights_hash
 from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import cache_root, write_text
 from vpr_lib.retrieval.describe import describe
-from vpr_lib.training.fit import FitResult, fit, make_fabric
+from vpr_lib.training.fit import FitResult, TrainingRun
 from vpr_lib.training.metric_learning import PlaceRecipe, gather, place_batches, scaled_rate
 from vpr_lib.training.optimisation import FitSettings
 
@@ -124,8 +124,8 @@ def load_teacher(distillation: Distillation, manifest: Manifest, fabric: Fabric)
     load_weights(model, path)
     if d.views == "augmented":
         return LiveTeacher(model, on_maps, fabric)
-    found = describe(model, manifest, cache_root() / "descriptors", fabric.device, quiet=True)
-    return StoredTeacher(found.array, weights_hash(model), fabric.device)
+    described = describe(model, manifest, cache_root() / "descriptors", fabric.device, quiet=True)
+    return StoredTeacher(described.array, weights_hash(model), fabric.device)
 
 
 def read_teacher_file(path: Path, manifest: Manifest) -> tuple[np.ndarray, str]:
@@ -222,35 +222,25 @@ def distillation_step(loss: DistillationLoss, teacher: Teacher, spec: InputSpec)
 
 
 def train_distilled(
-    model: nn.Module,
-    places: Places,
-    recipe: PlaceRecipe,
-    distillation: Distillation,
-    settings: FitSettings,
-    folder: Path,
-    device: str = "auto",
-    workers: int = 0,
-    keep_images: bool = False,
-    about: dict[str, Any] | None = None,
-    fabric: Fabric | None = None,
-    **rest: Any,
-) -> FitResult:
+    model: nn.Module, places: Places, recipe: PlaceRecipe, settings: FitSettings, run: TrainingRun, distillation: Distillation
+) -> FitResult:  # fmt: skip
     """Train `model` under a teacher and return where its weights are; its adapter is not among them.
 
     Batches, augmentation, schedule and the student's start are those of `train_places` with the same arguments, which is
-    therefore the control experiment; `rest` goes to `fit`.
+    therefore the control experiment.
 
     Raises:
         ValueError: as `load_teacher`, or if the folder holds a run under another teacher or term.
     """
     if recipe.parts > 1:
         raise ValueError(f"parts={recipe.parts} does not go with distillation; use fewer places and fit.accumulate.")
-    fabric = fabric or make_fabric(settings, device)
-    settings = scaled_rate(recipe, settings, fabric.world_size)
-    batches = place_batches(places, recipe, settings, model.input_spec, fabric, workers, keep_images)
+    run = run.launched(settings)
+    settings = scaled_rate(recipe, settings, run.fabric.world_size)
+    spec, fabric = model.input_spec, run.fabric
+    batches = place_batches(places, recipe, settings, spec, fabric, run.workers, run.keep_images)
     criterion = MetricLoss(recipe.loss, recipe.miner, recipe.miner_margin)
     term = make_term(distillation.mode, criterion, distillation.distance, distillation.temperature)
-    teacher = load_teacher(distillation, places.manifest, fabric)
+    teacher = load_teacher(distillation, places.manifest, run.fabric)
     adapter = make_adapter(distillation.mode, model, teacher, settings.seed)
     if distillation.mode == "direct" and model.dim != teacher.dim:
         raise ValueError(
@@ -258,19 +248,11 @@ def train_distilled(
             "Use a teacher of that size, or mode proj or relational."
         )
     lesson = {"distillation": distillation.model_dump(exclude={"teacher_weights"}), "teacher": teacher.identity}
-    _refuse_another_lesson(Path(folder), lesson, fabric)
-    about = {"recipe": recipe.model_dump(), "data": places.hash, "images": len(places.labels), **lesson} | (about or {})
-    return fit(
-        Pupil(model, adapter, on_maps=distillation.mode == "feature"),
-        RowBatches(batches),
-        distillation_step(DistillationLoss(criterion, term, distillation.weight), teacher, model.input_spec),
-        settings,
-        folder,
-        weights_of=lambda pupil: pupil.student,
-        about=about,
-        fabric=fabric,
-        **rest,
-    )
+    _refuse_another_lesson(run.folder, lesson, run.fabric)
+    pupil = Pupil(model, adapter, on_maps=distillation.mode == "feature")
+    step = distillation_step(DistillationLoss(criterion, term, distillation.weight), teacher, model.input_spec)
+    about = {"recipe": recipe.model_dump(), "data": places.hash, "images": len(places.labels), **lesson}
+    return run.fit(pupil, RowBatches(batches), step, settings, lambda pupil: pupil.student, **about)
 
 
 def _refuse_another_lesson(folder: Path, lesson: dict[str, Any], fabric: Fabric) -> None:

@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -70,6 +70,43 @@ class FitResult:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class TrainingRun:
+    """Where a training runs and who watches it; what is learnt stands in its recipe and settings.
+
+    Attributes:
+        folder, validate, select, about, quiet: see `fit`.
+        device: see `make_fabric`, which is called unless there is a `fabric`.
+        workers: loader processes.
+        keep_images: hold resized pictures in memory, see `PlaceBatches`.
+    """
+
+    folder: Path
+    device: str = "auto"
+    workers: int = 0
+    keep_images: bool = False
+    validate: Callable[[nn.Module], dict[str, float]] | None = None
+    select: str = "recall@1"
+    about: dict[str, Any] = field(default_factory=dict)
+    fabric: Fabric | None = None
+    quiet: bool = False
+
+    def launched(self, settings: FitSettings) -> "TrainingRun":
+        """The run on its fabric."""
+        return replace(self, fabric=self.fabric or make_fabric(settings, self.device))
+
+    def fit(self, model: nn.Module, source: Source, step: Callable, settings: FitSettings,
+            weights_of: Callable[[nn.Module], nn.Module] = lambda model: model, **about: Any) -> FitResult:  # fmt: skip
+        """`fit` in this run; `about` comes before what the run says itself."""
+        return fit(model, source, step, settings, self.folder, self.validate, self.select, weights_of,
+                   about | self.about, self.fabric, self.quiet)  # fmt: skip
+
+    @property
+    def begun(self) -> bool:
+        """Whether the folder holds a state to go on from."""
+        return (self.folder / "state.pt").is_file()
+
+
 def make_fabric(settings: FitSettings, device: str = "auto", devices: int | str = 1) -> Fabric:
     """Fabric for this machine; under torchrun it joins the launched processes.
 
@@ -119,9 +156,8 @@ def fit(
         TrainingDiverged: on a loss that is not finite. ValueError: if the folder belongs to other settings.
     """
     keep_freed_memory()
-    loop = _Loop(
-        model, source, step, settings, Path(folder), weights_of, about or {}, fabric or make_fabric(settings), quiet
-    )
+    run = TrainingRun(Path(folder), about=about or {}, fabric=fabric or make_fabric(settings), quiet=quiet)
+    loop = _Loop(model, source, step, settings, run, weights_of)
     loop.resume()
     while loop.epoch < settings.epochs:
         loop.run_epoch()
@@ -133,9 +169,10 @@ def fit(
 class _Loop:
     """State of a run in progress; `state()` and `resume()` move all of it to and from disk."""
 
-    def __init__(self, model, source, step, settings, folder, weights_of, about, fabric, quiet):
-        self.source, self.step_fn, self.settings, self.folder = source, step, settings, folder
-        self.about, self.fabric, self.quiet, self.weights_of = about, fabric, quiet, weights_of
+    def __init__(self, model: nn.Module, source: Source, step: Callable, settings: FitSettings, run: TrainingRun,
+                 weights_of: Callable[[nn.Module], nn.Module]):  # fmt: skip
+        self.source, self.step_fn, self.settings, self.weights_of = source, step, settings, weights_of
+        self.folder, self.about, self.quiet, self.fabric = run.folder, run.about, run.quiet, (fabric := run.fabric)
         seed_everything(derive_seed("fit", settings.seed, fabric.global_rank))
         if settings.channels_last:
             model = model.to(memory_format=torch.channels_last)
@@ -144,7 +181,7 @@ class _Loop:
         self.sums: dict[str, float] = {}
         self.best = float("-inf")
         self.batches = min(len(source), settings.max_steps_per_epoch or len(source))
-        folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._saved = time.monotonic()
 
     # ---- one epoch
@@ -324,8 +361,8 @@ class _Loop:
         first, *lines = path.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
         fields = first.count(",")
         rows = {_position(line): line for line in lines if line.count(",") == fields and _position(line) is not None}
-        kept = [line for place, line in rows.items() if place <= (self.epoch + 1, self.batch)]
-        write_text(path, "".join(f"{line}\n" for line in [first, *kept] if line))
+        logged = [line for place, line in rows.items() if place <= (self.epoch + 1, self.batch)]
+        write_text(path, "".join(f"{line}\n" for line in [first, *logged] if line))
 
     def _line_values(self, values: dict[str, float]) -> dict[str, str]:
         done, seconds = self.batch - self.start_batch, time.monotonic() - self.start_time

@@ -13,10 +13,8 @@ from torch import Tensor, nn
 from vpr_lib.data.ground_truth import Benchmark
 from vpr_lib.data.places import Places, PlaceSampler
 from vpr_lib.losses.metric import MetricLoss
-from vpr_lib.retrieval.describe import AUTOCAST
-from vpr_lib.retrieval.feature_maps import FeatureMaps, feature_maps
-from vpr_lib.retrieval.indexes import rank
-from vpr_lib.retrieval.protocol import ranking_depth, score
+from vpr_lib.retrieval.feature_maps import FeatureMaps, HeadLearner, describe_on_maps, feature_maps
+from vpr_lib.retrieval.protocol import evaluate_described
 from vpr_lib.seeds import derive_seed
 from vpr_lib.training.centres import start_head
 from vpr_lib.training.fit import FitResult, fit, make_fabric
@@ -24,17 +22,6 @@ from vpr_lib.training.metric_learning import AUGMENTATIONS, PlaceRecipe, metric_
 from vpr_lib.training.optimisation import FitSettings
 
 log = logging.getLogger(__name__)
-
-
-class HeadLearner(nn.Module):
-    """A model from its frozen layers on: maps of `backbone.fixed_map` (B, C, h, w) -> descriptors (B, D)."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, maps: Tensor) -> Tensor:
-        return self.model.aggregator(self.model.backbone.from_fixed(maps))
 
 
 class MapBatches:
@@ -89,25 +76,9 @@ def evaluate_heads(
 
     The frozen layers run once for all epochs of all trainings with this trunk; maps are rounded to half precision.
     """
-    sides = []
-    for manifest in (benchmark.database, benchmark.queries):
-        maps = feature_maps(
-            model, manifest, cache, device=device, precision=precision, workers=workers, quiet=True
-        )  # fmt: skip
-        sides.append(_describe_maps(HeadLearner(model), maps, device, precision))
-    ranking, _ = rank("exact", *sides, ranking_depth(benchmark, ks), device)
-    return score(ranking.indices, benchmark.protocols[0], ks).recall
-
-
-@torch.inference_mode()
-def _describe_maps(head: HeadLearner, maps: FeatureMaps, device: str | torch.device, precision: str) -> np.ndarray:
-    """Descriptors of the pictures themselves (view 0), float32 (N, D)."""
-    parts = []
-    for first in range(0, maps.images, 256):
-        block = torch.from_numpy(np.array(maps.array[first : min(first + 256, maps.images)])).to(device)
-        with torch.autocast(torch.device(device).type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
-            parts.append(head(block.unflatten(1, maps.shape).float()).float().cpu().numpy())
-    return np.concatenate(parts)
+    options = {"device": device, "precision": precision, "workers": workers, "quiet": True}
+    sides = (describe_on_maps(model, side, cache, **options) for side in (benchmark.database, benchmark.queries))
+    return evaluate_described(benchmark, *sides, ks, device, quiet=True).recall
 
 
 def train_heads(

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -17,7 +16,7 @@ from vpr_lib.config import Strict
 from vpr_lib.data.images import InputSpec
 from vpr_lib.data.places import PlaceBatches, Places, PlaceSampler
 from vpr_lib.losses.metric import MetricLoss
-from vpr_lib.training.fit import FitResult, fit, make_fabric
+from vpr_lib.training.fit import FitResult, TrainingRun
 from vpr_lib.training.optimisation import FitSettings
 
 log = logging.getLogger(__name__)
@@ -121,14 +120,9 @@ def gather(tensor: Tensor) -> Tensor:
 
 
 def place_batches(
-    places: Places,
-    recipe: PlaceRecipe,
-    settings: FitSettings,
-    spec: InputSpec,
-    fabric: Fabric,
-    workers: int = 0,
+    places: Places, recipe: PlaceRecipe, settings: FitSettings, spec: InputSpec, fabric: Fabric, workers: int = 0,
     keep_images: bool = False,
-) -> PlaceBatches:
+) -> PlaceBatches:  # fmt: skip
     """This process's share of the recipe's batches for images of that spec."""
     sampler = place_sampler(places, recipe, settings, fabric)
     return PlaceBatches(sampler, spec, AUGMENTATIONS[recipe.augmentation](), workers, keep_images)
@@ -151,41 +145,14 @@ def place_sampler(places: Places, recipe: PlaceRecipe, settings: FitSettings, fa
 
 
 def train_places(
-    model: nn.Module,
-    places: Places,
-    recipe: PlaceRecipe,
-    settings: FitSettings,
-    folder: Path,
-    device: str = "auto",
-    workers: int = 0,
-    keep_images: bool = False,
-    about: dict[str, Any] | None = None,
-    fabric: Fabric | None = None,
-    **rest: Any,
+    model: nn.Module, places: Places, recipe: PlaceRecipe, settings: FitSettings, run: TrainingRun
 ) -> FitResult:
-    """Train a model on places and return where its weights are; see `fit` for resuming and errors.
-
-    Args:
-        workers, keep_images: see PlaceBatches.
-        rest: `validate`, `select` and `quiet` of `fit`.
-    """
-    fabric = fabric or make_fabric(settings, device)
-    settings = scaled_rate(recipe, settings, fabric.world_size)
-    batches = place_batches(places, recipe, settings, model.input_spec, fabric, workers, keep_images)
+    """Train a model on places and return where its weights are; see `fit` for resuming and errors."""
+    run = run.launched(settings)
+    settings = scaled_rate(recipe, settings, run.fabric.world_size)
+    spec, fabric = model.input_spec, run.fabric
+    batches = place_batches(places, recipe, settings, spec, fabric, run.workers, run.keep_images)
     criterion = MetricLoss(recipe.loss, recipe.miner, recipe.miner_margin)
-    about = {
-        "recipe": recipe.model_dump(),
-        "data": places.hash,
-        "places": len(places),
-        "images": len(places.labels),
-    } | (about or {})
-    return fit(
-        model,
-        batches,
-        metric_step(criterion, model.input_spec.normalise, recipe.parts),
-        settings,
-        folder,
-        about=about,
-        fabric=fabric,
-        **rest,
-    )
+    step = metric_step(criterion, model.input_spec.normalise, recipe.parts)
+    about = {"recipe": recipe.model_dump(), "data": places.hash, "places": len(places), "images": len(places.labels)}
+    return run.fit(model, batches, step, settings, **about)

@@ -71,13 +71,13 @@ def training_folder(folder: Path, made: dict[str, Any], experiment: Recipe) -> I
         return
     with locked(folder, "training in it"):
         if differing := _differing(folder, made):
-            told = "; ".join(differing[:6]) + (f"; and {len(differing) - 6} more" if len(differing) > 6 else "")
+            differences = "; ".join(differing[:6]) + (f"; and {len(differing) - 6} more" if len(differing) > 6 else "")
             if folder.name != experiment.folder_in(folder.parent).name:
                 raise OtherTraining(
-                    f"{folder} holds a training that was made otherwise: {told}. Choose another folder (--folder), or train "
+                    f"{folder} holds a training that was made otherwise: {differences}. Choose another folder (--folder), or train "
                     "anew in this one (--anew)."
                 )
-            log.warning("%s is trained anew: %s", folder, told)
+            log.warning("%s is trained anew: %s", folder, differences)
             shutil.rmtree(folder)
         write_text(folder / MADE_FROM, json.dumps(made, indent=1))
         yield

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +24,7 @@ from vpr_lib.registry import lookup
 from vpr_lib.retrieval.protocol import evaluate
 from vpr_lib.training.centres import start_head
 from vpr_lib.training.distillation import Distillation, train_distilled
-from vpr_lib.training.fit import FitResult, Recipe
+from vpr_lib.training.fit import FitResult, Recipe, TrainingRun
 from vpr_lib.training.heads import evaluate_heads, train_heads
 from vpr_lib.training.metric_learning import PlaceRecipe, train_places
 from vpr_lib.training.optimisation import FitSettings
@@ -199,9 +198,9 @@ def training_tuples(experiment: Experiment) -> TupleSet:
         return place_tuples(_place_manifest(experiment), recipe.non_negative_m)
     root = Path(experiment.train_root) if experiment.train_root else None
     benchmark = open_benchmark(experiment.train_set, root)
-    found = radius_tuples(benchmark.database, benchmark.queries, recipe.positive_m, recipe.non_negative_m)
+    tuples = radius_tuples(benchmark.database, benchmark.queries, recipe.positive_m, recipe.non_negative_m)
     inner = [p for p in benchmark.protocols if p.card.threshold == recipe.positive_m and p.card.rule == "radius_m"]
-    return replace(found, positives=inner[0].positives) if inner else found
+    return replace(tuples, positives=inner[0].positives) if inner else tuples
 
 
 def _place_manifest(experiment: Experiment) -> Manifest:
@@ -262,32 +261,31 @@ def train(
     data = {"training": tuples if places is None else places.manifest, **benchmarks}
     with training_folder(folder, made_from(experiment, model, data, **_teacher_hash(experiment)), experiment):
         validate = validator(experiment, device, benchmarks)
-        rest = dict(settings=experiment.fit, folder=folder, validate=validate, device=device, workers=experiment.workers,
-                    keep_images=experiment.keep_images, about={"experiment": experiment.model_dump()}, quiet=quiet,
-                    select=experiment.select)  # fmt: skip
+        run = TrainingRun(folder, device, experiment.workers, experiment.keep_images, validate, experiment.select,
+                          {"experiment": experiment.model_dump()}, quiet=quiet)  # fmt: skip
         if places is None:
-            result = train_tuples(model, tuples, experiment.tuples, **rest)
+            result = train_tuples(model, tuples, experiment.tuples, experiment.fit, run)
         else:
-            result = _train_on_places(model, places, experiment, rest)
+            result = _train_on_places(model, places, experiment, run)
         load_weights(model, result.best)
     return model, result
 
 
-def _train_on_places(model: nn.Module, places: Places, experiment: Experiment, rest: dict[str, Any]) -> FitResult:
-    folder, device, quiet = rest["folder"], rest["device"], rest["quiet"]
-    if not experiment.cached_views and not (folder / "state.pt").is_file():
-        start_head(
-            model, [places.manifest], folder / "centres.hdf5", seed=experiment.fit.seed, device=device, quiet=quiet
-        )
-    learn = train_places
+def _train_on_places(model: nn.Module, places: Places, experiment: Experiment, run: TrainingRun) -> FitResult:
+    recipe, settings = experiment.places, experiment.fit
     if experiment.cached_views:
-        rest.pop("keep_images")
-        learn = partial(train_heads, views=experiment.cached_views, cache=cache_root() / "maps")
-    elif experiment.distillation is not None:
-        learn = partial(train_distilled, distillation=experiment.distillation)
-    elif experiment.token_teacher:
-        learn = partial(train_tokens, teacher=build_backbone(experiment.token_teacher, pretrained=True))
-    return learn(model, places=places, recipe=experiment.places, **rest)
+        watched = {name: getattr(run, name) for name in ("device", "workers", "about", "validate", "select", "quiet")}
+        maps = cache_root() / "maps"
+        return train_heads(model, places, recipe, settings, run.folder, experiment.cached_views, maps, **watched)
+    if not run.begun:
+        centres = run.folder / "centres.hdf5"
+        start_head(model, [places.manifest], centres, seed=settings.seed, device=run.device, quiet=run.quiet)
+    if experiment.distillation is not None:
+        return train_distilled(model, places, recipe, settings, run, experiment.distillation)
+    if experiment.token_teacher:
+        teacher = build_backbone(experiment.token_teacher, pretrained=True)
+        return train_tokens(model, places, recipe, settings, run, teacher)
+    return train_places(model, places, recipe, settings, run)
 
 
 def _teacher_hash(experiment: Experiment) -> dict[str, str]:

@@ -5,17 +5,15 @@ the recipe of DINO-Mix has early blocks worth freezing. The CNN did learn from l
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from vpr_lib.data.places import Places
 from vpr_lib.models.backbone import Backbone
-from vpr_lib.training.fit import FitResult, fit, make_fabric
+from vpr_lib.training.fit import FitResult, TrainingRun
 from vpr_lib.training.metric_learning import PlaceRecipe, place_batches
 from vpr_lib.training.optimisation import FitSettings
 
@@ -52,33 +50,14 @@ def token_step(teacher: Backbone, spec: Any) -> Callable[[nn.Module, Any], dict[
 
 
 def train_tokens(
-    model: nn.Module,
-    teacher: Backbone,
-    places: Places,
-    recipe: PlaceRecipe,
-    settings: FitSettings,
-    folder: Path,
-    device: str = "auto",
-    workers: int = 0,
-    keep_images: bool = False,
-    about: dict[str, Any] | None = None,
-    fabric: Fabric | None = None,
-    **rest: Any,
+    model: nn.Module, places: Places, recipe: PlaceRecipe, settings: FitSettings, run: TrainingRun, teacher: Backbone
 ) -> FitResult:
-    """Teach the backbone of `model` the map of `teacher`; files, errors and `rest` as of `fit`. The aggregator learns nothing."""
-    fabric = fabric or make_fabric(settings, device)
-    batches = place_batches(places, recipe, settings, model.input_spec, fabric, workers, keep_images)
+    """Teach the backbone of `model` the map of `teacher`; files and errors as of `fit`. The aggregator learns nothing."""
+    run = run.launched(settings)
+    spec, fabric = model.input_spec, run.fabric
+    batches = place_batches(places, recipe, settings, spec, fabric, run.workers, run.keep_images)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         learner = TokenLearner(model, teacher.out_channels)
-    return fit(
-        learner,
-        batches,
-        token_step(teacher.to(fabric.device), model.input_spec),
-        settings,
-        folder,
-        weights_of=lambda learner: learner.model,
-        about=about,
-        fabric=fabric,
-        **rest,
-    )
+    step = token_step(teacher.to(run.fabric.device), model.input_spec)
+    return run.fit(learner, batches, step, settings, lambda learner: learner.model)

@@ -24,7 +24,11 @@ from vpr_lib.paths import atomic_path
 from vpr_lib.retrieval.describe import describe_batch
 from vpr_lib.retrieval.rerank import k_reciprocal_distances
 from vpr_lib.seeds import derive_seed
+from vpr_lib.training.fit import TrainingRun
 from vpr_lib.training.metric_learning import AUGMENTATIONS
+from vpr_lib.training.optimisation import FitSettings
+
+DESCRIBED = 32  # images at a time, when the cache is refreshed
 
 
 class TupleRecipe(Strict):
@@ -122,16 +126,15 @@ class TupleSource:
     Args:
         network: the model in training, on its device; refreshing uses it in evaluation mode.
         folder: receives `epoch_EE_chunk_CCC.npz` with the tuples and the remembered negatives, and `teacher_G.safetensors`.
+        run: launched; its fabric says which share of the tuples is this process's.
     """
 
     def __init__(
-        self, network: nn.Module, tuples: TupleSet, recipe: TupleRecipe, seed: int, folder: Path, device: str | torch.device,
-        precision: str = "fp32", workers: int = 0, keep_images: bool = False, batch_size: int = 32, rank: int = 0,
-        world_size: int = 1,
+        self, network: nn.Module, tuples: TupleSet, recipe: TupleRecipe, settings: FitSettings, folder: Path, run: TrainingRun
     ):  # fmt: skip
-        self.network, self.tuples, self.recipe, self.seed, self.folder = network, tuples, recipe, seed, Path(folder)
-        self.device, self.precision, self.workers, self.batch_size = device, precision, workers, batch_size
-        self.rank, self.world_size = rank, world_size
+        self.network, self.tuples, self.recipe, self.folder = network, tuples, recipe, folder
+        self.seed, self.precision, self.workers = settings.seed, settings.precision, run.workers
+        self.device, self.rank, self.world_size = run.fabric.device, run.fabric.global_rank, run.fabric.world_size
         if not len(tuples.usable):
             raise ValueError(
                 f"None of the {len(tuples.queries)} queries has both a positive and a negative; widen the inner radius."
@@ -139,7 +142,7 @@ class TupleSource:
         self.same = tuples.queries is tuples.database
         paths = tuples.database.image_paths() + ([] if self.same else tuples.queries.image_paths())
         self.images = ImageSet(
-            paths, network.input_spec, AUGMENTATIONS[recipe.augmentation](), keep_images and workers == 0
+            paths, network.input_spec, AUGMENTATIONS[recipe.augmentation](), run.keep_images and run.workers == 0
         )
 
     # ---- the order of an epoch
@@ -184,8 +187,8 @@ class TupleSource:
         if not self._agreed(path.is_file()):
             remembered = self._remembered(epoch, chunk)
             mined = self._mine(epoch, queries, remembered)
-            for found in mined:
-                remembered[found.query, : len(found.negatives)] = found.negatives
+            for tuple_ in mined:
+                remembered[tuple_.query, : len(tuple_.negatives)] = tuple_.negatives
             if self.rank == 0:
                 _write(path, mined, remembered)
             self._barrier()
@@ -224,7 +227,7 @@ class TupleSource:
         rows = np.array_split(np.arange(len(self.images)), self.world_size)[self.rank]
         training = self.network.training
         self.network.eval()
-        keys = [rows[at : at + self.batch_size].tolist() for at in range(0, len(rows), self.batch_size)]
+        keys = [rows[at : at + DESCRIBED].tolist() for at in range(0, len(rows), DESCRIBED)]
         parts = [
             describe_batch(self.network, images, self.device, self.precision)
             for images in self.images.batches(keys, self.workers)

@@ -7,11 +7,9 @@ teacher of every generation, lie in the run folder: a killed run goes on with ex
 import copy
 import hashlib
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from vpr_lib.data.tuples import TupleSet
@@ -21,7 +19,7 @@ from vpr_lib.models.clusvpr import PYRAMIDS
 from vpr_lib.models.cost import LiveTensors
 from vpr_lib.registry import lookup
 from vpr_lib.training.centres import start_head
-from vpr_lib.training.fit import FitResult, fit, make_fabric
+from vpr_lib.training.fit import FitResult, TrainingRun, make_fabric
 from vpr_lib.training.optimisation import FitSettings, make_optimizer
 from vpr_lib.training.tuple_mining import TupleBatch, TupleRecipe, TupleSource
 
@@ -106,8 +104,8 @@ def step_gigabytes(model: nn.Module, recipe: TupleRecipe) -> float:
     step, batch = _step_with_teacher(student, recipe)
     with LiveTensors() as live:
         step(TupleNet(student), batch)["loss"].backward()
-    kept = sum(p.numel() * (3 if p.requires_grad else 2) for p in student.parameters())  # student, teacher, momentum
-    return (live.peak + 4 * kept) / 1e9
+    numbers = sum(p.numel() * (3 if p.requires_grad else 2) for p in student.parameters())  # student, teacher, momentum
+    return (live.peak + 4 * numbers) / 1e9
 
 
 def measured_step(
@@ -164,19 +162,9 @@ def _anchor_rows(found: Tensor, counts: list[int]) -> list[Tensor]:
 
 
 def train_tuples(
-    model: nn.Module,
-    tuples: TupleSet,
-    recipe: TupleRecipe,
-    settings: FitSettings,
-    folder: Path,
-    device: str = "auto",
-    workers: int = 0,
-    keep_images: bool = False,
-    about: dict[str, Any] | None = None,
-    fabric: Fabric | None = None,
-    **rest: Any,
+    model: nn.Module, tuples: TupleSet, recipe: TupleRecipe, settings: FitSettings, run: TrainingRun
 ) -> FitResult:
-    """Train a model on tuples; see `fit` for resuming, errors and `rest`. The authors' best epoch has the highest recall@5.
+    """Train a model on tuples; see `fit` for resuming and errors. The authors' best epoch has the highest recall@5.
 
     Raises:
         ValueError: if the settings ask for more epochs than the generations have.
@@ -187,39 +175,20 @@ def train_tuples(
             f"{recipe.epochs} epochs, the settings ask for {settings.epochs}. Add temperatures, or lower fit.epochs."
         )
     settings = settings.model_copy(update={"restarts": recipe.first_epochs()})
-    fabric = fabric or make_fabric(settings, device)
+    run = run.launched(settings)
+    device = run.fabric.device
     identity = f"{recipe.model_dump_json()}{settings.seed}{tuples.database.list_hash}{tuples.queries.list_hash}"
-    mined = Path(folder) / f"tuples_{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+    mined = run.folder / f"tuples_{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     mined.mkdir(parents=True, exist_ok=True)
-    model.to(fabric.device)
-    if recipe.centres_images and not (Path(folder) / "state.pt").is_file():
+    model.to(device)
+    if recipe.centres_images and not run.begun:
         sides = [tuples.database] if tuples.queries is tuples.database else [tuples.queries, tuples.database]
-        start_head(
-            model,
-            sides,
-            mined / "centres.hdf5",
-            recipe.centres_images,
-            device=fabric.device,
-            quiet=rest.get("quiet", False),
-        )
-    if recipe.sync_bn and fabric.world_size > 1 and fabric.device.type == "cuda":  # torch has none for the CPU
+        start_head(model, sides, mined / "centres.hdf5", recipe.centres_images, device=device, quiet=run.quiet)
+    if recipe.sync_bn and run.fabric.world_size > 1 and device.type == "cuda":  # torch has none for the CPU
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    source = TupleSource(
-        model, tuples, recipe, settings.seed, mined, fabric.device, settings.precision, workers, keep_images,
-        rank=fabric.global_rank, world_size=fabric.world_size,
-    )  # fmt: skip
+    source = TupleSource(model, tuples, recipe, settings, mined, run)
     step = TupleStep(source, recipe, model.input_spec)
     pairs = f"{identity}{tuples.positives.hash}{tuples.non_negatives.hash}"
     about = {"recipe": recipe.model_dump(), "data": hashlib.sha256(pairs.encode()).hexdigest(),
-             "queries": len(tuples.usable), "images": len(source.images)} | (about or {})  # fmt: skip
-    return fit(
-        TupleNet(model),
-        source,
-        step,
-        settings,
-        folder,
-        weights_of=lambda net: net.network,
-        about=about,
-        fabric=fabric,
-        **{"select": "recall@5"} | rest,
-    )
+             "queries": len(tuples.usable), "images": len(source.images)}  # fmt: skip
+    return run.fit(TupleNet(model), source, step, settings, lambda net: net.network, **about)

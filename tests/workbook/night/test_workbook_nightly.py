@@ -1,4 +1,7 @@
-"""Nights of a tiny project: the same, better, worse, broken, out of disk, overlapping; and what they leave behind."""
+"""Nights of a tiny project: the same, better, worse, broken, out of disk, overlapping; and what they leave behind.
+
+Covers workbook.night.night, workbook.night.nightly_pages.
+"""
 
 import errno
 import json
@@ -9,6 +12,7 @@ import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,6 +33,8 @@ from vpr_lib.workbook.night.nightly_compare import Comparison, holm
 from vpr_lib.workbook.run import status as state
 from vpr_lib.workbook.run.lock import Overlap, night_lock, run_lock
 from vpr_lib.workbook.run.plan import UsageError
+from vpr_lib.workbook.run.prepare import Request
+from vpr_lib.workbook.run.process import Child
 from vpr_lib.workbook.run.status import find_run, read_status
 
 FAKE = (sys.executable, "-S", str(Path(__file__).parent.with_name("fake_execute.py")))
@@ -72,7 +78,9 @@ def night(chain):
     put_records(ranks(10))
 
     def run(**options):
-        return run_nightly(chain.profile, **{"command": FAKE, "grace_s": 0.5, "report": False} | options)
+        child = Child(options.pop("command", FAKE), 0.5, options.pop("slack_s", 60.0))
+        asked = {name: options.pop(name) for name in ("overrides", "force", "keep_going", "run_id") if name in options}
+        return run_nightly(Request(chain.profile, **asked), child=child, **{"report": False} | options)
 
     return run
 
@@ -318,7 +326,9 @@ def test_command_line(night, chain, monkeypatch, tmp_path):
     from vpr_lib.cli.run import register
 
     original, app = nightly.run_workbook, typer.Typer()
-    monkeypatch.setattr(nightly, "run_workbook", lambda *a, **k: original(*a, **k, command=FAKE, grace_s=0.5))
+    monkeypatch.setattr(
+        nightly, "run_workbook", lambda *a, child, **k: original(*a, child=replace(child, command=FAKE), **k)
+    )
     register(app)
 
     def call(*arguments):
@@ -342,7 +352,7 @@ def test_command_line(night, chain, monkeypatch, tmp_path):
 
 def test_unknown_profile_starts_nothing(chain):
     with pytest.raises(UsageError, match="Unknown profile"):
-        run_nightly("nothing")
+        run_nightly(Request("nothing"))
     assert not paths.runs_root().exists()
 
 

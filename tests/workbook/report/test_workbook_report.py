@@ -1,4 +1,7 @@
-"""The report: self-contained, readable without a network, with words for every picture and every status."""
+"""The report: self-contained, readable without a network, with words for every picture and every status.
+
+Covers workbook.report.sanitize.
+"""
 
 import base64
 import io

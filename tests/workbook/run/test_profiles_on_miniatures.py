@@ -1,4 +1,7 @@
-"""Every profile that wants real data, executed on miniatures in the exact layouts: whole, with holes, with nothing at all."""
+"""Every profile that wants real data, executed on miniatures in the exact layouts: whole, with holes, with nothing at all.
+
+Covers workbook.book.released.
+"""
 
 from dataclasses import replace
 from functools import cache
@@ -97,7 +100,7 @@ def test_released_fills_its_tables_and_names_its_holes(bench):
     released, sentinels = profile("released"), {}
     for name in released.notebooks:
         if why := why_absent("released", name):
-            assert name == "07_distilvpr" and "vpr data get oxford" in why, (name, why)
+            assert name == "07_distilvpr" and "oxford, boreas: vpr data get NAME" in why, (name, why)
             continue
         sentinels[name] = small.run_notebook(name, released)
     holes = sentinels["02_mixvpr_training"]["holes"]

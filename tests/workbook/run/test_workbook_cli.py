@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from vpr_lib.cli.run import register
-from vpr_lib.workbook.run.process import Progress
+from vpr_lib.workbook.run.process import Child, Progress
 from vpr_lib.workbook.run.status import NotebookStatus, Status
 from vpr_lib.workbook.run.terminal import LiveDisplay, PlainDisplay, duration
 
@@ -20,7 +20,7 @@ def vpr(chain, fake, monkeypatch):
     from vpr_lib.workbook.run import runner
 
     original = runner.run_workbook
-    monkeypatch.setattr(runner, "run_workbook", lambda *args: original(*args, command=fake, grace_s=0.5))
+    monkeypatch.setattr(runner, "run_workbook", lambda *args: original(*args, child=Child(fake, grace_s=0.5)))
     seen = []
 
     def call(*arguments):

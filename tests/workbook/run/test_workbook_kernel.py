@@ -1,4 +1,7 @@
-"""Real kernels under papermill: it calls a dead kernel 'completed'; we do not."""
+"""Real kernels under papermill: it calls a dead kernel 'completed'; we do not.
+
+Covers workbook.run.execute, workbook.run.verify.
+"""
 
 import json
 import os
@@ -117,9 +120,10 @@ DRIVER = """
 import sys
 from pathlib import Path
 from vpr_lib.workbook.run import keys
+from vpr_lib.workbook.run.prepare import Request
 from vpr_lib.workbook.run.runner import run_workbook
 keys.library_digest = lambda: "library"
-sys.exit(run_workbook(Path(sys.argv[1])).exit_code)
+sys.exit(run_workbook(Request(Path(sys.argv[1]))).exit_code)
 """
 
 

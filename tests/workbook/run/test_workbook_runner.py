@@ -1,4 +1,7 @@
-"""The runner's decisions, with a stand-in for the kernel: what is green, blocked, resumed, and what each run returns."""
+"""The runner's decisions, with a stand-in for the kernel: what is green, blocked, resumed, and what each run returns.
+
+Covers workbook.run.steps.
+"""
 
 import json
 import os
@@ -146,9 +149,10 @@ def test_usage_errors(chain):
         with pytest.raises(UsageError, match=message):
             chain.run(**options)
     with pytest.raises(UsageError, match=r"Unknown profile 'toyy'. Known"):
+        from vpr_lib.workbook.run.prepare import Request
         from vpr_lib.workbook.run.runner import run_workbook
 
-        run_workbook("toyy")
+        run_workbook(Request("toyy"))
     assert not paths.runs_root().exists(), "nothing is left behind by a run that never was"
 
 
@@ -283,9 +287,11 @@ DRIVER = """
 import sys
 from pathlib import Path
 from vpr_lib.workbook.run import keys
+from vpr_lib.workbook.run.prepare import Request
+from vpr_lib.workbook.run.process import Child
 from vpr_lib.workbook.run.runner import run_workbook
 keys.library_digest = lambda: "library"
-result = run_workbook(Path(sys.argv[1]), command=sys.argv[2:] or ("python",), grace_s=0.5)
+result = run_workbook(Request(Path(sys.argv[1])), child=Child(sys.argv[2:] or ("python",), grace_s=0.5))
 sys.exit(result.exit_code)
 """
 
@@ -294,7 +300,7 @@ def start_driver(project, *command):
     return subprocess.Popen([sys.executable, "-c", DRIVER, str(project.profile), *command], start_new_session=True)
 
 
-def wait_for(path, seconds=30):
+def wait_for(path, seconds=120):
     end = time.monotonic() + seconds
     while not path.exists():
         assert time.monotonic() < end, f"{path} did not appear"
@@ -307,8 +313,30 @@ def slow_second(project):
     project.add("02_train", wait, "while not (flag / 'go').exists(): time.sleep(0.02)", "make('02.png')", "finish()")
 
 
+def test_notebooks_side_by_side_wait_for_what_they_need_alone(chain, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    chain.settings["side_by_side"] = 2
+    flag = f"import os, pathlib; flag = pathlib.Path('{chain.root}')"
+    until = "while not (flag / 'third').exists(): time.sleep(0.02)"
+    told = "(flag / 'threads').write_text(os.environ.get('OMP_NUM_THREADS', 'all'))"
+    chain.add("01_data", flag, until, told, "make('01.png')", "finish()")
+    chain.add("03_other", flag, "(flag / 'third').touch()", "make('03.png')", "finish()")
+    chain.add("04_last", flag, "assert (flag / 'figures/tiny/02.png').exists()", "finish()", after=["02_train"])
+    assert chain.statuses() == dict.fromkeys([*ALL, "04_last"], "green"), "01 ends only once 03 runs beside it"
+    assert int((chain.root / "threads").read_text()) == max(1, len(os.sched_getaffinity(0)) // 2)
+    chain.settings["side_by_side"] = 1
+    (chain.root / "third").touch()
+    assert chain.write().statuses()["01_data"] == "green", "another number of threads computes other numbers"
+    again = chain.add("02_train", "1 / 0").statuses()
+    assert again["04_last"] == "resumed", "`after` orders, and needs nothing"
+
+
+@pytest.mark.parametrize("together", [1, 2])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interruption_ends_in_a_clean_state(chain, fake, number, code):
+def test_interruption_ends_in_a_clean_state(chain, fake, number, code, together):
+    chain.settings["side_by_side"] = together
+    if together == 2:
+        chain.add("03_other", "while True: time.sleep(0.02)")
     slow_second(chain)
     driver = start_driver(chain, *fake)
     wait_for(chain.root / "started")
@@ -316,9 +344,11 @@ def test_interruption_ends_in_a_clean_state(chain, fake, number, code):
     assert driver.wait(20) == code
     status = read_status()
     found = {line.name: str(line.status) for line in status.notebooks}
-    assert found == {"01_data": "green", "02_train": "killed", "03_other": "skipped", "08_results": "skipped"}
+    third = {1: "skipped", 2: "killed"}[together]
+    assert found == {"01_data": "green", "02_train": "killed", "03_other": third, "08_results": "skipped"}
     assert status.exit_code == code and status.state == "finished"
     (chain.root / "go").touch()
+    chain.add("03_other", makes=["03.png"])
     assert chain.statuses() == dict.fromkeys(ALL, "green") | {"01_data": "resumed"}
 
 

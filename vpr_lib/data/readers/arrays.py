@@ -41,24 +41,23 @@ def read_arrays(
     dataset: str | None = None,
     split: str = "test",
     folders: Sequence[str] = ("",),
-    kept: str | None = None,
     card: Mapping[str, object] | None = None,
 ) -> Benchmark:
     """A benchmark from three arrays: database names, query names, matches; the order of the arrays is kept.
 
     Args:
-        root: folder of the images. files: file names of the three arrays.
+        root: folder of the images. files: file names of the three arrays; of a fourth, where the matches refer to positions
+            in the list of queries that it holds (MSLS).
         metadata: folder of the arrays, default the root.
         folders: folders below the root to look for the named images in; the first that holds them is taken.
-        kept: a fourth array, the positions in the list of queries that the matches refer to (MSLS).
         card: fields of the protocol card; default `name=<name>@listed`, `rule="list"`.
     Raises:
         FileNotFoundError, ValueError: as `read_names` and `read_truth`.
     """
     folder, dataset = Path(metadata or root), dataset or name
     names = [read_names(folder / file) for file in files[:2]]
-    if kept is not None:
-        names[1] = keep_listed(names[1], folder / kept)
+    for positions in files[3:]:
+        names[1] = keep_listed(names[1], folder / positions)
     sides = [
         build_manifest(root, dataset, split, role, {"image_path": locate(root, listed, folders)}, keep_order=True)
         for role, listed in zip(("db", "query"), names)

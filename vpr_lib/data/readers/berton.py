@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from vpr_lib.data.ground_truth import Benchmark, Positives, make_protocol
-from vpr_lib.data.readers.folders import folder_manifest, read_folders
+from vpr_lib.data.readers.cards import radius_cards
+from vpr_lib.data.readers.folders import folder_manifest
 from vpr_lib.data.readers.names import is_at_name
 
 
@@ -20,15 +21,16 @@ def read_berton(
 
     Args:
         queries: folder of the queries, for sets that have several (`queries_night`).
-        dataset, matchable: as `read_folders`.
+        dataset: name in the manifests; query sets that share one database share it, and so its descriptors.
+        matchable: also a card over the queries that have a positive.
     Raises:
-        FileNotFoundError, ValueError: as `read_folders`, or when a name carries no position.
+        FileNotFoundError, ValueError: as `folder_manifest`, or when a name carries no position.
     """
-    database, query_folder = split_folders(root, split, queries)
     name = name or Path(root).name
-    benchmark = read_folders(
-        database, query_folder, radius_m=radius_m, name=name, split=split, dataset=dataset, matchable=matchable
-    )
+    dataset = dataset or name
+    folders = zip(split_folders(root, split, queries), ("db", "query"))
+    sides = [folder_manifest(folder, role, dataset, split) for folder, role in folders]
+    benchmark = Benchmark(name, *sides, radius_cards(*sides, name, dataset, radius_m, matchable))
     if not benchmark.protocols:
         _refuse(benchmark)
     return benchmark
@@ -39,12 +41,9 @@ def read_mock_pairs(root: Path, split: str = "test", name: str | None = None) ->
 
     The card is `<name>@pairs`: same place id, every query counts. Positions say nothing about metres, so none are drawn.
     """
-    database, query_folder = split_folders(root, split)
     name = name or Path(root).name
-    sides = [
-        folder_manifest(folder, role, name, split, position_kind="mock_pair")
-        for folder, role in ((database, "db"), (query_folder, "query"))
-    ]
+    folders = zip(split_folders(root, split), ("db", "query"))
+    sides = [folder_manifest(folder, role, name, split, position_kind="mock_pair") for folder, role in folders]
     if not all("utm_east" in side.table for side in sides):
         _refuse(Benchmark(name, *sides))
     same = Positives.from_radius(sides[0].positions(), sides[1].positions(), 0.0)

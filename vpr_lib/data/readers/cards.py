@@ -27,8 +27,8 @@ def radius_cards(
     """
     if not (database.has_positions and queries.has_positions):
         return ()
-    for told in check_positions(database, queries, radius_m):
-        log.warning("%s: %s", name, told)
+    for warning in check_positions(database, queries, radius_m):
+        log.warning("%s: %s", name, warning)
     positives = radius_positives(database, queries, radius_m, group)
     card = dict(dataset=dataset, rule="radius_m", threshold=radius_m) | card
     cards = [make_protocol(database, queries, positives, name=f"{name}@{radius_m:g}m", **card)]

@@ -27,10 +27,7 @@ def read_folders(
     positions: Path | None = None,
     radius_m: float = 25.0,
     name: str = "folders",
-    split: str = "test",
     matches: Path | None = None,
-    dataset: str | None = None,
-    matchable: bool = False,
 ) -> Benchmark:
     """Two folders, searched recursively, as a benchmark.
 
@@ -40,28 +37,24 @@ def read_folders(
     numbered images instead. Without either, the benchmark
     can be retrieved from, not evaluated.
 
-    Args:
-        dataset: name in the manifests; query sets that share one database share it, and so its descriptors.
-        matchable: also a card over the queries that have a positive.
     Raises:
         FileNotFoundError: if a folder or the CSV is absent. ValueError: if a folder holds no image, or the CSV lacks a
             column or an image.
     """
-    dataset = dataset or name
     if matches is not None:
         *listed, positives = read_numbered(Path(database), Path(queries), Path(matches))
         sides = [
-            build_manifest(Path(folder), dataset, split, role, {"image_path": paths}, keep_order=True)
+            build_manifest(Path(folder), name, "test", role, {"image_path": paths}, keep_order=True)
             for folder, role, paths in zip((database, queries), ("db", "query"), listed)
         ]
-        card = make_protocol(*sides, positives, name=f"{name}@listed", dataset=dataset, rule="list")
+        card = make_protocol(*sides, positives, name=f"{name}@listed", dataset=name, rule="list")
         return Benchmark(name, *sides, (card,))
     table = _read_positions(Path(positions)) if positions is not None else None
     sides = [
-        folder_manifest(Path(folder), role, dataset, split, table)
+        folder_manifest(Path(folder), role, name, "test", table)
         for folder, role in ((database, "db"), (queries, "query"))
     ]
-    return Benchmark(name, *sides, radius_cards(*sides, name, dataset, radius_m, matchable))
+    return Benchmark(name, *sides, radius_cards(*sides, name, name, radius_m))
 
 
 def folder_manifest(

@@ -29,14 +29,14 @@ def utm_columns(lat: np.ndarray, lon: np.ndarray) -> dict[str, object]:
         )
     nowhere = (lat == 0) & (lon == 0)  # a camera without a fix; (0, 0) metres says the same to `data/positions.py`
     if nowhere.any() and not nowhere.all():
-        found = utm_columns(lat[~nowhere], lon[~nowhere])
+        columns = utm_columns(lat[~nowhere], lon[~nowhere])
         spread = {name: np.zeros(len(lat)) for name in ("utm_east", "utm_north")}
         for name, values in spread.items():
-            values[~nowhere] = found[name]
-        zones = {name: np.full(len(lat), found[name] if np.ndim(found[name]) == 0 else found[name][0], object)
+            values[~nowhere] = columns[name]
+        zones = {name: np.full(len(lat), columns[name] if np.ndim(columns[name]) == 0 else columns[name][0], object)
                  for name in ("utm_zone", "utm_band")}  # fmt: skip
         for name, values in zones.items():
-            values[~nowhere] = found[name]
+            values[~nowhere] = columns[name]
         return {
             "lat": lat,
             "lon": lon,
@@ -69,13 +69,13 @@ def degrees(side: Manifest) -> np.ndarray | None:
         return None
     places, zones = side.positions(), frames(side, side)
     if {"lat", "lon"} <= set(side.table):
-        found = side.table[["lat", "lon"]].to_numpy(np.float64)
+        latlon = side.table[["lat", "lon"]].to_numpy(np.float64)
     elif zones is None:
         return None
     else:
-        found = np.empty((len(side), 2))
+        latlon = np.empty((len(side), 2))
         for number in np.unique(zones[0]):
             rows = zones[0] == number
             zone, north = int(number // 2), bool(number % 2)
-            found[rows] = np.stack(utm.to_latlon(*places[rows].T, zone, northern=north, strict=False), 1)
-    return np.where((places == 0).all(1)[:, None], np.nan, found)
+            latlon[rows] = np.stack(utm.to_latlon(*places[rows].T, zone, northern=north, strict=False), 1)
+    return np.where((places == 0).all(1)[:, None], np.nan, latlon)

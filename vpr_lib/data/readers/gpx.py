@@ -20,9 +20,9 @@ class Track:
 
     def at(self, times: np.ndarray) -> np.ndarray:
         """Latitude and longitude at some times, (M, 2), between points in a straight line; NaN beyond the ends."""
-        found = np.stack([np.interp(times, self.times, values) for values in (self.lat, self.lon)], 1)
-        found[(times < self.times[0] - SLACK_S) | (times > self.times[-1] + SLACK_S)] = np.nan
-        return found
+        places = np.stack([np.interp(times, self.times, values) for values in (self.lat, self.lon)], 1)
+        places[(times < self.times[0] - SLACK_S) | (times > self.times[-1] + SLACK_S)] = np.nan
+        return places
 
 
 def read_gpx(path: Path) -> Track:
@@ -33,7 +33,7 @@ def read_gpx(path: Path) -> Track:
     """
     try:
         points = [node for node in ElementTree.parse(path).iter() if node.tag.rpartition("}")[2] == "trkpt"]
-        found = sorted(
+        recorded = sorted(
             (seconds(time.text), float(node.get("lat", "")), float(node.get("lon", "")))
             for node in points
             for time in node
@@ -41,9 +41,9 @@ def read_gpx(path: Path) -> Track:
         )
     except (ElementTree.ParseError, ValueError, TypeError) as error:
         raise ValueError(f"{path} is not a readable GPX track: {error}") from error
-    if not found:
+    if not recorded:
         raise ValueError(f"{path}: {len(points)} track points, none with a time; frames are placed by time.")
-    return Track(*np.array(found).T)
+    return Track(*np.array(recorded).T)
 
 
 def seconds(text: str) -> float:

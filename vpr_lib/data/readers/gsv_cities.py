@@ -29,13 +29,13 @@ def read_gsv_cities(root: Path, cities: list[str] | None = None, name: str = "gs
         FileNotFoundError: without CSVs. ValueError: if a CSV lacks a column.
     """
     root = Path(root)
-    found = {path.stem for path in (root / "Dataframes").glob("*.csv")}
-    if not found:
+    tables = {path.stem for path in (root / "Dataframes").glob("*.csv")}
+    if not tables:
         raise FileNotFoundError(f"No CSV under {root / 'Dataframes'}: GSV-Cities keeps one table per city there.")
     if cities is None:
-        cities = [city for city in CITIES if city in found] + sorted(found - set(CITIES))
-    if absent := [city for city in cities if city not in found]:
-        raise FileNotFoundError(f"No table for {absent} under {root / 'Dataframes'}; there are {sorted(found)}.")
+        cities = [city for city in CITIES if city in tables] + sorted(tables - set(CITIES))
+    if absent := [city for city in cities if city not in tables]:
+        raise FileNotFoundError(f"No table for {absent} under {root / 'Dataframes'}; there are {sorted(tables)}.")
     table = pd.concat([_read_city(root, city) for city in cities], ignore_index=True)
     heading = table["northdeg"].to_numpy(np.float64)
     columns = {

@@ -86,8 +86,8 @@ def locate(root: Path, names: Sequence[str], folders: Sequence[str], suffixes: S
     """
     first = PurePosixPath(names[0])
     tries = [(folder, suffix) for folder in folders for suffix in (*suffixes, *([] if suffixes else [first.suffix]))]
-    found = next((pair for pair in tries if (Path(root) / pair[0] / first.with_suffix(pair[1])).is_file()), tries[0])
-    folder, suffix = found
+    place = next((pair for pair in tries if (Path(root) / pair[0] / first.with_suffix(pair[1])).is_file()), tries[0])
+    folder, suffix = place
     before = f"{folder}/" if folder else ""
     return [before + str(PurePosixPath(name).with_suffix(suffix)) if suffixes else before + name for name in names]
 

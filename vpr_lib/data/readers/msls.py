@@ -114,24 +114,24 @@ def read_msls_submission(path: Path, benchmark: Benchmark) -> np.ndarray:
     """
     rows = {Path(image).stem: row for row, image in enumerate(benchmark.database.table["image_path"])}
     queries = [Path(image).stem for image in benchmark.queries.table["image_path"]]
-    told, known = {}, set(queries)
+    predictions, known = {}, set(queries)
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
         query, *keys = line.split()
         if query.startswith("#"):
             continue
-        if query in told or query not in known:
+        if query in predictions or query not in known:
             raise ValueError(
-                f"{path}, line {number}: query '{query}' is {'named twice' if query in told else 'unknown'}."
+                f"{path}, line {number}: query '{query}' is {'named twice' if query in predictions else 'unknown'}."
             )
         if unknown := [key for key in keys if key not in rows]:
             raise ValueError(f"{path}, line {number}: no database image '{unknown[0]}'.")
-        told[query] = [rows[key] for key in keys]
-    lengths = {len(found) for found in told.values()}
-    if len(told) < len(queries) or len(lengths) != 1:
+        predictions[query] = [rows[key] for key in keys]
+    lengths = {len(found) for found in predictions.values()}
+    if len(predictions) < len(queries) or len(lengths) != 1:
         raise ValueError(
-            f"{path} names {len(told)} of {len(queries)} queries, with {sorted(lengths)} database images each."
+            f"{path} names {len(predictions)} of {len(queries)} queries, with {sorted(lengths)} database images each."
         )
-    return np.array([told[query] for query in queries], np.int64)
+    return np.array([predictions[query] for query in queries], np.int64)
 
 
 def _train_cards(name: str, database: Side, queries: Side) -> tuple[Protocol, ...]:
@@ -149,10 +149,10 @@ def _cards(
     name: str, database: Manifest, queries: Side, labels: tuple[str, str], whole: bool, joint: bool
 ) -> tuple[Protocol, ...]:
     positives = radius_positives(database, queries.manifest, 25.0, "city")
-    found = positives.counts > 0
-    masks = {labels[0]: (queries.in_subtask & found, "with_positive"), labels[1]: (queries.in_subtask, "all")}
+    answerable = positives.counts > 0
+    masks = {labels[0]: (queries.in_subtask & answerable, "with_positive"), labels[1]: (queries.in_subtask, "all")}
     if whole:
-        masks |= {"11k": (np.ones(len(found), bool), "all"), "11k_matchable": (found, "with_positive")}
+        masks |= {"11k": (np.ones(len(answerable), bool), "all"), "11k_matchable": (answerable, "with_positive")}
     if not masks[labels[0]][0].any():
         raise ValueError(f"{name}: no query of the subtask has a database image within 25 m.")
     return tuple(

@@ -8,12 +8,13 @@ from vpr_lib.data.readers.arrays import keep_listed, read_arrays, read_truth
 from vpr_lib.data.readers.lists import first_file, read_names
 from vpr_lib.data.readers.msls import CITIES, read_msls
 
-RELEASES = {  # file of matches -> database names, query names, matches, positions that are kept
+RELEASES = {  # file of matches -> database names, query names, matches, and perhaps the positions that are kept
     "msls_val_pIdx.npy": ("msls_val_dbImages.npy", "msls_val_qImages.npy", "msls_val_pIdx.npy", "msls_val_qIdx.npy"),
-    "msls_val_gt_25m.npy": ("msls_val_dbImages.npy", "msls_val_qImages.npy", "msls_val_gt_25m.npy", None),
+    "msls_val_gt_25m.npy": ("msls_val_dbImages.npy", "msls_val_qImages.npy", "msls_val_gt_25m.npy"),
     "msls_val_ground_truth_25m.npy": (
-        *("msls_val_ref_image_names.npy", "msls_val_query_image_names.npy", "msls_val_ground_truth_25m.npy"),
-        None,
+        "msls_val_ref_image_names.npy",
+        "msls_val_query_image_names.npy",
+        "msls_val_ground_truth_25m.npy",
     ),
 }
 
@@ -32,10 +33,9 @@ def read_msls_val(root: Path, metadata: Path | None = None) -> Benchmark:
         tables = list((root / "train_val").glob("*/query/postprocessed.csv"))
         if tables or not any((root / file).is_file() for file in RELEASES):
             return read_msls(root, "val", name=name)
-    found = first_file(Path(metadata or root), list(RELEASES), f"msls_val (nor train_val/{CITIES['val'][0]})")
-    *files, kept = RELEASES[found.name]
+    matches = first_file(Path(metadata or root), list(RELEASES), f"msls_val (nor train_val/{CITIES['val'][0]})")
     card = dict(name=f"{name}@740", rule="radius_m", threshold=25.0, denominator="with_positive")
-    return read_arrays(root, files, name, metadata, dataset="msls", split="val", kept=kept, card=card)
+    return read_arrays(root, RELEASES[matches.name], name, metadata, dataset="msls", split="val", card=card)
 
 
 def read_official_matches(folder: Path, n_database: int) -> tuple[list[str], list[str], Positives]:

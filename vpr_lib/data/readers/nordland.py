@@ -104,8 +104,8 @@ def _frames(root: Path, name: str, database: str, queries: str) -> tuple[Manifes
     if not folders[0].is_dir():
         folders = (_season(root, database), _season(root, queries))
     listed = root / CLEAN_NAMES
-    kept = set(read_names(listed)) if listed.is_file() else None
-    paths = [_ordered(list_paths(folder), folder, kept) for folder in folders]
+    listed_names = set(read_names(listed)) if listed.is_file() else None
+    paths = [_ordered(list_paths(folder), folder, listed_names) for folder in folders]
     _check_pairing(paths, folders)
     return tuple(
         build_manifest(folder, name, "test", role, {"image_path": own, "frame_no": np.arange(len(own))}, variant=folder.name,
@@ -117,10 +117,10 @@ def _frames(root: Path, name: str, database: str, queries: str) -> tuple[Manifes
 def _season(root: Path, season: str) -> Path:
     """The folder of a season, whatever the case of its name."""
     folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
-    found = [path for path in folders if path.name.lower() == season.lower()]
-    if not found:
+    matching = [path for path in folders if path.name.lower() == season.lower()]
+    if not matching:
         raise FileNotFoundError(f"No folder '{season}' under {root}, nor images/test/database with '@' names.")
-    return found[0]
+    return matching[0]
 
 
 def _ordered(paths: list[str], folder: Path, kept: set[str] | None) -> list[str]:

@@ -26,14 +26,14 @@ def numbered(paths: list[str], folder: Path, other: list[str] | None = None, row
     pattern = _pattern(paths)
     if pattern is None:
         return paths
-    found = [(pattern.fullmatch(path), path) for path in paths]
-    if strangers := [path for match, path in found if match is None]:
+    matches = [(pattern.fullmatch(path), path) for path in paths]
+    if strangers := [path for match, path in matches if match is None]:
         raise ValueError(
             f"{folder}: the ground truth counts images by the number in their names, and {len(strangers)} of {len(paths)} "
-            f"names do not follow the others, for instance '{strangers[0]}' beside '{_first(found)}'. Move them elsewhere."
+            f"names do not follow the others, for instance '{strangers[0]}' beside '{_first(matches)}'. Move them elsewhere."
         )
     by_number: dict[int, str] = {}
-    for match, path in found:
+    for match, path in matches:
         number = int(match["number"])
         if number in by_number:
             raise ValueError(
@@ -42,8 +42,8 @@ def numbered(paths: list[str], folder: Path, other: list[str] | None = None, row
         by_number[number] = path
     if max(by_number) > 2 * len(paths) + 10:
         return [by_number[number] for number in sorted(by_number)]
-    sample = found[0][0]
-    padded = len({len(match["number"]) for match, _ in found}) == 1
+    sample = matches[0][0]
+    padded = len({len(match["number"]) for match, _ in matches}) == 1
     width = len(sample["number"]) if padded else 0
     start = _start(by_number, width, other, rows)
     numbers = range(start, max(by_number) + 1)

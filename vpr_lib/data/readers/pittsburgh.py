@@ -45,10 +45,10 @@ def read_pittsburgh(
     truths = [f"{name}_gt.npy", f"{name}_gt_25m.npy"]
     if not metadata and any((Path(root) / place / split / "database").is_dir() for place in ("images", "")):
         return read_berton(root, split, name=name)
-    found = first_file(folder, [*mats, *truths], f"{name} (nor images/{split}/database with '@' names)")
-    if found.suffix == ".mat":
-        return _from_mat(Path(root), found, name, split)
-    files = (f"{name}_dbImages.npy", f"{name}_qImages.npy", found.name)
+    matches = first_file(folder, [*mats, *truths], f"{name} (nor images/{split}/database with '@' names)")
+    if matches.suffix == ".mat":
+        return _from_mat(Path(root), matches, name, split)
+    files = (f"{name}_dbImages.npy", f"{name}_qImages.npy", matches.name)
     card = dict(name=f"{name}@25m", rule="radius_m", threshold=25.0)
     return read_arrays(root, files, name, folder, split=split, folders=DATABASE_FOLDERS, card=card)
 

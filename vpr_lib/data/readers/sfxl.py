@@ -38,8 +38,8 @@ def read_sfxl(
         raise FileNotFoundError(
             f"No folder '{queries}' under {folder / split}; query sets are {', '.join(QUERY_SETS)}."
         )
-    found = read_berton(folder, split, name=name, queries=queries, dataset=dataset, matchable=True)
-    return Benchmark(name, _turned(found.database), _unturned(found.queries), found.protocols)
+    benchmark = read_berton(folder, split, name=name, queries=queries, dataset=dataset, matchable=True)
+    return Benchmark(name, _turned(benchmark.database), _unturned(benchmark.queries), benchmark.protocols)
 
 
 def _is_listed(folder: Path, queries: str) -> bool:

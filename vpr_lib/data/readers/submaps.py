@@ -15,34 +15,11 @@ from vpr_lib.data.run_pairs import RunPairs, make_run_pairs
 from vpr_lib.data.tuples import TupleSet, radius_tuples
 
 EVALUATION_RUNS = (  # hard-coded: the public script takes them from a directory listing by position
-    *(
-        "2014-11-14-16-34-33",
-        "2014-11-18-13-20-12",
-        "2014-12-02-15-30-08",
-        "2014-12-09-13-21-02",
-        "2014-12-10-18-10-50",
-    ),
-    *(
-        "2014-12-12-10-45-15",
-        "2014-12-16-09-14-09",
-        "2014-12-16-18-44-24",
-        "2015-02-03-08-45-10",
-        "2015-02-10-11-58-05",
-    ),
-    *(
-        "2015-02-13-09-16-26",
-        "2015-02-17-14-42-12",
-        "2015-03-10-14-18-10",
-        "2015-03-17-11-08-44",
-        "2015-05-19-14-06-38",
-    ),
-    *(
-        "2015-06-09-15-06-29",
-        "2015-08-12-15-04-18",
-        "2015-08-13-16-02-58",
-        "2015-08-14-14-54-57",
-        "2015-08-28-09-50-22",
-    ),
+    *("2014-11-14-16-34-33", "2014-11-18-13-20-12", "2014-12-02-15-30-08", "2014-12-09-13-21-02"),
+    *("2014-12-10-18-10-50", "2014-12-12-10-45-15", "2014-12-16-09-14-09", "2014-12-16-18-44-24"),
+    *("2015-02-03-08-45-10", "2015-02-10-11-58-05", "2015-02-13-09-16-26", "2015-02-17-14-42-12"),
+    *("2015-03-10-14-18-10", "2015-03-17-11-08-44", "2015-05-19-14-06-38", "2015-06-09-15-06-29"),
+    *("2015-08-12-15-04-18", "2015-08-13-16-02-58", "2015-08-14-14-54-57", "2015-08-28-09-50-22"),
     *("2015-10-30-13-52-14", "2015-11-12-11-22-05", "2015-11-13-10-28-08"),
 )
 CLOUD_BYTES = 4096 * 3 * 8  # of a bin_f64x3 submap
@@ -240,15 +217,15 @@ def read_toy_tuples(root: Path, candidates: int = 1) -> TupleSet:
 
 def read_regions(root: Path) -> Regions:
     """Test regions from `toycity.json`."""
-    told = json.loads((Path(root) / "toycity.json").read_text(encoding="utf-8"))["test_regions"]
-    return Regions(tuple(tuple(centre) for centre in told["centres"]), told["half_width_m"])
+    squares = json.loads((Path(root) / "toycity.json").read_text(encoding="utf-8"))["test_regions"]
+    return Regions(tuple(tuple(centre) for centre in squares["centres"]), squares["half_width_m"])
 
 
 def run_folders(root: Path, layout: Layout = OXFORD) -> list[str]:
     """Names of the runs that are there, sorted; other folders are not runs."""
     folder = Path(root) / layout.dataset
-    found = folder.iterdir() if folder.is_dir() else ()
-    runs = sorted(path.name for path in found if path.is_dir() and len(path.name) == layout.run_length)
+    folders = folder.iterdir() if folder.is_dir() else ()
+    runs = sorted(path.name for path in folders if path.is_dir() and len(path.name) == layout.run_length)
     if not runs:
         raise FileNotFoundError(
             f"No runs under {folder}: expected folders with names of {layout.run_length} characters."

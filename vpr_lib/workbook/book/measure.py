@@ -36,7 +36,8 @@ def measure(
         seed: of the training run; default the profile's.
         variant: fields of results.measure.Variant: `transform`, `queries`, `whiten_on`, `rerank` and so on.
     """
-    compute = Compute(device=str(book.device), precision=book.profile.precision, quiet=True)
+    maps = cache_root() / "maps"
+    compute = Compute(device=str(book.device), precision=book.profile.precision, quiet=True, maps=maps)
     run = Run(
         model=name, system=system, profile=book.profile.name, notebook=book.name, run_id=book.run_id,
         seed=book.seed if seed is None else seed, weights=weights,
@@ -50,10 +51,10 @@ def open_here(book: Book, names: Sequence[str]) -> dict[str, Benchmark]:
     Raises:
         ValueError: as `catalogue.open_available`, when none is here.
     """
-    found, missing = open_available(names)
+    opened, missing = open_available(names)
     for name in missing:
         book.hole(name, f"Not on this disk: vpr data get {name}")
-    return found
+    return opened
 
 
 def own_records(book: Book, benchmark: Benchmark | None = None) -> pd.DataFrame:

@@ -42,10 +42,10 @@ class Output(Strict):
         """Why the file on disk is not the one that was recorded; empty if it is."""
         if not self.file.is_file():
             return f"{self.name} is gone ({self.file})"
-        found = self.file.stat()
-        if found.st_size != self.bytes:
-            return f"{self.name} has {found.st_size} bytes, {self.bytes} were written"
-        if found.st_mtime_ns == self.modified_ns and found.st_size > _HASHED_ANEW:
+        stat = self.file.stat()
+        if stat.st_size != self.bytes:
+            return f"{self.name} has {stat.st_size} bytes, {self.bytes} were written"
+        if stat.st_mtime_ns == self.modified_ns and stat.st_size > _HASHED_ANEW:
             return ""
         return "" if digest_file(self.file) == self.sha256 else f"{self.name} has changed since it was written"
 
@@ -130,8 +130,8 @@ class FindingResult(Strict, ser_json_inf_nan="strings"):
             "undecided": "Undecided here, whether",
             "not measured": "Not measured here, whether",
         }[self.verdict]
-        told = "" if self.verdict == "not measured" else f": {self.measured}; expected {self.rule}"
-        return f"{opening} {self.statement} ({self.source}){told}."
+        detail = "" if self.verdict == "not measured" else f": {self.measured}; expected {self.rule}"
+        return f"{opening} {self.statement} ({self.source}){detail}."
 
 
 def assess(key: str, finding: Finding, evidence: "Evidence | None") -> FindingResult:
@@ -209,14 +209,14 @@ def describe_output(path: Path, name: str | None = None, caption: str = "", alt:
     path, root = Path(path).resolve(), paths.project_root()
     if not path.is_file():
         raise FileNotFoundError(f"{path} was announced as an output, but it is not a file. Write it first.")
-    found = path.stat()
+    stat = path.stat()
     inside = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
     return Output(
         name=name or inside,
         path=inside,
-        bytes=found.st_size,
+        bytes=stat.st_size,
         sha256=digest_file(path),
-        modified_ns=found.st_mtime_ns,
+        modified_ns=stat.st_mtime_ns,
         caption=caption,
         alt=alt,
     )

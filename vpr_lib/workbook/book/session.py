@@ -375,8 +375,8 @@ class Book:
         return [self.findings.get(key) or assess(key, finding, None) for key, finding in self.settings.findings.items()]
 
     def _write_checked(self) -> None:
-        told = Checked(checks=tuple(self.checks.values()), findings=tuple(self.findings.values()), notes=self.notes)
-        paths.write_text(checked_path(self.run_folder, self.name), told.model_dump_json(indent=1))
+        checked = Checked(checks=tuple(self.checks.values()), findings=tuple(self.findings.values()), notes=self.notes)
+        paths.write_text(checked_path(self.run_folder, self.name), checked.model_dump_json(indent=1))
 
     def _target(self, name: str, suffix: str) -> Path:
         if not _NAME.fullmatch(name):

@@ -91,12 +91,12 @@ def networks_on_disk(book: Book, recipes: Mapping[str, str], weights: Weights = 
 
     A model that no notebook has trained to its recipe yet is left out.
     """
-    found = {}
+    networks = {}
     for name, recipe in recipes.items():
         run = load_experiment(recipe).model_copy(update={"model": name})
         registered, trained = trained_path(name), run.folder_in(book.cache) / "best.safetensors"
         if weights == "registered" and registered.is_file():
-            found[name] = Network(name, registered)
+            networks[name] = Network(name, registered)
         elif trained.is_file():
-            found[name] = Network(name, trained, run.model_changes)
-    return found
+            networks[name] = Network(name, trained, run.model_changes)
+    return networks

@@ -14,9 +14,8 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from vpr_lib import paths
 from vpr_lib.workbook.book.sentinel import read_json
@@ -25,9 +24,11 @@ from vpr_lib.workbook.night.nightly_compare import Comparison, compare_nights, k
 from vpr_lib.workbook.run import status as state
 from vpr_lib.workbook.run.lock import night_lock
 from vpr_lib.workbook.run.plan import UsageError
-from vpr_lib.workbook.run.prepare import make_plan
+from vpr_lib.workbook.run.prepare import Request, make_plan
+from vpr_lib.workbook.run.process import Child
 from vpr_lib.workbook.run.runner import RunResult, run_workbook
 from vpr_lib.workbook.run.status import BROKEN, EXIT_CODES, NotebookStatus, RunStatus, Status
+from vpr_lib.workbook.run.terminal import Display
 
 _log = logging.getLogger(__name__)
 _FULL = os.strerror(errno.ENOSPC)  # 'No space left on device'
@@ -45,50 +46,37 @@ class NightResult(RunResult):
 
 
 def run_nightly(
-    profile: str | Path = "toy",
-    overrides: Sequence[str] = (),
-    force: bool = False,
-    keep_going: bool = True,
-    run_id: str | None = None,
+    request: Request,
     report: bool = True,
-    display: Any = None,
+    display: Display | None = None,
     keep_runs: int = 14,
     accept: bool = False,
-    **child: Any,
+    child: Child = Child(),
 ) -> NightResult:
     """Run the whole workbook as a night and compare it with the last green one.
 
     Args:
         keep_runs: keep the folders of so many green and so many other nights of the profile.
         accept: take this night as the reference even if recall fell, provided that all notebooks are green.
-        child: `command`, `grace_s`, `slack_s` of `run_workbook`; the other arguments are its own.
+        request, display, child: see `run_workbook`; a notebook that chance may have ended is started a second time.
     Raises:
         Overlap: if another night, or a plain run, holds the lock.
-        UsageError: if nothing can be started.
+        UsageError: if nothing can be started, or only a part of the workbook is asked for.
     """
     if keep_runs < 1:
         raise UsageError(f"--keep must be at least 1 (nights to keep), got {keep_runs}.")
-    name = make_plan(profile, None, None, overrides, run_id).profile.name
+    if request.only or request.start_from:
+        raise UsageError("--nightly runs the whole workbook: a part of it cannot be the next night's reference.")
+    name = make_plan(request).profile.name
     with night_lock() as dead:
         removed = retire(name, keep_runs)
-        run_id = state.reserve_run(f"{name}-nightly", run_id)
+        run_id = state.reserve_run(f"{name}-nightly", request.run_id)
         folder = paths.runs_root() / run_id
         night = Night(run_id=run_id, profile=name, started=state.now(), removed=removed, taken_over=dead)
         _write(folder, night)
         try:
-            result = run_workbook(
-                profile,
-                None,
-                None,
-                overrides,
-                force,
-                keep_going,
-                run_id,
-                display=display,
-                retries=1,
-                alone=True,
-                **child,
-            )
+            asked = replace(request, run_id=run_id)
+            result = run_workbook(asked, display=display, child=replace(child, retries=1), alone=True)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
@@ -99,7 +87,7 @@ def run_nightly(
 
 def nights(profile: str) -> list[Night]:
     """The nights of a profile, latest first; a folder with a damaged `nightly.json` is left alone."""
-    found = []
+    past = []
     for path in paths.runs_root().glob("*/nightly.json"):
         if path.parent.is_symlink():
             continue
@@ -109,8 +97,8 @@ def nights(profile: str) -> list[Night]:
             _log.warning("%s", error)
             continue
         if night.profile == profile and night.run_id == path.parent.name:
-            found.append(night)
-    return sorted(found, key=lambda night: (night.started, night.run_id), reverse=True)
+            past.append(night)
+    return sorted(past, key=lambda night: (night.started, night.run_id), reverse=True)
 
 
 def reference(profile: str, run_id: str) -> Night | None:
@@ -131,9 +119,9 @@ def retire(profile: str, keep_runs: int) -> tuple[str, ...]:
     except (ValueError, FileNotFoundError) as error:
         _log.warning("no old runs are deleted, since it is not clear which are in use: %s", error)
         return ()
-    found = nights(profile)
-    last = next((night.run_id for night in found if night.green or night.accepted), None)
-    kinds = [[n for n in found if n.green], [n for n in found if not n.green]]
+    past = nights(profile)
+    last = next((night.run_id for night in past if night.green or night.accepted), None)
+    kinds = [[n for n in past if n.green], [n for n in past if not n.green]]
     old = [n.run_id for kind in kinds for n in kind[keep_runs:] if n.run_id not in needed | {last}]
     for run_id in old:
         shutil.rmtree(paths.runs_root() / run_id, ignore_errors=True)

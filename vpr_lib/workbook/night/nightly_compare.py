@@ -131,10 +131,10 @@ def _take(source: Path, target: Path) -> None:
 
 
 def _sentinel(folder: Path, notebook: str) -> Sentinel:
-    found = read_sentinel(folder, notebook)
-    if found is None:
+    sentinel = read_sentinel(folder, notebook)
+    if sentinel is None:
         raise FileNotFoundError(f"{folder} has no sentinel of {notebook}, which is green. Was a file removed by hand?")
-    return found
+    return sentinel
 
 
 def compare_nights(before: Path, after: Path) -> Comparison:
@@ -159,14 +159,14 @@ def compare_nights(before: Path, after: Path) -> Comparison:
 def _evaluations(folder: Path, notebooks: list[str]) -> dict[Key, "pandas.DataFrame"]:
     from vpr_lib.results.records import read_record, record_files
 
-    found = {}
+    evaluations = {}
     for path in record_files(folder / "records"):
         notebook = path.relative_to(folder / "records").parts[0]
         table = read_record(path)
         if notebook in notebooks and len(table):
             first = table.iloc[0]
-            found[notebook, first["dataset"], first["protocol"], first["model"], int(first["seed"])] = table
-    return found
+            evaluations[notebook, first["dataset"], first["protocol"], first["model"], int(first["seed"])] = table
+    return evaluations
 
 
 def _recalls(before: dict[Key, "pandas.DataFrame"], after: dict[Key, "pandas.DataFrame"]) -> dict[str, Any]:

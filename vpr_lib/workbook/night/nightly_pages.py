@@ -80,20 +80,20 @@ def markdown(night: Night, status: RunStatus) -> str:
             for line in status.notebooks
         ],
     )
-    found = night.comparison
-    if found is None:
+    comparison = night.comparison
+    if comparison is None:
         return "\n".join(lines) + "\n"
-    moved = [change for change in found.recalls if change.verdict != "same"]
+    moved = [change for change in comparison.recalls if change.verdict != "same"]
     if moved:
         heads = ("", "evaluation", "R@1 before", "R@1 tonight", "lost", "gained", "adjusted p")
-        lines += [f"## Recall against {found.reference}", "", *_md_table(heads, [_recall_cells(c) for c in moved])]
-    if found.files:
+        lines += [f"## Recall against {comparison.reference}", "", *_md_table(heads, [_recall_cells(c) for c in moved])]
+    if comparison.files:
         lines += ["## Figures and tables", ""]
-        lines += [f"- {file.name}: {file.kind}{_difference(file)}" for file in found.files] + [""]
-    if found.environment or found.commits:
+        lines += [f"- {file.name}: {file.kind}{_difference(file)}" for file in comparison.files] + [""]
+    if comparison.environment or comparison.commits:
         lines += ["## Environment", ""]
-        lines += [f"- {name}: {old} → {new}" for name, (old, new) in found.environment.items()]
-        lines += [f"- {commit}" for commit in found.commits]
+        lines += [f"- {name}: {old} → {new}" for name, (old, new) in comparison.environment.items()]
+        lines += [f"- {commit}" for commit in comparison.commits]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -142,9 +142,9 @@ def junit(night: Night, status: RunStatus) -> str:
         for change in night.comparison.recalls:
             case = ET.SubElement(compared, "testcase", classname="recall", name=change.name)
             if change.verdict == "regressed":
-                told = f"R@1 {change.before['R@1']:.2f} to {change.after['R@1']:.2f}, lost {change.lost}, "
-                told += f"gained {change.gained}, adjusted p {change.p_adjusted:.2g}"
-                ET.SubElement(case, "failure", type="regressed", message=told)
+                text = f"R@1 {change.before['R@1']:.2f} to {change.after['R@1']:.2f}, lost {change.lost}, "
+                text += f"gained {change.gained}, adjusted p {change.p_adjusted:.2g}"
+                ET.SubElement(case, "failure", type="regressed", message=text)
         for kind, names in (("gone", night.comparison.gone), ("not comparable", night.comparison.incomparable)):
             for name in names:
                 case = ET.SubElement(compared, "testcase", classname="recall", name=_plain(name))

@@ -152,10 +152,10 @@ def _summary(status: RunStatus, chapters: Sequence[Chapter]) -> dict[str, Any]:
 def _bench() -> dict[str, Any] | None:
     """What `vpr bench` measured last here; None where it has not been run, or by a version that wrote other fields."""
     try:
-        found = json.loads(paths.bench_file().read_text(encoding="utf-8"))
-        known = {name: row for name, row in found["rows"].items() if "skipped" in row or row.keys() >= _BENCH_FIELDS}
+        rows = json.loads(paths.bench_file().read_text(encoding="utf-8"))
+        known = {name: row for name, row in rows["rows"].items() if "skipped" in row or row.keys() >= _BENCH_FIELDS}
         return {
-            "machine": {key: found["machine"][key] for key in ("cpu", "threads", "gpu", "matrix_rates")},
+            "machine": {key: rows["machine"][key] for key in ("cpu", "threads", "gpu", "matrix_rates")},
             "rows": known,
         }
     except (OSError, ValueError, KeyError):

@@ -13,37 +13,12 @@ if TYPE_CHECKING:
     from bs4 import BeautifulSoup, Tag
 
 _FORBIDDEN = [
-    "script",
-    "iframe",
-    "frame",
-    "object",
-    "embed",
-    "applet",
-    "link",
-    "meta",
-    "base",
-    "form",
-    "noscript",
-    "audio",
-    "video",
-    "source",
-    "track",
-    "portal",
+    *("script", "iframe", "frame", "object", "embed", "applet", "link", "meta", "base", "form", "noscript"),
+    *("audio", "video", "source", "track", "portal"),
 ]
 _ADDRESSES = [
-    "href",
-    "src",
-    "srcset",
-    "xlink:href",
-    "action",
-    "formaction",
-    "poster",
-    "background",
-    "data",
-    "cite",
-    "ping",
-    "longdesc",
-    "usemap",
+    *("href", "src", "srcset", "xlink:href", "action", "formaction", "poster", "background", "data", "cite"),
+    *("ping", "longdesc", "usemap"),
 ]
 _CSS_LOAD = re.compile(
     r"@import[^;]*;?|[a-z\-]*\s*:\s*[^;{}]*url\((?!\s*['\"]?(?:data:|#))[^)]*\)[^;}]*;?", re.IGNORECASE

@@ -14,31 +14,15 @@ from vpr_lib import paths
 from vpr_lib.paths import git_state
 
 _CPU_FLAGS = (
-    "avx2",
-    "avx512f",
-    "avx512_vnni",
-    "avx512_bf16",
-    "amx_tile",
-    "amx_bf16",
-    "amx_int8",
-    "asimd",
-    "bf16",
-    "sve",
+    *("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8", "asimd", "bf16"),
+    *("sve",),
 )
 _THREADS = re.compile(
     r"(OMP|MKL|OPENBLAS|BLIS|KMP|NUMEXPR|VECLIB|GOMP)_|^(MALLOC|THP|CUDA|PYTORCH|TORCH|NVIDIA_TF32)_?"
 )
 _NUMERIC = (
-    "torch",
-    "torchvision",
-    "timm",
-    "pytorch-metric-learning",
-    "lightning",
-    "numpy",
-    "scipy",
-    "faiss-cpu",
-    "faiss-gpu",
-    "faiss-gpu-cu12",
+    *("torch", "torchvision", "timm", "pytorch-metric-learning", "lightning", "numpy", "scipy", "faiss-cpu"),
+    *("faiss-gpu", "faiss-gpu-cu12"),
 )
 
 
@@ -69,12 +53,12 @@ def device_kind(wanted: str = "auto") -> str:
 @cache
 def _installed() -> dict[str, str]:
     """Version of every installed package, from the names of the metadata folders; reading the files takes a second."""
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for folder in map(Path, sys.path):
         for path in sorted(folder.glob("*.dist-info")):
             name, _, version = path.stem.rpartition("-")
-            found.setdefault(_normal(name), version)
-    return found
+            versions.setdefault(_normal(name), version)
+    return versions
 
 
 def _normal(name: str) -> str:
@@ -115,8 +99,8 @@ def _packages() -> dict[str, str]:
         return dict(sorted(_installed().items()))
     lines = constraints.read_text(encoding="utf-8").splitlines()
     pinned = dict(line.split(";")[0].strip().split("==") for line in lines if re.match(r"[A-Za-z0-9._\-]+==", line))
-    found = {name: (pin, _installed().get(_normal(name), "absent")) for name, pin in pinned.items()}
-    return {name: have if have == pin else f"{have} (constraints.txt: {pin})" for name, (pin, have) in found.items()}
+    versions = {name: (pin, _installed().get(_normal(name), "absent")) for name, pin in pinned.items()}
+    return {name: have if have == pin else f"{have} (constraints.txt: {pin})" for name, (pin, have) in versions.items()}
 
 
 def environment(device: str = "auto") -> dict[str, Any]:

@@ -63,6 +63,12 @@ def notebook_digest(path: Path) -> str:
     return digest([[cell["cell_type"], cell["source"], cell.get("metadata", {}).get("tags", [])] for cell in cells])
 
 
+def threads_each(profile: Profile) -> str:
+    """What OMP_NUM_THREADS is for a notebook: what the caller set, else its share beside others; '' leaves it to torch."""
+    asked, cores = os.environ.get("OMP_NUM_THREADS", ""), len(os.sched_getaffinity(0))
+    return asked or (str(max(1, cores // profile.side_by_side)) if profile.side_by_side > 1 else "")
+
+
 def notebook_key(entry: Entry, profile: Profile, parameters: Mapping[str, Any], needs: Mapping[str, str | None]) -> str:
     """The content key of one notebook: its source, vpr_lib, its part of the profile, its parameters, the keys of what it
     needs, its declared inputs and outputs, data and cache folders, threads, the kind of device, the numeric packages' versions.
@@ -87,6 +93,6 @@ def notebook_key(entry: Entry, profile: Profile, parameters: Mapping[str, Any], 
         {name: value for name, value in parameters.items() if name not in {"run_id", "profile"}},
         dict(needs),
         [entry.makes, reads, os.environ.get("VPR_DATA", ""), os.environ.get("VPR_CACHE", "")],
-        [os.environ.get("OMP_NUM_THREADS", ""), len(os.sched_getaffinity(0))],  # sums round otherwise
+        [threads_each(profile), len(os.sched_getaffinity(0))],  # sums round otherwise
         [device_kind(profile.device), numeric_versions()],
     )

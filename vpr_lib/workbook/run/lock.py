@@ -82,12 +82,12 @@ def _night(stream: TextIO) -> str:
 
 def _running() -> str:
     """The runs whose status says so: id and process."""
-    found = []
+    running = []
     for path in sorted(paths.runs_root().glob("*/status.json")):
         try:
             status = state.read_status(path.parent)
         except (ValueError, FileNotFoundError):
             continue
         if not path.parent.is_symlink() and status.state == "running":
-            found.append(f"{status.run_id}, process {status.runner_pid}")
-    return "; ".join(found) or "it has not told its name"
+            running.append(f"{status.run_id}, process {status.runner_pid}")
+    return "; ".join(running) or "it has not told its name"

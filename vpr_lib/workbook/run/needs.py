@@ -50,17 +50,17 @@ class Needs:
 def needs_of(profile: str | Path | Profile) -> Needs:
     """The needs of a profile (ValueError for an unknown one)."""
     profile = profile if isinstance(profile, Profile) else load_profile(profile)
-    found: dict[str, dict[str, list[str]]] = {kind: {} for kind in ("data", "weights", "trunks", "recipes")}
+    needs: dict[str, dict[str, list[str]]] = {kind: {} for kind in ("data", "weights", "trunks", "recipes")}
     entries = {entry.name: entry for entry in load_workbook().notebooks}
     for name, settings in profile.notebooks.items():
         values = {
             key: literal_eval(known.default) for key, known in read_parameters(entries[name].path).items()
         } | settings.parameters
         for kind, word in _named(values):
-            notebooks = found[kind].setdefault(word, [])
+            notebooks = needs[kind].setdefault(word, [])
             if name not in notebooks:
                 notebooks.append(name)
-    return Needs(**{kind: {word: tuple(where) for word, where in words.items()} for kind, words in found.items()})
+    return Needs(**{kind: {word: tuple(where) for word, where in words.items()} for kind, words in needs.items()})
 
 
 def absent(entry: Entry, parameters: Mapping[str, Any]) -> str:
@@ -71,14 +71,14 @@ def absent(entry: Entry, parameters: Mapping[str, Any]) -> str:
     """
     if entry.always:
         return ""
-    found: dict[str, list[str]] = {kind: [] for kind in ("data", "weights", "trunks", "recipes")}
+    missing: dict[str, list[str]] = {kind: [] for kind in ("data", "weights", "trunks", "recipes")}
     registered = parameters.get("weights") == "registered"
     spared = {*OPTIONAL, "train_set"} - {"further"} if registered else OPTIONAL
     for kind, word in _named({key: value for key, value in parameters.items() if key not in spared}):
-        found[kind].append(word)
+        missing[kind].append(word)
     keys = (*SHOWN, "further") if registered else SHOWN
     shown = [name for name in _words([parameters.get(key) for key in keys]) if _is_data(name)]
-    wanted = [name for name in found["data"] if name not in shown]
+    wanted = [name for name in missing["data"] if name not in shown]
     faults = [
         f"{name} is not on this disk: vpr data get {name}" for name in dict.fromkeys(wanted) if not in_reach(name)
     ]
@@ -87,10 +87,10 @@ def absent(entry: Entry, parameters: Mapping[str, Any]) -> str:
             f"not on this disk: {', '.join(dict.fromkeys(shown))}: vpr data get {shown[0] if len(set(shown)) == 1 else 'NAME'}"
         )
     faults += [f"the pre-training of {name} is not here: vpr weights get {name}"
-               for name in dict.fromkeys(found["trunks"]) if not may_start(name)]  # fmt: skip
+               for name in dict.fromkeys(missing["trunks"]) if not may_start(name)]  # fmt: skip
     browses = "networks" in parameters  # what others measured; weights add attention and own images
-    if found["weights"] and not browses and not any(kept_at(name).is_file() for name in found["weights"]):
-        faults.append(f"no weights of {', '.join(dict.fromkeys(found['weights']))}: vpr weights get NAME")
+    if missing["weights"] and not browses and not any(kept_at(name).is_file() for name in missing["weights"]):
+        faults.append(f"no weights of {', '.join(dict.fromkeys(missing['weights']))}: vpr weights get NAME")
     return "; ".join(faults)
 
 

@@ -84,7 +84,7 @@ def parse_parameters(source: str, where: str) -> dict[str, Parameter]:
         statements = ast.parse(source).body
     except SyntaxError as error:
         raise UsageError(f"The parameters cell of {where} is not Python: {error}") from error
-    comments, found = _comments(source), {}
+    comments, parameters = _comments(source), {}
     for statement in statements:
         if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
             continue  # a docstring
@@ -98,8 +98,8 @@ def parse_parameters(source: str, where: str) -> dict[str, Parameter]:
         kind = getattr(statement, "annotation", None) or ast.parse(_kind_of(default), mode="eval").body
         parameter = Parameter(target.id, kind, ast.unparse(statement.value), comments.get(statement.end_lineno, ""))
         _convert(default, parameter, where)
-        found[target.id] = parameter
-    return found
+        parameters[target.id] = parameter
+    return parameters
 
 
 def _comments(source: str) -> dict[int, str]:

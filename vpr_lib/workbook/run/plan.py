@@ -27,6 +27,7 @@ class Entry(Strict):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_\-]*$")  # file name without .ipynb
     title: str
     needs: tuple[str, ...] = ()  # notebooks that must be green before this one starts
+    after: tuple[str, ...] = ()  # and those that must have ended, green or not: it shows what there is of them
     makes: tuple[Annotated[str, AfterValidator(_relative)], ...] = ()  # files it must write below figures/<profile>/
     shows: tuple[str, ...] = ()  # those of `makes` that open the report; default: the first picture
     reads: tuple[str, ...] = ()  # other input files of the repository (globs below the project root), for resume
@@ -56,8 +57,8 @@ class Workbook(Strict):
         matches = exact or [entry for entry in self.notebooks if entry.name.startswith(text)]
         if len(matches) == 1:
             return matches[0]
-        found = "nothing starts with it" if not matches else "several start with it"
-        raise UsageError(f"Unknown notebook '{text}': {found}. The workbook has {', '.join(self.names)}.")
+        fault = "nothing starts with it" if not matches else "several start with it"
+        raise UsageError(f"Unknown notebook '{text}': {fault}. The workbook has {', '.join(self.names)}.")
 
 
 def load_workbook(path: Path | None = None) -> Workbook:
@@ -87,7 +88,7 @@ def _faults(workbook: Workbook) -> list[str]:
             faults.append(f"{entry.name} is listed twice")
         if not entry.path.is_file():
             faults.append(f"{entry.name} is listed, but {entry.path} does not exist")
-        unknown = [need for need in entry.needs if need not in names]
+        unknown = [need for need in (*entry.needs, *entry.after) if need not in names]
         faults += [f"{entry.name} needs '{need}', which is not listed ({', '.join(names)})" for need in unknown]
         faults += [
             f"{entry.name} shows '{name}', which it does not make" for name in entry.shows if name not in entry.makes
@@ -99,7 +100,7 @@ def _faults(workbook: Workbook) -> list[str]:
         return [*faults, f"the needs form a cycle: {' -> '.join(cycle)}"]
     position = {name: number for number, name in enumerate(names)}
     for entry in workbook.notebooks:
-        late = [need for need in entry.needs if position.get(need, -1) > position[entry.name]]
+        late = [need for need in (*entry.needs, *entry.after) if position.get(need, -1) > position[entry.name]]
         faults += [f"{entry.name} needs {need}, which is listed after it; list it before" for need in late]
     return faults
 

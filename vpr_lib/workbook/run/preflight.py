@@ -13,13 +13,15 @@ from vpr_lib.models.published import load_published
 from vpr_lib.models.registration import kept_at, may_start
 from vpr_lib.models.zoo import ZOO, build_model
 from vpr_lib.paths import cache_root, data_root
+from vpr_lib.retrieval.approximate import gpus
 from vpr_lib.training.recipes import open_recipe
-from vpr_lib.workbook.run.needs import Needs, absent, needs_of
+from vpr_lib.workbook.run.needs import COUNTED, Needs, absent, needs_of
 from vpr_lib.workbook.run.parameters import read_parameters
 from vpr_lib.workbook.run.plan import load_workbook
 
 YARDSTICK = "mixvpr_resnet50_4096"  # every network is taken to cost as much as this one
 BACKWARD = 3  # a training step costs about three forward passes
+IMAGES_PER_GB = 22_600  # of GSV-Cities, for a set whose images nobody counted
 SPARE = 3  # a notebook may take so many times its estimate before it is ended
 
 
@@ -43,6 +45,11 @@ class Preflight:
         stated = self.profile.notebooks[notebook].timeout_s
         return max(stated, 3600 * SPARE * self.hours.get(notebook, 0.0))
 
+    @property
+    def limits(self) -> dict[str, float]:
+        """`timeout_s` of every notebook that would run."""
+        return {name: self.timeout_s(name) for name in self.profile.notebooks if name not in self.left_out}
+
 
 def look_ahead(profile: str | Path | Profile, measure: bool = True) -> Preflight:
     """Look at data, weights, disk, GPU; with `measure` also at the speed of one network (some seconds).
@@ -55,7 +62,8 @@ def look_ahead(profile: str | Path | Profile, measure: bool = True) -> Preflight
     values = {name: _values(entries[name].path) | settings.parameters for name, settings in profile.notebooks.items()}
     left_out = {name: why for name in profile.notebooks if (why := absent(entries[name], values[name]))}
     images = {name: _images(name, own) for name, own in values.items() if name not in left_out}
-    rate = images_per_second(profile) if measure and needs.data else None
+    seen = any(described + trained for described, trained, _ in images.values())
+    rate = images_per_second(profile) if measure and seen else None
     hours = (
         {name: (described + trained) / rate / 3600 for name, (described, trained, _) in images.items()} if rate else {}
     )
@@ -82,14 +90,12 @@ def _missing(needs: Needs) -> dict[str, str]:
 
 def _images(notebook: str, values: dict) -> tuple[float, float, float]:
     """Images a notebook describes, images its trainings see (in forward passes), bytes of descriptors it writes."""
-    words = [word for key, value in values.items() for word in _flat(value) if key not in ("sized", "latency_models")]
+    words = [word for key, value in values.items() for word in _flat(value) if key not in COUNTED]
     models = [ZOO[word] for word in dict.fromkeys(words) if word in ZOO]
     sizes = [_size(word, "database") + _size(word, "queries") for word in dict.fromkeys(words) if _shown(word)]
-    recipes = (
-        [] if values.get("weights") == "registered" else [word for word in dict.fromkeys(words) if _is_recipe(word)]
-    )
     described = sum(sizes) * max(1, len(models))
-    trained = sum(_passes(word) for word in recipes)
+    released = values.get("weights") == "registered"
+    trained = 0.0 if released else sum(runs * _passes(recipe) for recipe, runs in trainings(values))
     width = sum(
         int(name.rsplit("_", 1)[-1])
         for name in dict.fromkeys(words)
@@ -109,20 +115,43 @@ def _size(name: str, side: str) -> int:
     return find(name).expected.get(side, (0, ""))[0]
 
 
-def _is_recipe(word: str) -> bool:
-    try:
-        return "toy" not in word and open_recipe(word) is not None
-    except (ValueError, OSError):
-        return False
+def trainings(values: dict) -> list[tuple[str, int]]:
+    """The recipes that a notebook of these parameters trains to, each with the number of its runs."""
+    count = lambda *names: sum(len(values.get(name, ())) for name in names)
+    seeds, found = max(1, count("seeds")), [(recipe, 1) for recipe in values.get("cnn_recipes", ())]
+    if "family" in values:
+        return [(recipe, seeds) for recipe in values["family"].values()]
+    if "student_recipe" in values:
+        own = count("methods") * seeds + count("manifolds") * values["manifold_seeds"]
+        further = [
+            ((teacher, 1), (student, len(methods) * seeds))
+            for student, (teacher, _, *methods) in values["further"].items()
+        ]
+        return [
+            (values["teacher_recipe"], 1),
+            (values["student_recipe"], own),
+            *(run for both in further for run in both),
+        ]
+    if "modes" in values:
+        return [(values["teacher_recipe"], 1), (values["recipe"], 1 + (1 + count("modes")) * seeds + count("once"))]
+    if "ablations" in values:
+        arms = (1 + count("ablations")) * count("ablation_seeds") if values["ablations"] else 0
+        return [(values["recipe"], 2 + arms)]
+    if "rivals" in values:
+        return [(values["recipe"], (1 + count("rivals", "smaller", "backbones", "depths", "shares")) * seeds)]
+    return found + ([(values["recipe"], 1 + count("backbones"))] if "recipe" in values else [])
 
 
 def _passes(recipe: str) -> float:
+    """Forward passes of one run: epochs, images of each, and what a step costs beside its forward pass."""
     own = open_recipe(recipe)[0]
     try:
-        images = _size(own.train_set, "images") or _size(own.train_set, "queries")
-    except ValueError:
+        entry = find(own.train_set)
+    except ValueError:  # places that the toy city makes
         return 0.0
-    return BACKWARD * own.fit.epochs * float(images)
+    places = _size(own.train_set, "places") * (own.places.images_per_place if hasattr(own, "places") else 1)
+    images = places or _size(own.train_set, "images") or _size(own.train_set, "queries")
+    return BACKWARD * own.fit.epochs * float(images or IMAGES_PER_GB * (entry.size_gb or (0.0, ""))[0])
 
 
 def _flat(value) -> list[str]:
@@ -181,6 +210,8 @@ def in_words(found: Preflight) -> list[str]:
     if profile.device == "cuda" and not found.gpu_gb:
         lines.append(f"  ✗ the profile asks for a GPU and torch sees none (cache {cache_root()})")
     lines.append(memory)
+    if found.gpu_gb and not gpus():
+        lines.append("faiss-cpu: its indexes stay on the CPU; `make gpu` puts faiss-gpu in its place")
     if found.images_per_s:
         lines.append(f"about {sum(found.hours.values()):.1f} h for what is here: {found.images_per_s:.0f} images/s measured "
                      f"({YARDSTICK}, forward), every network taken to cost as much")  # fmt: skip

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,34 @@ _RUN_ID = re.compile(r"(?!(latest|green)$)[A-Za-z0-9][A-Za-z0-9._\-]*")
 
 
 @dataclass(frozen=True)
+class Request:
+    """What a run is asked for.
+
+    Attributes:
+        only: names or prefixes of the notebooks to run; what they need must have been green before, under any key.
+        start_from: run this notebook and everything after it.
+        overrides: parameters as `02.epochs=3`.
+        force: run also what is green already.
+        keep_going: after a failure, still run what does not depend on it.
+        run_id: default: time and profile. An existing run is continued in its folder.
+        jobs: notebooks side by side; default: the profile's.
+        limits: seconds that a cell of a notebook may take; default: what the profile says.
+    """
+
+    profile: str | Path = "toy"
+    only: Sequence[str] | None = None
+    start_from: str | None = None
+    overrides: Sequence[str] = ()
+    force: bool = False
+    keep_going: bool = True
+    run_id: str | None = None
+    jobs: int | None = None
+    limits: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Plan:
-    """What a run was asked to do."""
+    """What a run will do."""
 
     workbook: Workbook
     profile: Profile
@@ -31,31 +57,25 @@ class Plan:
         return str(Path(self.given).resolve()) if Path(self.given).suffix in {".yaml", ".yml"} else str(self.given)
 
 
-def make_plan(
-    profile: str | Path,
-    only: Sequence[str] | None = None,
-    start_from: str | None = None,
-    overrides: Sequence[str] = (),
-    run_id: str | None = None,
-) -> Plan:
+def make_plan(request: Request) -> Plan:
     """Read the workbook and the profile and choose the notebooks; UsageError if anything does not fit."""
-    if run_id is not None and not _RUN_ID.fullmatch(run_id):
-        raise UsageError(
-            f"A run id has letters, digits, '.', '_' and '-' and is not 'latest' or 'green'; got '{run_id}'."
-        )
+    if request.run_id is not None and not _RUN_ID.fullmatch(request.run_id):
+        rule = "A run id has letters, digits, '.', '_' and '-' and is not 'latest' or 'green'"
+        raise UsageError(f"{rule}; got '{request.run_id}'.")
     workbook = load_workbook()
     try:
-        settings = load_profile(profile)
+        settings = load_profile(request.profile)
     except (ValueError, OSError) as error:
         raise UsageError(str(error)) from error
+    settings = settings.model_copy(update={"side_by_side": request.jobs or settings.side_by_side})
     check_profile(workbook, settings)
-    selected, parsed = select(workbook, list(only or []), start_from), {}
-    for notebook, name, value in parse_overrides(overrides):
+    selected, parsed = select(workbook, list(request.only or []), request.start_from), {}
+    for notebook, name, value in parse_overrides(request.overrides):
         target = workbook.find(notebook).name
         if target not in selected or target not in settings.notebooks:
             raise UsageError(f"--set {notebook}.{name}: {target} is not part of this run; it would have no effect.")
         parsed.setdefault(target, {})[name] = value
-    return Plan(workbook, settings, profile, selected, parsed)
+    return Plan(workbook, settings, request.profile, selected, parsed)
 
 
 def first_lines(plan: Plan) -> tuple[NotebookStatus, ...]:
@@ -113,6 +133,6 @@ def _refused(line: NotebookStatus, faults: Mapping[str, str]) -> NotebookStatus:
     if line.name in faults:
         return line.model_copy(update={"status": Status.INVALID, "reason": faults[line.name]})
     if line.status == Status.PENDING:
-        told = "nothing was started: parameters of another notebook are invalid"
-        return line.model_copy(update={"status": Status.SKIPPED, "reason": told})
+        reason = "nothing was started: parameters of another notebook are invalid"
+        return line.model_copy(update={"status": Status.SKIPPED, "reason": reason})
     return line

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ class Job:
     wall_s: float = math.inf  # for the whole notebook
     key: str = ""
     home: Path = Path()
+    threads: str = ""  # OMP_NUM_THREADS; '' leaves it as it is
 
     @property
     def output(self) -> Path:
@@ -52,6 +54,16 @@ class Job:
         return (
             json.dumps(files | {"parameters": pack(self.parameters), "timeout_s": max(1, round(self.timeout_s))}) + "\n"
         )
+
+
+@dataclass(frozen=True)
+class Child:
+    """How the process of a notebook is started and ended; see `follow`."""
+
+    command: Sequence[str] = EXECUTE
+    grace_s: float = 5.0
+    slack_s: float = 60.0
+    retries: int = 0  # further attempts for a notebook whose kernel died or ran out of time; never for one that raised
 
 
 @dataclass
@@ -105,14 +117,17 @@ def follow(
     command: Sequence[str] = EXECUTE,
     grace_s: float = 5.0,
     slack_s: float = 60.0,
+    stopped: threading.Event | None = None,
 ) -> Ended:
     """Run the job in a session of its own until it ends; whatever happens, no process of it survives this call.
 
     Args:
+        stopped: once set, the child is ended.
         grace_s: time between SIGTERM and SIGKILL.
         slack_s: how much longer than a cell's time-out the child may be silent, before it is taken for stuck.
     """
-    started, progress = time.monotonic(), Progress()
+    started, progress, stopped = time.monotonic(), Progress(), stopped or threading.Event()
+    threads = {"OMP_NUM_THREADS": job.threads} if job.threads else {}
     job.events.write_bytes(b"")
     job.log.write_bytes(b"")
     with job.log.open("ab") as log, job.events.open(encoding="utf-8") as events:
@@ -122,11 +137,11 @@ def follow(
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, "VPR_HOME": str(job.home), "VPR_NOTEBOOK_KEY": job.key},
+            env={**os.environ, "VPR_HOME": str(job.home), "VPR_NOTEBOOK_KEY": job.key, **threads},
         )
         try:
             _send(child, job)
-            overdue = _wait(child, job, events, progress, on_progress, slack_s)
+            overdue = _wait(child, job, events, progress, on_progress, slack_s, stopped)
         finally:
             _end(child, progress.groups, grace_s)
             _read_events(events, progress)
@@ -141,10 +156,10 @@ def _send(child: subprocess.Popen, job: Job) -> None:
         child.stdin.flush()
 
 
-def _wait(child, job, events, progress, on_progress, slack_s) -> bool:
-    """Wait for the child; True if it was silent, or at work, for too long."""
+def _wait(child, job, events, progress, on_progress, slack_s, stopped) -> bool:
+    """Wait for the child or for `stopped`; True if it was silent, or at work, for too long."""
     started = time.monotonic()
-    while child.poll() is None:
+    while child.poll() is None and not stopped.is_set():
         if _read_events(events, progress):
             on_progress(progress)
         allowed = job.timeout_s if progress.cell else max(job.timeout_s, _START_S)
@@ -158,14 +173,14 @@ def _wait(child, job, events, progress, on_progress, slack_s) -> bool:
 
 def _read_events(events, progress: Progress) -> bool:
     """Take the complete lines that have come since the last call."""
-    found = False
+    any_event = False
     while True:
         position = events.tell()
         line = events.readline()
         if not line.endswith("\n"):
             events.seek(position)
-            return found
-        found = True
+            return any_event
+        any_event = True
         progress.take(json.loads(line))
 
 

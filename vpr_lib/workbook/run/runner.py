@@ -10,7 +10,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,9 @@ from vpr_lib import paths
 from vpr_lib.workbook.run import status as state
 from vpr_lib.workbook.run.environment import environment
 from vpr_lib.workbook.run.lock import run_lock
-from vpr_lib.workbook.run.prepare import Plan, check_parameters, first_lines, make_plan
-from vpr_lib.workbook.run.process import EXECUTE
+from vpr_lib.workbook.run.plan import Entry
+from vpr_lib.workbook.run.prepare import Plan, Request, check_parameters, first_lines, make_plan
+from vpr_lib.workbook.run.process import Child
 from vpr_lib.workbook.run.status import NotebookStatus, RunStatus, Status, boot_id
 from vpr_lib.workbook.run.steps import Run, run_one
 from vpr_lib.workbook.run.terminal import Display, Silent
@@ -61,49 +63,30 @@ class _Interrupted(BaseException):
 
 
 def run_workbook(
-    profile: str | Path = "toy",
-    only: Sequence[str] | None = None,
-    start_from: str | None = None,
-    overrides: Sequence[str] = (),
-    force: bool = False,
-    keep_going: bool = True,
-    run_id: str | None = None,
+    request: Request,
     report: Callable[[Path], Path] | None = None,
     display: Display | None = None,
-    command: Sequence[str] = EXECUTE,
-    grace_s: float = 5.0,
-    slack_s: float = 60.0,
-    retries: int = 0,
+    child: Child = Child(),
     alone: bool = False,
 ) -> RunResult:
     """Run the workbook, or a part of it, under a profile.
 
     Args:
-        only: names or prefixes of the notebooks to run; what they need must have been green before, under any key.
-        start_from: run this notebook and everything after it.
-        overrides: parameters as `02.epochs=3`.
-        force: run also what is green already.
-        keep_going: after a failure, still run what does not depend on it.
-        run_id: default: time and profile. An existing run is continued in its folder.
         report: builds the pages of the finished run's folder and returns the first one (`build_report`); default: none.
         display: shows the progress; default: nothing.
-        command, grace_s, slack_s: of the child process; see `process.follow`.
-        retries: further attempts for a notebook whose kernel died or ran out of time.
         alone: the caller holds the night's lock; otherwise the run shares the lock with other runs.
     Raises:
         Overlap: while a night is at work.
         UsageError: if nothing can be started: unknown names, a bad workbook.yaml or profile, two exclusive options.
     """
-    plan = make_plan(profile, only, start_from, overrides, run_id)
-    child = {"command": command, "grace_s": grace_s, "slack_s": slack_s}
+    plan = make_plan(request)
     with nullcontext() if alone else run_lock():
-        return _run(plan, run_id, force, keep_going, child, display or Silent(), retries, report)
+        status, folder = _open_run(plan, request.run_id)
+        parameters, problem, status = check_parameters(plan, status)
+        return _run(Run(plan, parameters, request, child, display or Silent(), status), folder, problem, report)
 
 
-def _run(plan: Plan, run_id, force, keep_going, child, display, retries, report) -> RunResult:
-    status, folder = _open_run(plan, run_id)
-    parameters, problem, status = check_parameters(plan, status)
-    run = Run(plan, parameters, force, keep_going, child, display, status, retries=retries)
+def _run(run: Run, folder: Path, problem: str, report: Callable[[Path], Path] | None) -> RunResult:
     code = None if problem else _execute(run)
     code = state.exit_code(run.status.notebooks) if code is None else code
     run.status = run.status.model_copy(update={"finished": state.now(), "exit_code": code})
@@ -114,7 +97,7 @@ def _run(plan: Plan, run_id, force, keep_going, child, display, retries, report)
     if problem and code == 0:
         run.status = run.status.model_copy(update={"exit_code": 1})
         state.write_status(run.status)
-    return RunResult(run.status, folder, paths.figures_root() / plan.profile.name, page, problem)
+    return RunResult(run.status, folder, paths.figures_root() / run.profile.name, page, problem)
 
 
 def _open_run(plan: Plan, run_id: str | None) -> tuple[RunStatus, Path]:
@@ -145,12 +128,30 @@ def _execute(run: Run) -> int | None:
     with run.display.live(run.status, run.plan.selected):
         try:
             with _signals():
-                for entry in run.plan.workbook.notebooks:
-                    run_one(run, entry)
+                _side_by_side(run, list(run.plan.workbook.notebooks))
         except (KeyboardInterrupt, _Interrupted) as error:
             _stop(run)
             return getattr(error, "code", 130)
     return None
+
+
+def _side_by_side(run: Run, waiting: list[Entry]) -> None:
+    """Start every notebook, in their order, once what it needs has ended and one of the profile's places is free."""
+    at_work: dict[Future, str] = {}
+    with ThreadPoolExecutor(run.profile.side_by_side) as pool:
+        try:
+            while waiting or at_work:
+                open_ = {*at_work.values(), *(entry.name for entry in waiting)}
+                ready = [entry for entry in waiting if not open_ & {*entry.needs, *entry.after}]
+                for entry in ready[: run.profile.side_by_side - len(at_work)]:
+                    waiting.remove(entry)
+                    at_work[pool.submit(run_one, run, entry)] = entry.name
+                for future in wait(at_work, return_when=FIRST_COMPLETED).done:
+                    at_work.pop(future)
+                    future.result()
+        except BaseException:
+            run.stopped.set()
+            raise
 
 
 @contextmanager

@@ -137,12 +137,12 @@ def now() -> str:
 
 def exit_code(notebooks: tuple[NotebookStatus, ...]) -> int:
     """The exit code of a finished run; see EXIT_CODES."""
-    found = {notebook.status for notebook in notebooks}
-    if Status.INVALID in found:
+    statuses = {notebook.status for notebook in notebooks}
+    if Status.INVALID in statuses:
         return 2
-    if found & BROKEN:
+    if statuses & BROKEN:
         return 1
-    return 3 if Status.BLOCKED in found else 0
+    return 3 if Status.BLOCKED in statuses else 0
 
 
 def reserve_run(profile: str, run_id: str | None = None) -> str:

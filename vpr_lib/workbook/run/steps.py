@@ -1,6 +1,7 @@
 """Bring one notebook of a run to its final status: blocked, resumed, or executed and judged."""
 
 import shutil
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,10 +11,10 @@ from vpr_lib import paths
 from vpr_lib.config import Profile
 from vpr_lib.workbook.book.sentinel import checked_path, read_sentinel, sentinel_path
 from vpr_lib.workbook.run import status as state
-from vpr_lib.workbook.run.keys import notebook_key
+from vpr_lib.workbook.run.keys import notebook_key, threads_each
 from vpr_lib.workbook.run.plan import Entry
-from vpr_lib.workbook.run.prepare import Plan
-from vpr_lib.workbook.run.process import Ended, Job, Progress, follow
+from vpr_lib.workbook.run.prepare import Plan, Request
+from vpr_lib.workbook.run.process import Child, Ended, Job, Progress, follow
 from vpr_lib.workbook.run.status import NotebookStatus, RunStatus, Status
 from vpr_lib.workbook.run.terminal import Display
 from vpr_lib.workbook.run.verify import Verdict, judge
@@ -27,13 +28,13 @@ class Run:
 
     plan: Plan
     parameters: dict[str, dict[str, Any]]
-    force: bool
-    keep_going: bool
-    child: dict[str, Any]  # how to start and end the process of a notebook
+    request: Request
+    child: Child
     display: Display
     status: RunStatus
     keys: dict[str, str | None] = field(default_factory=dict)
-    retries: int = 0  # further attempts for a notebook whose kernel died or ran out of time; never for one that raised
+    stopped: threading.Event = field(default_factory=threading.Event)  # ends what is at work
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # notebooks run side by side
 
     @property
     def folder(self) -> Path:
@@ -48,10 +49,11 @@ class Run:
 
     def set(self, name: str, **changes: Any) -> None:
         """Change the line of one notebook, show it, and write the status."""
-        lines = tuple(line.model_copy(update=changes) if line.name == name else line for line in self.status.notebooks)
-        self.status = self.status.model_copy(update={"notebooks": lines})
-        self.display.update(self.line(name))
-        state.write_status(self.status)
+        with self._lock:
+            lines = (line.model_copy(update=changes) if line.name == name else line for line in self.status.notebooks)
+            self.status = self.status.model_copy(update={"notebooks": tuple(lines)})
+            self.display.update(self.line(name))
+            state.write_status(self.status)
 
 
 def run_one(run: Run, entry: Entry) -> None:
@@ -68,7 +70,7 @@ def run_one(run: Run, entry: Entry) -> None:
         run.set(entry.name, reason=line.reason)
         return
     failed = [ln.name for ln in run.status.notebooks if ln.status in state.BROKEN]
-    if failed and not run.keep_going and not entry.always:
+    if failed and not run.request.keep_going and not entry.always:
         run.set(entry.name, status=Status.SKIPPED, reason=f"the run stops at the first failure ({failed[0]})")
         return
     if not entry.always and (missing := [need for need in entry.needs if run.keys.get(need) is None]):
@@ -77,17 +79,17 @@ def run_one(run: Run, entry: Entry) -> None:
     needs = {need: run.keys.get(need) for need in entry.needs}
     key = notebook_key(entry, run.profile, run.parameters[entry.name], needs)
     run.set(entry.name, key=key, parameters=run.parameters[entry.name])
-    if run.force or None in needs.values() or not _resume(run, entry, key):
+    if run.request.force or None in needs.values() or not _resume(run, entry, key):
         _start(run, entry, key, whole=None not in needs.values())
 
 
 def _blocked(run: Run, missing: Sequence[str]) -> str:
-    told = []
+    reasons = []
     for need in missing:
         line = run.line(need)
         aside = line.status == Status.SKIPPED
-        told.append(f"{need} ({line.reason}; run it first)" if aside else f"{need} ({line.status})")
-    return f"needs {', '.join(told)}"
+        reasons.append(f"{need} ({line.reason}; run it first)" if aside else f"{need} ({line.status})")
+    return f"needs {', '.join(reasons)}"
 
 
 def _resume(run: Run, entry: Entry, key: str) -> bool:
@@ -111,20 +113,24 @@ def _resume(run: Run, entry: Entry, key: str) -> bool:
 def _start(run: Run, entry: Entry, key: str, whole: bool) -> None:
     """Execute one notebook and judge it. `whole`: everything it needs was green, so that it may be resumed later."""
     name, settings = entry.name, run.profile.notebooks[entry.name]
+    limit = run.request.limits.get(name, settings.timeout_s)
     job = Job(
         name=name,
         source=entry.path,
         run=run.folder,
         cwd=paths.notebooks_root(),
         parameters=run.parameters[name],
-        timeout_s=settings.timeout_s,
-        wall_s=max(2 * settings.timeout_s, 10 * 60 * settings.minutes),
+        timeout_s=limit,
+        wall_s=max(2 * limit, 10 * 60 * settings.minutes),
         key=key,
         home=paths.project_root(),
+        threads=threads_each(run.profile),
     )
-    for attempt in range(run.retries + 1):
+    for attempt in range(run.child.retries + 1):
         ended, verdict = _attempt(run, entry, job)
-        if verdict.status not in _BY_CHANCE or attempt == run.retries:
+        if run.stopped.is_set():
+            return  # whoever stopped the run says so
+        if verdict.status not in _BY_CHANCE or attempt == run.child.retries:
             break
         shutil.copyfile(job.log, job.log.with_suffix(f".attempt{attempt + 1}.log"))
         run.set(name, retried=f"attempt {attempt + 1}: {verdict.reason}")
@@ -153,5 +159,5 @@ def _attempt(run: Run, entry: Entry, job: Job) -> tuple[Ended, Verdict]:
     def show(progress: Progress) -> None:
         run.display.cell(job.name, progress)
 
-    ended = follow(job, show, **run.child)
+    ended = follow(job, show, run.child.command, run.child.grace_s, run.child.slack_s, run.stopped)
     return ended, judge(entry, job, ended, run.profile.name, run.status.run_id)

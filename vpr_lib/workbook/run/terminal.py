@@ -50,14 +50,15 @@ class PlainDisplay(Silent):
     def __init__(self, stream: TextIO | None = None, every_s: float = 30.0):
         self.stream, self.every_s = stream or sys.stdout, every_s
         self.shown: dict[str, Status] = {}
-        self.started = self.spoken = time.monotonic()
+        self.started: dict[str, float] = {}
+        self.spoken: dict[str, float] = {}
 
     def update(self, line: NotebookStatus) -> None:
         if self.shown.get(line.name) == line.status or line.status in {Status.PENDING, Status.SKIPPED}:
             return
         self.shown[line.name] = line.status
         if line.status == Status.RUNNING:
-            self.started = self.spoken = time.monotonic()
+            self.started[line.name] = self.spoken[line.name] = time.monotonic()
             note = f"expected {duration(60 * line.minutes)}" if line.minutes else ""
         else:
             took = duration(line.seconds) if line.status != Status.RESUMED else ""
@@ -65,10 +66,10 @@ class PlainDisplay(Silent):
         print(f"{SYMBOLS[line.status]} {line.name}  {line.status}  {note}".rstrip(), file=self.stream, flush=True)
 
     def cell(self, name: str, progress: Progress) -> None:
-        if (now := time.monotonic()) - self.spoken >= self.every_s:
-            self.spoken = now
+        if (now := time.monotonic()) - self.spoken.setdefault(name, now) >= self.every_s:
+            self.spoken[name] = now
             where = f"cell {progress.cell}/{progress.cells}"
-            print(f"  {name}  {where}  {duration(now - self.started)}", file=self.stream, flush=True)
+            print(f"  {name}  {where}  {duration(now - self.started.get(name, now))}", file=self.stream, flush=True)
 
 
 class LiveDisplay(Silent):
