@@ -65,27 +65,28 @@ def load_model(name: str, weights: Path | None, untrained: bool) -> tuple["nn.Mo
     """
     from vpr_lib.models.checkpoints import bundled_path, load_bundled, load_weights, trained_path
     from vpr_lib.models.published import published_at
-    from vpr_lib.models.zoo import TRAINING_FREE, build_model
+    from vpr_lib.models.zoo import TRAINING_FREE, ZOO, build_model
+    from vpr_lib.registry import lookup
 
-    model = build_model(name, pretrained=name in TRAINING_FREE)
-    if name in TRAINING_FREE:
-        return model, "training-free"
-    if untrained:
-        return model, "untrained"
+    lookup(ZOO, name, "model")
+    if name in TRAINING_FREE or untrained:
+        free = name in TRAINING_FREE
+        return build_model(name, pretrained=free), "training-free" if free else "untrained"
     path = weights or trained_path(name)
-    if not path.is_file() and weights is None and bundled_path(name).is_file():
+    if path.is_file():
+        model = build_model(name)
+        load_weights(model, path)
+        return model, str(path)
+    if weights is not None:
+        raise FileNotFoundError(f"No checkpoint {weights}.{published_at(name)}")
+    if bundled_path(name).is_file():
         model = build_model(name, pretrained=True)
         load_bundled(model, name)
         return model, PACKAGE
-    if not path.is_file():
-        if weights is not None:
-            raise FileNotFoundError(f"No checkpoint {weights}.{published_at(name)}")
-        raise ValueError(
-            f"No weights for '{name}': run `{how_to_get(name)[1]}`, give a checkpoint of yours with --weights FILE (or keep it by "
-            f"`vpr weights add FILE --as {name}`), or see the random network with --untrained.{published_at(name)}"
-        )
-    load_weights(model, path)
-    return model, str(path)
+    raise ValueError(
+        f"No weights for '{name}': run `{how_to_get(name)[1]}`, give a checkpoint of yours with --weights FILE (or keep it by "
+        f"`vpr weights add FILE --as {name}`), or see the random network with --untrained.{published_at(name)}"
+    )
 
 
 def how_to_get(name: str) -> tuple[str, str]:
@@ -95,10 +96,10 @@ def how_to_get(name: str) -> tuple[str, str]:
     from vpr_lib.models.zoo import TRAINING_FREE
     from vpr_lib.training.recipes import load_recipe, recipe_of
 
-    if name in TRAINING_FREE or trained_path(name).is_file() or bundled_path(name).is_file():
-        return "", "no weights" if name in TRAINING_FREE else "weights here" if trained_path(
-            name
-        ).is_file() else PACKAGE
+    here = ((name in TRAINING_FREE, "no weights"), (trained_path(name).is_file(), str(trained_path(name))),
+            (bundled_path(name).is_file(), PACKAGE))  # fmt: skip
+    if place := next((words for is_so, words in here if is_so), ""):
+        return "", place
     known = load_published().get(name)
     if known is not None and known.by_hand is None:
         return f"a file, {known.size_in_words}", f"vpr weights get {name}"

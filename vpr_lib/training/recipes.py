@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -105,16 +106,24 @@ def load_experiment(name: str | Path) -> Experiment:
 
 def recipe_of(model: str) -> list[str]:
     """Arguments of `vpr train` for a model: a recipe or variant of its own, or a toy recipe for its trunk; [] without one."""
-    for path in sorted(RECIPES_FOLDER.glob("*.yaml")):
-        recipe = load_yaml(path, RecipeKind)
-        variants = [name for name, changes in recipe.variants.items() if changes.get("model") == model]
-        if path.stem.startswith("toy_start"):  # makes a starting point, not a model
-            continue
-        if recipe.model == model or variants:
-            return [path.stem if recipe.model == model else f"{path.stem}+{variants[0]}"]
+    if own := _recipes().get(model):
+        return [own]
     config = lookup(ZOO, model, "model")
     trunk = TOY_RECIPES.get(config.backbone) if config.reads == ("image",) else None
     return [trunk, "--set", f"model={model}"] if trunk else []
+
+
+@cache
+def _recipes() -> dict[str, str]:
+    """The first recipe, otherwise the first variant, that trains each model."""
+    own, varied = {}, {}
+    for path in sorted(RECIPES_FOLDER.glob("*.yaml")):
+        if not path.stem.startswith("toy_start"):  # makes a starting point, not a model
+            recipe = load_yaml(path, RecipeKind)
+            own.setdefault(recipe.model, path.stem)
+            for name, changes in recipe.variants.items():
+                varied.setdefault(changes.get("model", ""), f"{path.stem}+{name}")
+    return varied | own
 
 
 class RecipeKind(BaseModel):
