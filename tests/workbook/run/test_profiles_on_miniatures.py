@@ -111,7 +111,25 @@ def test_released_fills_its_tables_and_names_its_holes(bench):
     )
     assert all(sentinels[name]["stopped"] for name in sentinels if name[:2] in ("02", "03", "05", "06"))
     table = (bench.parent / "figures/released/08_recalls.csv").read_text()
-    assert all(name in table for name in ("mixvpr_resnet50_512", "msls_val@740", "sped@listed", "dinomix_vitb14_4096"))
+    names = (
+        "mixvpr_resnet50_512",
+        "msls_val@740",
+        "sped@listed",
+        "dinomix_vitb14_4096 majority vote",
+        "clusvpr_vgg16_8192 reranked",
+    )
+    assert all(name in table for name in names)
+
+
+def test_one_teacher_and_its_drives_are_enough(bench):
+    small.boreas(bench / "boreas")
+    small.register("minklocpp_boreas_384")
+    assert not why_absent("released", "07_distilvpr")
+    told = small.run_notebook("07_distilvpr", profile("released"))
+    assert set(told["holes"]) >= {"oxford", "minklocpp_384"} and told["headline"].startswith(
+        "1 of 2 released models on 1 of 2"
+    )
+    assert "minklocpp_boreas_384" in (bench.parent / "figures/released/07_registered.csv").read_text()
 
 
 FEWER = {  # of a notebook: fewer and quicker measurements than the profile asks for
