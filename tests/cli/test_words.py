@@ -2,6 +2,7 @@
 images are executed, and `vpr models` names for every model a command that gets it."""
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -12,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
-from conftest import SHARED
 from films import write_film
 from pictures import write_picture
 
@@ -154,7 +154,7 @@ def own_images(tmp_path, two_folders):
     for row in range(2):
         for side in ("database", "queries"):
             write_picture(tmp_path / "utm" / side / f"@{500_000 + 90 * row}@5400000@.png", row)
-    toy = SHARED / "real" / "vpr_eval_toy"
+    toy = Path(os.environ.get("VPR_SHARED", ROOT.parent / "shared")) / "real" / "vpr_eval_toy"
     photos = (toy / "queries", toy / "database") if toy.is_dir() else city(tmp_path / "city")
     return {"photos": photos, "vpr_bench": numbered, "berton": tmp_path / "utm", "pictures": database}
 
