@@ -151,8 +151,15 @@ def write_json(path: Path | None, content: dict[str, Any]) -> None:
         write_text(path, json.dumps(content, indent=1, default=str))
 
 
+def plain(text: object) -> str:
+    """Text from outside (names, paths, messages) whose square brackets are no markup."""
+    from rich.markup import escape
+
+    return escape(str(text))
+
+
 def show(text: str) -> None:
-    """Print with rich's markup; long lines stay whole, so that paths can be copied."""
+    """Print with rich's markup; long lines stay whole, so that paths can be copied. What came from outside goes through `plain`."""
     from rich.console import Console
 
     Console(soft_wrap=True, highlight=False).print(text)

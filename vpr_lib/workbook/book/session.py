@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from vpr_lib import paths
 from vpr_lib.config import NotebookSettings, Profile, load_profile
-from vpr_lib.files import visible_files
+from vpr_lib.files import forget_used, visible_files
 from vpr_lib.paths import git_state
 from vpr_lib.plotting.picture import Picture
 from vpr_lib.workbook.book import show
@@ -40,6 +40,7 @@ from vpr_lib.workbook.book.sentinel import (
     evaluate,
     sentinel_path,
 )
+from vpr_lib.workbook.book.used import write_used
 
 if TYPE_CHECKING:
     import pandas
@@ -79,6 +80,7 @@ def open_notebook(name: str, profile: str | Path = "toy", run_id: str | None = N
     from vpr_lib.plotting.style import use_style
 
     use_style()
+    forget_used()
     return Book(name, settings, run_id or f"interactive-{datetime.now():%Y%m%d-%H%M%S}")
 
 
@@ -363,6 +365,7 @@ class Book:
             holes=self.holes,
             stopped=stopped,
             made=tuple(describe_output(path) for path in visible_files(self.records, "*.parquet")),
+            used=write_used(self.run_folder, self.name),
             checks=tuple(self.checks.values()),
             findings=tuple(self.findings.values()),
             notes=self.notes,
