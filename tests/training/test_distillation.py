@@ -111,7 +111,7 @@ def test_augmented_views_are_the_students_own_images(places, teacher):
         torch.testing.assert_close(
             same_size(images, None), same_size.model(same_size.model.input_spec.normalise(images))
         )
-    assert live(images, None).shape == (len(labels), 256)  # resized to its 64 pixels
+    assert live(images, None).shape == (len(labels), 512)  # resized to its 64 pixels
     assert not live.model.training and not any(p.requires_grad for p in live.model.parameters())
 
 
