@@ -113,6 +113,10 @@ def main(names: list[str]) -> None:
         rows[name] = measure(name, *NETWORKS[name])
         kept.write_text(json.dumps(rows, indent=1))
         print(rows[name], flush=True)
+    write_table(rows)
+
+
+def write_table(rows: dict[str, dict]) -> None:
     about = machine()
     lines = [f"{about['cpu']}, {about['cores']} cores, Python {platform.python_version()}, torch {about['torch']}, {date.today()}; "
              f"calibrated on {CALIBRATION} images of training places. Images (queries + database): "
