@@ -50,7 +50,8 @@ def places(tmp_path_factory):
 @pytest.fixture
 def teacher(tmp_path, monkeypatch):
     """Weights of a teacher on disk; it looks at larger images than the student."""
-    monkeypatch.setitem(ZOO, "teacher", ZOO["mixvpr_toy_256"].model_copy(update={"image_size": (64, 64)}))
+    changes = {"image_size": (64, 64), "aggregator_args": ZOO["mixvpr_toy_student"].aggregator_args}
+    monkeypatch.setitem(ZOO, "teacher", ZOO["mixvpr_toy_256"].model_copy(update=changes))
     path = tmp_path / "teacher.safetensors"
     save_weights(build_model("teacher", seed=8), path, {})
     return {"teacher": "teacher", "teacher_weights": str(path)}

@@ -25,6 +25,7 @@ from vpr_lib.models.checkpoints import load_weights, trained_path, weights_hash
 from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import cache_root, write_text
 from vpr_lib.retrieval.describe import describe
+from vpr_lib.retrieval.feature_maps import describe_on_maps, has_frozen_layers
 from vpr_lib.training.fit import FitResult, TrainingRun
 from vpr_lib.training.metric_learning import PlaceRecipe, gather, place_batches, scaled_rate
 from vpr_lib.training.optimisation import FitSettings
@@ -39,6 +40,7 @@ class Distillation(Strict):
 
     mode: Mode = "relational"
     teacher: str | None = None  # a model of the zoo
+    teacher_changes: dict[str, Any] = {}  # of its settings, as `model_changes` of the recipe it was trained to
     teacher_weights: str | None = None  # default: what `vpr train` or `vpr weights add` stored
     teacher_file: str | None = None  # descriptors instead of a model, see `read_teacher_file`
     views: Literal["augmented", "clean"] = "augmented"  # what the teacher sees
@@ -114,7 +116,7 @@ def load_teacher(distillation: Distillation, manifest: Manifest, fabric: Fabric)
         return StoredTeacher(array, identity, fabric.device)
     if on_maps and d.views == "clean":
         raise ValueError("Mode 'feature' compares maps, which are not kept per clean image: use views: augmented.")
-    model = build_model(d.teacher)
+    model = build_model(d.teacher, **d.teacher_changes)
     path = Path(d.teacher_weights or trained_path(d.teacher))
     if not path.is_file():
         raise FileNotFoundError(
@@ -124,7 +126,10 @@ def load_teacher(distillation: Distillation, manifest: Manifest, fabric: Fabric)
     load_weights(model, path)
     if d.views == "augmented":
         return LiveTeacher(model, on_maps, fabric)
-    described = describe(model, manifest, cache_root() / "descriptors", fabric.device, quiet=True)
+    if has_frozen_layers(model):
+        described = describe_on_maps(model, manifest, cache_root() / "maps", device=fabric.device, quiet=True)
+    else:
+        described = describe(model, manifest, cache_root() / "descriptors", fabric.device, quiet=True)
     return StoredTeacher(described.array, weights_hash(model), fabric.device)
 
 
