@@ -9,7 +9,8 @@ from vpr_lib.data.manifest import build_manifest
 from vpr_lib.data.readers.folders import read_folders
 from vpr_lib.models.zoo import build_model
 from vpr_lib.retrieval.folders import retrieve_folders
-from vpr_lib.retrieval.protocol import CROPS_PER_PANORAMA, Benchmark, ranking_depth, score, unanswerable
+from vpr_lib.retrieval.metrics import distances_m, recall_at_k, suppress_panoramas
+from vpr_lib.retrieval.protocol import CROPS_PER_PANORAMA, Benchmark, evaluate, ranking_depth, score, unanswerable
 
 CROPS = CROPS_PER_PANORAMA
 
@@ -79,3 +80,36 @@ def test_a_mended_image_comes_back(two_folders):
     assert len(retrieve_folders(model, read_folders(*two_folders), 3, None).benchmark.database) == 11
     write_picture(two_folders[0] / "03.png", 3)
     assert len(retrieve_folders(model, read_folders(*two_folders), 3, None).benchmark.database) == 12
+
+
+def test_cut_offs_above_the_database_are_left_out_and_told(two_folders, tmp_path, caplog):
+    lines = [f"{i:02d}.png,{100 * i},0" for i in range(12)] + [f"q{i}.png,{200 * i},0" for i in range(6)]
+    (tmp_path / "p.csv").write_text("image,easting,northing\n" + "\n".join(lines))
+    benchmark = read_folders(*two_folders, tmp_path / "p.csv")
+    assert set(evaluate(build_model("pixels"), benchmark, ks=(1, 12), quiet=True).recall) == {1, 12}
+    assert "left out" not in caplog.text  # 12 of 12 can be ranked
+    assert set(evaluate(build_model("pixels"), benchmark, ks=(1, 12, 13), quiet=True).recall) == {1, 12}
+    assert "recall at [13] left out: the database has 12 images" in caplog.text
+
+
+def test_recall_at_one_five_and_ten_is_the_default():
+    ranking = np.arange(10)[None]
+    assert recall_at_k(ranking, Positives.from_lists([[4]], 10)) == {1: 0.0, 5: 1.0, 10: 1.0}
+
+
+def test_distances_need_positions_on_both_sides_and_a_match(tmp_path):
+    places = dict(utm_east=[0.0, 30.0], utm_north=[0.0, 40.0])
+    side = lambda role, kind, **columns: build_manifest(
+        tmp_path, "s", "test", role, {"image_path": [f"{role}0", f"{role}1"], **columns}, position_kind=kind
+    )
+    database, queries = side("db", "gps", **places), side("query", "gps", **places)
+    ranking = np.array([[1, 0, -1], [1, -1, 0]])
+    np.testing.assert_array_equal(distances_m(database, queries, ranking), [[50, 0, np.nan], [0, np.nan, 50]])
+    for one, other in ((database, side("query", "none")), (side("db", "none"), queries)):
+        assert np.isnan(distances_m(one, other, ranking)).all()
+    lost = side("query", "gps", utm_east=[np.nan, 30.0], utm_north=[np.nan, 40.0])
+    np.testing.assert_array_equal(distances_m(database, lost, ranking), [[np.nan] * 3, [0, np.nan, 50]])
+
+
+def test_an_empty_place_is_no_image(tmp_path):
+    assert suppress_panoramas(np.array([[-1, 2, -1, 1]]), np.array([0, 1, 1]), 3).tolist() == [[2, -1, -1]]
