@@ -1,6 +1,7 @@
 """Run tests as other processors would: instruction sets, threads, one process or two, files and tests in any order.
 
-python tests/machines.py            # `make test-machines`: eight settings that bring every two values together
+python tests/machines.py            # `make test-machines`: nine settings that bring every two values together
+python tests/machines.py --least    # the first three: every value once, and AVX2 with two threads in one process
 python tests/machines.py --cheap    # about a minute: the search, whose answers depended on the processor; part of .ci/run
 python tests/machines.py tests/retrieval/test_screen.py --only "avx2 "    # some tests, the settings whose name holds a text
 """
@@ -17,26 +18,31 @@ CHEAP = ["tests/retrieval/test_screen.py", "tests/retrieval/test_exact.py", "tes
 HERE = "own"  # the processor as it is
 # torch's own kernels, oneDNN's, threads, processes, order
 SETTINGS = [
-    (HERE, HERE, 2, 1, "random"),
-    ("default", "AVX2", 1, 1, "written"),
-    ("default", "AVX512_CORE", 2, 2, "written"),
-    ("default", "AVX2", 4, 2, "random"),
     ("avx2", "AVX2", 2, 1, "written"),
+    ("default", "AVX512_CORE", 1, 2, "random"),
+    (HERE, HERE, 4, 2, "written"),
+    (HERE, "AVX2", 1, 1, "random"),
+    ("default", HERE, 2, 1, "random"),
     ("avx2", "AVX512_CORE", 4, 1, "random"),
-    ("avx2", "AVX2", 1, 2, "random"),
-    (HERE, "AVX512_CORE", 1, 2, "written"),
+    ("avx2", HERE, 1, 2, "written"),
+    (HERE, "AVX512_CORE", 2, 2, "written"),
+    ("default", "AVX2", 4, 2, "written"),
 ]
-QUICK = [0, 1, 4, 5]  # of SETTINGS, for --cheap
+LEAST = [0, 1, 2]  # of SETTINGS
+QUICK = [0, 3, 4, 5]  # for --cheap
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tests", nargs="*", help=f"default {' '.join(FOLDERS)}")
     parser.add_argument("--cheap", action="store_true", help="the search under four settings")
+    parser.add_argument("--least", action="store_true", help="every value of every setting once")
     parser.add_argument("--only", default="", help="settings whose name contains this")
     parser.add_argument("--seed", type=int, default=1, help="of the random orders")
     options = parser.parse_args()
-    chosen = [SETTINGS[number] for number in QUICK] if options.cheap else SETTINGS
+    chosen = [
+        SETTINGS[number] for number in (QUICK if options.cheap else LEAST if options.least else range(len(SETTINGS)))
+    ]
     tests, failed = options.tests or (CHEAP if options.cheap else FOLDERS), []
     for setting in chosen:
         if options.only in (name := _name(*setting)):

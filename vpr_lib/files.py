@@ -45,6 +45,13 @@ def publish(temporary: Path, path: Path) -> None:
     _sync(path.parent)
 
 
+def publish_folder(temporary: Path, folder: Path) -> None:
+    """Rename a whole folder into its place, where nothing is yet, once all its files are on the disk."""
+    os.sync()  # one call for thousands of files
+    os.rename(temporary, folder)
+    _sync(folder.parent)
+
+
 def write_text(path: Path, text: str) -> Path:
     """Write `text` to `path` atomically and return the path."""
     with atomic_path(path) as temporary:
@@ -135,6 +142,34 @@ def content_hashes(paths: Sequence[str | Path], memory: Path | None = None) -> l
             known |= found
             _remember(memory, {s: value for s, value in found.items() if value >= 0})
     return [-1 if s is None else known[s] for s in stats]
+
+
+_used: dict[str, int | None] = {}  # absolute path -> what it hashed to when it was used; None: not known yet
+
+
+def use(paths: Sequence[str | Path], hashes: Sequence[int] | None = None) -> None:
+    """Remember that what this process computes rests on these files.
+
+    Args:
+        hashes: their `content_hashes`, where they are known already; -1 is no file.
+    """
+    _used.update(zip(map(os.path.abspath, paths), hashes if hashes is not None else [None] * len(paths)))
+
+
+def forget_used() -> None:
+    """Begin anew: what was used before belongs to something else."""
+    _used.clear()
+
+
+def used_files(memory: Path | None = None) -> dict[str, int]:
+    """The files that were used and are still there, by absolute path, with what they hashed to.
+
+    Args:
+        memory: as in `content_hashes`.
+    """
+    unknown = [path for path, value in _used.items() if value is None]
+    found = _used | dict(zip(unknown, content_hashes(unknown, memory)))
+    return {path: value for path, value in found.items() if value is not None and value >= 0 and os.path.exists(path)}
 
 
 def _stat(path: str | Path) -> tuple[int, ...] | None:

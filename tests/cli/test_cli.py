@@ -44,6 +44,24 @@ def test_the_command_in_a_process_of_its_own():
     assert done.returncode == 2 and b"error: Unknown model 'nope'" in done.stderr and b"Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(("command", "code"), [("models", 0), ("data list", 0), ("weights list", 0), ("data get tokyo247", 1),
+                                               ("retrieve --model pixels --query {q} --database {d} --out {out} --strips 1", 0)])  # fmt: skip
+def test_no_command_dies_from_its_own_output(tmp_path, two_folders, command, code):
+    database, queries = two_folders
+    write_picture(queries / "ünï ▸.png", 2)
+    (queries / "broken \u65e5\u672c.png").write_bytes(b"")
+    words = [word.format(q=queries, d=database, out=tmp_path / "öut") for word in command.split()]
+    plain = {
+        "PYTHONIOENCODING": "ascii",
+        "LC_ALL": "C",
+        "VPR_CACHE": str(tmp_path / "c"),
+        "VPR_DATA": str(tmp_path / "d"),
+    }
+    done = subprocess.run([sys.executable, "-m", "vpr_lib.cli", *words], capture_output=True, env=os.environ | plain)
+    assert done.returncode == code, done.stderr
+    assert done.stdout.isascii() and not any(word in done.stderr + done.stdout for word in (b"Traceback", b"codec"))
+
+
 def test_help_lists_the_commands(vpr):
     text = vpr("--help")
     assert all(command in text for command in ("run", "evaluate", "retrieve", "train", "weights", "models"))
@@ -89,12 +107,31 @@ def test_retrieve_between_odd_folders(vpr, tmp_path, two_folders):
         (("evaluate", "gem_toy_160", "--dataset", "toycity", "--weights", "absent.ckpt"), "No checkpoint absent.ckpt"),
         (("train", "nope"), "Unknown recipe 'nope'"),
         (("train", "mixvpr_paper", "--set", "fit.epoch=3"), "has no field 'fit.epoch'"),
+        (("train", "toy", "--set", "fit.epochs=!!python/object/apply:os.system [echo]"), "--set fit.epochs takes a plain value"),
+        (("train", "toy", "--set", "fit.epochs=[1"), "--set fit.epochs takes a plain value"),
         (("retrieve", "--model", "pixels", "--query", "absent", "--database", "absent"), "No folder absent"),
     ],
 )  # fmt: skip
 def test_mistakes_end_in_one_message(vpr, arguments, message):
     text = vpr(*arguments, code=2)
-    assert message in text and "Traceback" not in text
+    assert message in text and "Traceback" not in text and text.count("\n") == 1
+
+
+@pytest.mark.parametrize("folder", ["[b]x[", "a [/red] b", "[link=x]"])
+def test_names_are_no_markup(vpr, tmp_path, two_folders, folder):
+    place = tmp_path / folder.replace("/", "")
+    for side in two_folders:
+        (place / side.name).parent.mkdir(exist_ok=True)
+        side.rename(place / side.name)
+    write_picture(place / "query" / "[b]y[.png", 7)
+    (place / "query" / folder).mkdir(parents=True)
+    (place / "query" / folder / "broken].jpg").write_bytes(b"no picture")
+    out = vpr(
+        "retrieve", "--model", "pixels", "--query", place / "query", "--database", place / "db", "--out", place / "out"
+    )
+    assert str(place / "out/matches.csv") in out and f"{folder}/broken].jpg" in out
+    rows = list(csv.DictReader((place / "out/matches.csv").open(encoding="utf-8")))
+    assert [row["database"] for row in rows if (row["query"], row["rank"]) == ("[b]y[.png", "1")] == ["07.png"]
 
 
 @pytest.fixture

@@ -7,12 +7,14 @@ import os
 import tarfile
 import threading
 import zipfile
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 
 from vpr_lib.data import download
+from vpr_lib.data import unpack as unpack_module
 from vpr_lib.data.download import DownloadError, fetch, recorded_sum, remember
 from vpr_lib.data.unpack import ArchiveError, unpack
 
@@ -299,6 +301,24 @@ def test_bombs(tmp_path):
     with pytest.raises(ArchiveError):
         unpack(tmp_path / "liar", tmp_path / "set", limit_bytes=1_000_000)
     assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_what_comes_out_is_counted_whatever_the_archive_says(tmp_path, monkeypatch, kind):
+    """Today's archive modules stop at the announced size; the count does not rest on that."""
+    path = (make_zip if kind == "zip" else make_tar)(tmp_path / "a", {"x": b"1", "y": b"2"})
+    opened = unpack_module._open
+
+    @contextmanager
+    def lying(archive):
+        with opened(archive) as (members, _):
+            yield members, lambda source: io.BytesIO(bytes(600_000))
+
+    monkeypatch.setattr(unpack_module, "_open", lying)
+    with pytest.raises(ArchiveError, match="unpacks to more than 1,000,000 bytes; it was not unpacked"):
+        unpack(path, tmp_path / "out/set", limit_bytes=1_000_000)
+    assert not list((tmp_path / "out").iterdir())
+    assert unpack(path, tmp_path / "set", limit_bytes=1_200_000).is_dir()
 
 
 def test_a_disk_too_small(tmp_path, monkeypatch):

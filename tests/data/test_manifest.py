@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,6 +28,16 @@ def test_list_hash_knows_order_and_content(tmp_path):
     assert first.list_hash == again.list_hash  # sorting freezes the order
     assert first.take([1, 0]).list_hash != first.list_hash
     assert first.take([0, 1]).table["uid"].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("rows", [2, 100_000, 100_001, 200_003])
+def test_list_hash_keeps_ids_apart(tmp_path, rows):
+    whole = [f"{row:06d}" for row in range(rows)]
+    digest = lambda ids: Manifest(pd.DataFrame({"sample_id": ids}), tmp_path).list_hash
+    assert digest(whole) == hashlib.sha256("\n".join(whole).encode()).hexdigest()
+    for row in (row for row in (1, 100_000, 200_000) if row < rows):  # a letter that goes over to the next name
+        moved = [*whole[: row - 1], whole[row - 1] + whole[row][0], whole[row][1:], *whole[row + 1 :]]
+        assert digest(moved) != digest(whole)
 
 
 def test_round_trip_through_parquet(tmp_path):

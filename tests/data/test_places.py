@@ -53,6 +53,18 @@ def test_in_city_order_keeps_cities_together_and_in_order(tmp_path):
     assert any(list(m) != sorted(m) for m in mixed)
 
 
+@pytest.mark.parametrize("order", ["in_city", "shuffled"])
+def test_places_meet_others_in_every_epoch(tmp_path, order):
+    found = places(tmp_path, sizes=(4,) * 12, cities="A" * 12)
+    visits = lambda **more: [
+        tuple(found.labels[np.concatenate(list(PlaceSampler(found, 3, 4, order=order, **more).epoch(e)))[:, 0]])
+        for e in range(5)
+    ]
+    assert len(set(visits())) == 5 and tuple(range(12)) not in visits()
+    assert len(set(visits(fixed_order=True))) == 1 and visits(fixed_order=True)[0] == visits()[0] != tuple(range(12))
+    assert visits() != visits(seed=2)
+
+
 def test_newest_images(tmp_path):
     found = places(tmp_path)
     for row in np.concatenate(list(PlaceSampler(found, 5, 2, images="newest").epoch(0))):

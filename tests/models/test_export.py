@@ -1,13 +1,18 @@
 """Exports: the same descriptors, refused when they changed, messages for what a format cannot do."""
 
+import hashlib
 import json
 import re
+import shutil
+import threading
+import time
 
 import numpy as np
 import pytest
 import torch
 
 from vpr_lib.data.images import InputSpec
+from vpr_lib.models import export as export_module
 from vpr_lib.models import quantise
 from vpr_lib.models.checkpoints import weights_hash
 from vpr_lib.models.cost import cost_of_model, cost_of_parts, count_parameters, gflops, latency, peak_memory_mb
@@ -206,6 +211,34 @@ def test_finding_an_export_by_what_the_user_says(tmp_path):
         find_export("openvino-int8", NAME)
     with pytest.raises(ValueError, match="Unknown runtime 'tensorrt'"):
         find_export("tensorrt", NAME)
+
+
+def test_the_parts_of_one_export_stay_together(model, tmp_path, monkeypatch):
+    """Two processes write into one folder: what is there in the end is one of the two, and is accepted."""
+    order, copy = [], shutil.copyfile
+
+    def write(graph, path, *rest):
+        path.parent.mkdir()
+        for part in (path, path.with_suffix(".bin")):
+            part.write_text(threading.current_thread().name)
+        return []
+
+    def slowly(source, target):
+        order.append(threading.current_thread().name)
+        time.sleep(0.1)
+        return copy(source, target)
+
+    monkeypatch.setattr(export_module, "_write_onnx", lambda *_: None)
+    monkeypatch.setitem(export_module._WRITERS, "onnx", write)
+    monkeypatch.setattr(shutil, "copyfile", slowly)
+    threads = [threading.Thread(target=export, args=(model, "m", tmp_path), name=name) for name in "AB"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert order in (["A", "A", "B", "B"], ["B", "B", "A", "A"])
+    told = json.loads((tmp_path / "export.json").read_text())
+    assert told["sha256"] == hashlib.sha256(2 * order[-1].encode()).hexdigest()
 
 
 def test_default_precision_by_backbone():

@@ -41,8 +41,39 @@ def test_half_precision_keeps_descriptors_at_length_one(name, dtype, scale):
     assert torch.cosine_similarity(half, exact).min() > (0.9 if name == "NetVLAD" else 0.99)
 
 
+HEADS = {  # with the layers whose output is divided by its length
+    "SALAD": (dict(num_clusters=4, cluster_dim=8, token_dim=8, hidden=16), ("cluster_features", "token_features")),
+    "MegaLoc": (dict(num_clusters=4, cluster_dim=8, token_dim=8, hidden=16, out_dim=24), ("linear",)),
+    "BoQ": (dict(proj_channels=64, num_queries=4, row_dim=4), ("fc",)),
+    "EDTformer": (dict(num_queries=4, heads=4, out_channels=8, out_rows=4), ("row_proj",)),
+    "SuperVLAD": (dict(clusters=4), ()), "CricaVPR": ({}, ()), "NetVLAD+cells": (dict(clusters=4), ()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scale", [1e-5, 1.0, 300.0])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", HEADS)
+def test_half_precision_keeps_heads_of_tokens_at_length_one(name, dtype, scale):
+    torch.manual_seed(0)
+    arguments, last = HEADS[name]
+    grid = (16, 16) if name == "CricaVPR" else GRID
+    head = build_aggregator(name, CHANNELS, grid, **arguments).eval()
+    for part in (getattr(head, part) for part in last):
+        layer = part if isinstance(part, torch.nn.Linear) else part[-1]
+        layer.weight.data.mul_(scale)
+        layer.bias.data.mul_(scale)
+    features = torch.rand(2, CHANNELS, *grid) * (1.0 if last else scale)
+    with torch.inference_mode():
+        exact = head(features)
+        with torch.autocast("cpu", dtype):
+            half = head(features.to(dtype)).float()
+    torch.testing.assert_close(half.norm(dim=1), torch.ones(2), atol=2e-3, rtol=0)
+    assert torch.cosine_similarity(half, exact).min() > 0.98
+
+
 def test_every_aggregator_that_normalises_is_covered():
-    assert set(UNIT) <= set(AGGREGATORS)
+    measured_elsewhere = {"ClusVPR", "ProjectedGeM"}  # test_clusvpr.py; raw descriptors
+    assert set(UNIT) | set(HEADS) | measured_elsewhere == set(AGGREGATORS)
 
 
 @pytest.mark.parametrize("value", [1e-6, 3e-5, 300.0, 6e4])

@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
 
+from vpr_lib.data.readers.folders import read_folders
+from vpr_lib.models.zoo import build_model
 from vpr_lib.retrieval import sequences
+from vpr_lib.retrieval.protocol import evaluate
 from vpr_lib.retrieval.search import search
-from vpr_lib.retrieval.sequences import search_sequences, sequence_similarity
+from vpr_lib.retrieval.sequences import in_sequence, search_sequences, sequence_similarity
 
 
 def by_loop(similarity, length, speeds):
@@ -54,3 +57,18 @@ def test_no_frame_and_no_speed_are_refused():
         sequence_similarity(np.zeros((2, 2)), 0)
     with pytest.raises(ValueError, match=r"speeds=\[\]"):
         sequence_similarity(np.zeros((2, 2)), 2, ())
+
+
+def test_one_frame_per_frame_is_the_default_speed_and_protocols_stay(two_folders, tmp_path):
+    lines = [f"{i:02d}.png,{100 * i},0" for i in range(12)] + [f"q{i}.png,{200 * i},0" for i in range(6)]
+    (tmp_path / "p.csv").write_text("image,easting,northing\n" + "\n".join(lines))
+    single = evaluate(build_model("pixels"), read_folders(*two_folders, tmp_path / "p.csv"), ks=(1, 5), quiet=True)
+    found = in_sequence(single, 3)
+    assert np.array_equal(found.ranking.indices, in_sequence(single, 3, (1.0,)).ranking.indices)
+    assert not np.array_equal(found.ranking.indices, in_sequence(single, 3, (0.0,)).ranking.indices)
+    assert found.ranking.indices.shape == single.ranking.indices.shape and set(found.recall) == {1, 5}
+    assert [scored.protocol for scored in found.scores] == [scored.protocol for scored in single.scores]
+    similarity = np.random.default_rng(0).random((7, 9)).astype(np.float32)
+    assert np.array_equal(sequence_similarity(similarity, 3), sequence_similarity(similarity, 3, (1.0,)))
+    by_hand = found.scores[0].protocol.positives.contains(np.arange(6)[:, None], found.ranking.indices[:, :1]).mean()
+    assert found.recall[1] == by_hand

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,11 @@ print(ensure(spec, "benchmark", sys.argv[2], workers=1))
 
 def contents(folder):
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def seen(folder):
+    """What is in a folder, the lock aside."""
+    return [path for path in folder.iterdir() if path.suffix != ".lock"]
 
 
 def in_another_process(spec, root):
@@ -77,10 +83,10 @@ def test_a_killed_run_leaves_nothing_that_is_believed(tiny, tmp_path):
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    (abandoned,) = parent.iterdir()
+    (abandoned,) = seen(parent)
     assert abandoned.name.startswith(".benchmark.")
     export_module._remove_abandoned(parent / "benchmark")
-    assert not list(parent.iterdir())
+    assert not seen(parent)
 
 
 def test_two_processes_at_once_agree(tiny, tiny_root, tmp_path):
@@ -88,7 +94,7 @@ def test_two_processes_at_once_agree(tiny, tiny_root, tmp_path):
     folders = {process.communicate(timeout=60)[0].decode().strip() for process in processes}
     (folder,) = folders
     assert all(process.returncode == 0 for process in processes)
-    assert [path.name for path in Path(folder).parent.iterdir()] == ["benchmark"]
+    assert [path.name for path in seen(Path(folder).parent)] == ["benchmark"]
     assert contents(Path(folder)) == contents(tiny_root["benchmark"])
 
 
@@ -109,4 +115,15 @@ def test_a_failed_run_cleans_up(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(export_module, "write_frame", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         ensure(tiny, "places", tmp_path, workers=1)
-    assert not list((tmp_path / spec_hash(tiny)).iterdir())
+    assert not seen(tmp_path / spec_hash(tiny))
+
+
+def test_of_two_that_ask_at_once_one_generates_and_its_files_are_on_the_disk(tiny, tmp_path, monkeypatch):
+    told, fill = [], export_module._fill
+    monkeypatch.setattr(export_module, "_fill", lambda *given: told.append("made") or fill(*given))
+    monkeypatch.setattr(os, "sync", lambda: told.append("sync"))
+    rename = os.rename
+    monkeypatch.setattr(os, "rename", lambda *given: told.append("rename") or rename(*given))
+    with ThreadPoolExecutor(3) as pool:
+        folders = list(pool.map(lambda _: ensure(tiny, "traverse", tmp_path, workers=1), range(3)))
+    assert len(set(folders)) == 1 and told == ["made", "sync", "rename"]

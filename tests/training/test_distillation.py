@@ -50,7 +50,8 @@ def places(tmp_path_factory):
 @pytest.fixture
 def teacher(tmp_path, monkeypatch):
     """Weights of a teacher on disk; it looks at larger images than the student."""
-    monkeypatch.setitem(ZOO, "teacher", ZOO["mixvpr_toy_256"].model_copy(update={"image_size": (64, 64)}))
+    changes = {"image_size": (64, 64), "aggregator_args": ZOO["mixvpr_toy_student"].aggregator_args}
+    monkeypatch.setitem(ZOO, "teacher", ZOO["mixvpr_toy_256"].model_copy(update=changes))
     path = tmp_path / "teacher.safetensors"
     save_weights(build_model("teacher", seed=8), path, {})
     return {"teacher": "teacher", "teacher_weights": str(path)}
@@ -110,7 +111,7 @@ def test_augmented_views_are_the_students_own_images(places, teacher):
         torch.testing.assert_close(
             same_size(images, None), same_size.model(same_size.model.input_spec.normalise(images))
         )
-    assert live(images, None).shape == (len(labels), 256)  # resized to its 64 pixels
+    assert live(images, None).shape == (len(labels), 512)  # resized to its 64 pixels
     assert not live.model.training and not any(p.requires_grad for p in live.model.parameters())
 
 
@@ -160,7 +161,7 @@ def test_mistakes_are_named(places, teacher, tmp_path, change, message):
 
 def test_direct_needs_equal_lengths(places, tmp_path, teacher):
     small = student(aggregator_args=dict(out_channels=16, out_rows=2))
-    with pytest.raises(ValueError, match="the student has 32, the teacher 256"):
+    with pytest.raises(ValueError, match="the student has 32, the teacher 512"):
         distil(places, tmp_path / "run", Distillation(mode="direct", **teacher), small)
 
 

@@ -73,8 +73,10 @@ def test_a_recipe_takes_a_step(name, data, tmp_path, monkeypatch):
                                          teacher=teacher)  # fmt: skip
     else:
         if run.distillation and run.distillation.teacher:
-            weights = save_weights(build_model(run.distillation.teacher, seed=5), tmp_path / "teacher.safetensors", {})
-            taught = run.distillation.model_copy(update={"teacher_weights": str(weights)})
+            taught = run.distillation
+            teacher = build_model(taught.teacher, seed=5, **taught.teacher_changes)
+            weights = save_weights(teacher, tmp_path / "teacher.safetensors", {})
+            taught = taught.model_copy(update={"teacher_weights": str(weights)})
             run = run.model_copy(update={"distillation": taught})
         model, result = recipes.train(run, tmp_path / "run", quiet=True)
     assert len(result.history) == 1 and math.isfinite(result.history[0]["loss"])

@@ -160,7 +160,7 @@ def machine() -> dict[str, Any]:
     """What the numbers were measured on, with the load that other programs made."""
     model = platform.processor() or platform.machine()
     with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
     return {
         "cpu": model, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "cpu_bf16": cpu_has_bf16(),
@@ -179,7 +179,7 @@ def _reset_peak_mb() -> float | None:
 
 
 def _status_mb(field: str) -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(field):
             return int(line.split()[1]) / 1024
     return float("nan")

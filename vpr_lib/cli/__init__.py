@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from io import TextIOWrapper
 
 import typer
 
@@ -35,6 +36,12 @@ def _register() -> None:
 
 def main() -> None:
     """Entry point: a mistake of the user ends in one message on stderr and exit code 2, not in a traceback."""
+    for stream in (
+        sys.stdout,
+        sys.stderr,
+    ):  # a terminal without a sign gets '?' for it: no command dies from its own output
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     for noisy in ("httpx", "urllib3", "lightning", "lightning.fabric", "faiss.loader", "faiss"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

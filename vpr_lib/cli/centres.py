@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vpr_lib.cli.common import Device, JsonFile, choose_device, show, write_json
+from vpr_lib.cli.common import Device, JsonFile, choose_device, plain, show, write_json
 
 
 def register(app: typer.Typer) -> None:
@@ -50,7 +50,7 @@ def centres(
     centroids = cluster(descriptors, clusters, seed)
     write_centres(path, centroids, descriptors)
     alpha = network.cpu().aggregator.set_centres(*map(_tensor, (centroids, descriptors)))
-    show(f"{path}: centroids {centroids.shape}, descriptors {descriptors.shape}, alpha {alpha:.4g}")
+    show(f"{plain(path)}: centroids {centroids.shape}, descriptors {descriptors.shape}, alpha {alpha:.4g}")
     write_json(json, {"path": str(path), "centroids": centroids.shape, "descriptors": descriptors.shape, "alpha": alpha,
                       "model": model, "dataset": dataset, "seed": seed})  # fmt: skip
 

@@ -65,28 +65,47 @@ def load_model(name: str, weights: Path | None, untrained: bool) -> tuple["nn.Mo
     """
     from vpr_lib.models.checkpoints import bundled_path, load_bundled, load_weights, trained_path
     from vpr_lib.models.published import published_at
-    from vpr_lib.models.zoo import TRAINING_FREE, build_model
+    from vpr_lib.models.zoo import TRAINING_FREE, ZOO, build_model
+    from vpr_lib.registry import lookup
 
-    model = build_model(name, pretrained=name in TRAINING_FREE)
-    if name in TRAINING_FREE:
-        return model, "training-free"
-    if untrained:
-        return model, "untrained"
+    lookup(ZOO, name, "model")
+    if name in TRAINING_FREE or untrained:
+        free = name in TRAINING_FREE
+        return build_model(name, pretrained=free), "training-free" if free else "untrained"
     path = weights or trained_path(name)
-    if not path.is_file() and weights is None and bundled_path(name).is_file():
+    if path.is_file():
+        model = build_model(name)
+        load_weights(model, path)
+        return model, str(path)
+    if weights is not None:
+        raise FileNotFoundError(f"No checkpoint {weights}.{published_at(name)}")
+    if bundled_path(name).is_file():
         model = build_model(name, pretrained=True)
         load_bundled(model, name)
         return model, PACKAGE
-    if not path.is_file():
-        if weights is not None:
-            raise FileNotFoundError(f"No checkpoint {weights}.{published_at(name)}")
-        raise ValueError(
-            f"No weights for '{name}'. Give a checkpoint with --weights FILE, register an official one with "
-            f"`vpr weights add FILE --as {name}`, train it (`vpr train RECIPE --set model={name}`), or see the random network "
-            f"with --untrained.{published_at(name)}"
-        )
-    load_weights(model, path)
-    return model, str(path)
+    raise ValueError(
+        f"No weights for '{name}': run `{how_to_get(name)[1]}`, give a checkpoint of yours with --weights FILE (or keep it by "
+        f"`vpr weights add FILE --as {name}`), or see the random network with --untrained.{published_at(name)}"
+    )
+
+
+def how_to_get(name: str) -> tuple[str, str]:
+    """What a model of the zoo needs before it works ('' for nothing), and the command that gets it, or where its weights are."""
+    from vpr_lib.models.checkpoints import bundled_path, trained_path
+    from vpr_lib.models.published import load_published
+    from vpr_lib.models.zoo import TRAINING_FREE
+    from vpr_lib.training.recipes import load_recipe, recipe_of
+
+    here = ((name in TRAINING_FREE, "no weights"), (trained_path(name).is_file(), str(trained_path(name))),
+            (bundled_path(name).is_file(), PACKAGE))  # fmt: skip
+    if place := next((words for is_so, words in here if is_so), ""):
+        return "", place
+    known = load_published().get(name)
+    if known is not None and known.by_hand is None:
+        return f"a file, {known.size_in_words}", f"vpr weights get {name}"
+    if known is None and (recipe := recipe_of(name)):
+        return f"training on {load_recipe(recipe[0]).train_set}", f"vpr train {' '.join(recipe)}"
+    return "a file from its authors" if known else "a file", f"vpr weights add FILE --as {name}"
 
 
 def load_export(model: str, runtime: str, weights: Path | None, device: str) -> tuple["nn.Module", str, str, str]:
@@ -132,8 +151,15 @@ def write_json(path: Path | None, content: dict[str, Any]) -> None:
         write_text(path, json.dumps(content, indent=1, default=str))
 
 
+def plain(text: object) -> str:
+    """Text from outside (names, paths, messages) whose square brackets are no markup."""
+    from rich.markup import escape
+
+    return escape(str(text))
+
+
 def show(text: str) -> None:
-    """Print with rich's markup; long lines stay whole, so that paths can be copied."""
+    """Print with rich's markup; long lines stay whole, so that paths can be copied. What came from outside goes through `plain`."""
     from rich.console import Console
 
     Console(soft_wrap=True, highlight=False).print(text)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vpr_lib.cli.common import JsonFile, show, write_json
+from vpr_lib.cli.common import JsonFile, plain, show, write_json
 from vpr_lib.cli.data_build import build
 
 Name = Annotated[str, typer.Argument(help="A data set; `vpr data list` names them.")]
@@ -73,7 +73,7 @@ def get(
         except (DownloadError, ArchiveError) as error:
             if not profile:
                 raise
-            show(f"  [red]✗[/red] {_plain(str(error))}")
+            show(f"  [red]✗[/red] {plain(error)}")
     if any(not is_here(wanted) for wanted in names if not find(wanted).generated):
         raise typer.Exit(1)
 
@@ -88,10 +88,10 @@ def _get(name: str, keep_archive: bool) -> None:
     folder = default_root(name) or Path("<your folder>")
     place = fetch_all(name, keep_archive)
     if place is not None:
-        show(f"  in {place}" + (f"; next: vpr data check {name}" if is_here(name) else ", to be made ready:"))
+        show(f"  in {plain(place)}" + (f"; next: vpr data check {name}" if is_here(name) else ", to be made ready:"))
     if place is None or not is_here(name):
         for number, step in enumerate(way.steps, 1):
-            show(f"  {number}. {step.format(folder=folder)}")
+            show(f"  {number}. {plain(step.format(folder=folder))}")
     if way.kaggle and place is None:
         show(
             "  Kaggle's client fetches it, too: pip install kaggle, put its token into ~/.kaggle/kaggle.json, run this again."
@@ -111,7 +111,7 @@ def prepare(name: Name, root: Root = None, json: JsonFile = None) -> None:
     content, folder = prepare_dataset(name, root)
     numbers = totals(content)
     _print_totals(numbers, find(name).expected)
-    show(f"  [dim]{time.monotonic() - start:.1f} s; kept in {folder}[/dim]")
+    show(f"  [dim]{time.monotonic() - start:.1f} s; kept in {plain(folder)}[/dim]")
     write_json(json, {"name": name, "totals": numbers, "kept": str(folder)})
 
 
@@ -129,12 +129,12 @@ def check(
     from vpr_lib.data.findings import check_dataset, summary
 
     report = check_dataset(name, root, decode, workers)
-    show(f"[bold]{name}[/bold] in {report.root}")
+    show(f"[bold]{name}[/bold] in {plain(report.root)}")
     _print_totals(report.totals, find(name).expected)
     for finding in sorted(report.findings, key=lambda finding: list(COLOURS).index(finding.level)):
-        show(f"  [{COLOURS[finding.level]}]{finding.level:8s}[/] {_plain(finding.what)}")
+        show(f"  [{COLOURS[finding.level]}]{finding.level:8s}[/] {plain(finding.what)}")
         for line in (*finding.examples, *([finding.do] if finding.do else [])):
-            show(f"           [dim]{_plain(line)}[/dim]")
+            show(f"           [dim]{plain(line)}[/dim]")
     show(f"  {summary(report.findings)} ({report.files:,} files, {report.seconds:.1f} s)")
     write_json(json, report.as_dict())
     if not report.ok:
@@ -154,7 +154,7 @@ def show_dataset(
     from vpr_lib.paths import figures_root
 
     for path in draw_dataset(name, open_dataset(name, root), out or figures_root() / "data", count, seed):
-        show(str(path))
+        show(plain(path))
 
 
 def _print_list(chosen: dict, families: dict) -> None:
@@ -191,11 +191,4 @@ def _print_totals(numbers: dict[str, int], expected: dict) -> None:
     for what, number in numbers.items():
         wanted, tag = expected.get(what, (None, ""))
         verdict = "as expected" if wanted == number else f"expected {wanted}"
-        show(f"  {_plain(what):44s} {number:>14,}" + ("" if wanted is None else _plain(f"  [{tag}] {verdict}")))
-
-
-def _plain(text: str) -> str:
-    """Text whose square brackets are no markup."""
-    from rich.markup import escape
-
-    return escape(text)
+        show(f"  {plain(what):44s} {number:>14,}" + ("" if wanted is None else plain(f"  [{tag}] {verdict}")))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vpr_lib.cli.common import show
+from vpr_lib.cli.common import plain, show
 
 
 def build(
@@ -43,6 +43,6 @@ def build(
     pairs, tuples = lookup({"oxford": oxford, "boreas": from_raw}, name, "data set with a builder")()
     matched = sum(pairs.counted.values())
     show(
-        f"{root}: {len(pairs.runs)} drives to test with {sum(map(len, pairs.databases)):,} submaps, {matched:,} queries with a "
+        f"{plain(root)}: {len(pairs.runs)} drives to test with {sum(map(len, pairs.databases)):,} submaps, {matched:,} queries with a "
         f"match; {len(tuples.database):,} submaps to train on, {len(tuples.usable):,} of them with a positive and a negative"
     )

@@ -21,6 +21,7 @@ from vpr_lib.cli.common import (
     keep_raw_frame,
     load_export,
     load_model,
+    plain,
     show,
     write_json,
 )
@@ -114,7 +115,7 @@ def evaluate(
     for row, card in zip(measured.rows(), measured.cards):
         _print(row, card, source)
     for file in measured.files:
-        show(f"  [dim]records: {file}[/dim]")
+        show(f"  [dim]records: {plain(file)}[/dim]")
     if of_exact:
         show(f"  {found_in_words(index, of_exact)}")
     if foreign is not None:
@@ -184,8 +185,8 @@ def _protocol(row: dict, card, file: Path) -> dict:
 
 def _print(row: dict, card, source: str) -> None:
     show(
-        f"[bold]{row['model']}[/bold] on [bold]{row['dataset']}[/bold]  ({card.name}: {card.rule_in_words()}; "
-        f"{row['queries']} queries, weights: {source}, {row['device']} {row['precision']})"
+        f"[bold]{row['model']}[/bold] on [bold]{plain(row['dataset'])}[/bold]  ({card.name}: {card.rule_in_words()}; "
+        f"{row['queries']} queries, weights: {plain(source)}, {row['device']} {row['precision']})"
     )
     if "pairs" in row:
         show(f"  mean over {row['pairs']} pairs of drives; R@1% {row['R@1%']:.2f} %")
@@ -202,4 +203,4 @@ def _draw(result, out: Path, run) -> None:
 
     top = Ranking(result.ranking.indices[:, :10], result.ranking.scores[:, :10])
     for path in write_retrieval(FolderRetrieval(result.benchmark, top), out, run, strips=200).values():
-        show(f"  [dim]{path}[/dim]")
+        show(f"  [dim]{plain(path)}[/dim]")

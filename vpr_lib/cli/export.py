@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vpr_lib.cli.common import JsonFile, Untrained, Weights, load_model, show, write_json
+from vpr_lib.cli.common import JsonFile, Untrained, Weights, load_model, plain, show, write_json
 
 if TYPE_CHECKING:
     from vpr_lib.models.export import ExportInfo
@@ -90,8 +90,8 @@ def _int8_in_words(info: "ExportInfo", by_recall: bool) -> str:
 def _print(content: dict, source: str, folder: Path) -> None:
     parity = content["parity"]
     show(
-        f"[bold]{content['model']}[/bold] ({source}) as {content['format']} {content['precision']}, "
-        f"{content['bytes'] / 1e6:.2f} MB: {folder}"
+        f"[bold]{content['model']}[/bold] ({plain(source)}) as {content['format']} {content['precision']}, "
+        f"{content['bytes'] / 1e6:.2f} MB: {plain(folder)}"
     )
     if parity["runs_in"] != content["precision"]:
         show(f"  [yellow]this processor has no {content['precision']}: it ran in {parity['runs_in']} here[/yellow]")

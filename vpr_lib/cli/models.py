@@ -1,8 +1,8 @@
-"""`vpr models`: what can be built, and whether its weights are at hand."""
+"""`vpr models`: what can be built, what works at once, and the command that gets what the others need."""
 
 import typer
 
-from vpr_lib.cli.common import JsonFile, write_json
+from vpr_lib.cli.common import JsonFile, how_to_get, write_json
 
 
 def register(app: typer.Typer) -> None:
@@ -10,35 +10,22 @@ def register(app: typer.Typer) -> None:
 
 
 def list_models(json: JsonFile = None) -> None:
-    """List the zoo: name, system, input size, and whether weights are at hand or where they come from."""
+    """List the zoo: what works at once first, then what each of the others needs and the command that gets it."""
     from rich.console import Console
     from rich.table import Table
 
-    from vpr_lib.models.checkpoints import bundled_path, trained_path
-    from vpr_lib.models.published import load_published
-    from vpr_lib.models.zoo import TRAINING_FREE, ZOO
+    from vpr_lib.models.zoo import ZOO
 
-    table = Table("model", "system", "reads", "backbone", "aggregator", "input (h x w)", "weights")
-    for name, config in ZOO.items():
-        known = load_published().get(name)
-        if name in TRAINING_FREE:
-            state = "works at once (no weights)"
-        elif trained_path(name).is_file():
-            state = "registered here"
-        elif bundled_path(name).is_file():
-            state = "works at once (package)"
-        else:
-            state = (
-                f"vpr weights get {name}" if known is not None and known.by_hand is None else "train, or weights add"
-            )
-        table.add_row(
-            name,
-            config.system,
-            " ".join(config.reads),
-            config.backbone if "image" in config.reads else "-",
-            config.aggregator,
-            "{} x {}".format(*config.image_size) if "image" in config.reads else "-",
-            state,
-        )
-    Console().print(table)
-    write_json(json, {name: config.model_dump() for name, config in ZOO.items()})
+    ways = {name: how_to_get(name) for name in ZOO}
+    table = Table("model", "system", "reads", "input (h x w)", "needs", "command, or where the weights are", box=None)
+    for name in sorted(ZOO, key=lambda name: ways[name][0] != ""):
+        config, (needs, way) = ZOO[name], ways[name]
+        size = "{} x {}".format(*config.image_size) if "image" in config.reads else "-"
+        told = needs or "[green]nothing: works at once[/green]"
+        table.add_row(name, config.system, " ".join(config.reads), size, told, way)
+    console = Console(soft_wrap=True)
+    console.width = max(console.width, console.measure(table, options=console.options.update(width=1000)).maximum)
+    console.print(table)
+    write_json(
+        json, {name: {**ZOO[name].model_dump(), "needs": ways[name][0], "command": ways[name][1]} for name in ZOO}
+    )

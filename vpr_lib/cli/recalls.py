@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from vpr_lib.cli.common import show
+from vpr_lib.cli.common import plain, show
 
 if TYPE_CHECKING:
     from vpr_lib.workbook.run.runner import RunResult
@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 def print_recalls(result: "RunResult") -> None:
     """Print recall@1/5/10 with intervals of everything the profile has records of."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     from vpr_lib.paths import cache_root
@@ -21,7 +20,7 @@ def print_recalls(result: "RunResult") -> None:
     try:
         records = read_records(cache_root() / result.profile / "records")
     except ValueError as error:  # the run's own exit code stays what it is
-        show(f"no table of recalls: {escape(str(error))}")
+        show(f"no table of recalls: {plain(error)}")
         return
     if records.empty:
         return
@@ -30,10 +29,15 @@ def print_recalls(result: "RunResult") -> None:
     for row in recall_table(records).sort_values(["dataset", "protocol", "R@1"], kind="stable").to_dict("records"):
         interval = f"{row['R@1']:5.1f}  ({row['R@1 low']:.1f} to {row['R@1 high']:.1f})"
         table.add_row(
-            row["dataset"], row["protocol"], row["model"], interval, f"{row['R@5']:.1f}", f"{row['R@10']:.1f}"
+            plain(row["dataset"]),
+            row["protocol"],
+            plain(row["model"]),
+            interval,
+            f"{row['R@5']:.1f}",
+            f"{row['R@10']:.1f}",
         )
     Console().print(table)
     show(
         f"[dim]{records['device'].iloc[0]}, {records['precision'].iloc[0]}; per-query records under "
-        f"{cache_root() / result.profile / 'records'}[/dim]"
+        f"{plain(cache_root() / result.profile / 'records')}[/dim]"
     )

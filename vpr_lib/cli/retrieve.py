@@ -21,6 +21,7 @@ from vpr_lib.cli.common import (
     keep_raw_frame,
     load_export,
     load_model,
+    plain,
     show,
     write_json,
 )
@@ -129,13 +130,11 @@ def _print_found(found: list) -> None:
 
 
 def _print(about: dict, left_out: dict[str, str]) -> None:
-    from rich.markup import escape
-
     for path, reason in left_out.items():
-        show(f"[yellow]left out[/yellow] {escape(f'{path}: {reason}')}")
+        show(f"[yellow]left out[/yellow] {plain(f'{path}: {reason}')}")
     show(
         f"{about['queries']} queries against {about['database']} database images with {about['model']} "
-        f"({about['weights']}; {about['size']}): described in {about['describe_s']:.1f} s, searched in "
+        f"({plain(about['weights'])}; {about['size']}): described in {about['describe_s']:.1f} s, searched in "
         f"{about['search_s']:.2f} s, written in {about['write_s']:.1f} s"
     )
     for side, count in about["described"].items():
@@ -149,11 +148,11 @@ def _print(about: dict, left_out: dict[str, str]) -> None:
         names = ", ".join(about["foreign"][:5]) + (", ..." if len(about["foreign"]) > 5 else "")
         show(
             f"  not in this map, by a best similarity under {about['foreign_below']:.3f}: {len(about['foreign'])} of "
-            f"{about['queries']} queries ({names})"
+            f"{about['queries']} queries ({plain(names)})"
         )
     if about["unanswerable"]:
         show(f"  {about['unanswerable']}")
     if about["recall"]:
         show("  ".join(f"R@{k} {100 * value:.1f} %" for k, value in about["recall"].items()))
     for name, path in about["files"].items():
-        show(f"  {name}: {escape(path)}")
+        show(f"  {name}: {plain(path)}")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vpr_lib.cli.common import Device, Precision, Untrained, Weights, choose_device, load_model, show
+from vpr_lib.cli.common import Device, Precision, Untrained, Weights, choose_device, load_model, plain, show
 
 
 def register(app: typer.Typer) -> None:
@@ -45,5 +45,5 @@ def submit_msls(
     if not np.array_equal(read_msls_submission(file, benchmark), ranking[:, :top_k]):
         raise ValueError(f"{file} does not read back as it was written: two images of the test cities share a key.")
     show(
-        f"{file}: {len(ranking)} queries, {top_k} of {len(benchmark.database):,} database images each, by {model} ({source}); read back and equal"
+        f"{plain(file)}: {len(ranking)} queries, {top_k} of {len(benchmark.database):,} database images each, by {model} ({plain(source)}); read back and equal"
     )

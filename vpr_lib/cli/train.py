@@ -66,7 +66,14 @@ def _apply(values: dict, change: str) -> None:
     name, separator, text = change.partition("=")
     if not separator:
         raise ValueError(f"--set takes field=value, got '{change}'.")
-    set_field(values, name, yaml.safe_load(text))
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        told = " ".join(str(error).split())
+        raise ValueError(
+            f"--set {name} takes a plain value, a list or a mapping in YAML, got '{text}' ({told})."
+        ) from error
+    set_field(values, name, value)
 
 
 def bundle(

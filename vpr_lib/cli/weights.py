@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vpr_lib.cli.common import JsonFile, show, write_json
+from vpr_lib.cli.common import JsonFile, plain, show, write_json
 
 
 def register(app: typer.Typer) -> None:
@@ -52,11 +52,11 @@ def get(
                 entry = fetch_weights(wanted)
                 outcomes[wanted] = "here already" if entry is None else f"fits, kept as {entry.path}"
             show(
-                f"[green]✓[/green] {wanted}: {outcomes[wanted]} [dim]({known.licence if known else 'ImageNet pre-training'})[/dim]"
+                f"[green]✓[/green] {wanted}: {plain(outcomes[wanted])} [dim]({known.licence if known else 'ImageNet pre-training'})[/dim]"
             )
         except (DownloadError, CheckpointError, OSError) as error:
             outcomes[wanted], failed = str(error), failed + 1
-            show(f"[red]✗[/red] {wanted}: {_plain(str(error))}")
+            show(f"[red]✗[/red] {wanted}: {plain(error)}")
     write_json(json, outcomes)
     if failed:
         raise typer.Exit(1)
@@ -94,28 +94,23 @@ def list_weights(json: JsonFile = None) -> None:
     from vpr_lib.models.published import load_published
     from vpr_lib.models.registration import kept_at
 
-    stored = {path.stem: loads(path.read_text()) for path in sorted(trained_path("any").parent.glob("*.json"))}
+    stored = {
+        path.stem: loads(path.read_text(encoding="utf-8")) for path in sorted(trained_path("any").parent.glob("*.json"))
+    }
     table = Table("name", "here", "file", "size", "source", "licence")
     for name, known in load_published().items():
         here = "yes" if kept_at(name).is_file() else "by hand" if known.by_hand else "-"
-        table.add_row(name, here, _plain(known.file), known.size_in_words, known.source, known.licence)
+        table.add_row(name, here, plain(known.file), known.size_in_words, known.source, known.licence)
     for name, about in stored.items():
         if name not in load_published():
             trained = f"trained here to '{about['recipe']}'" if "recipe" in about else "-"
             table.add_row(
                 name,
                 "yes",
-                _plain(about.get("file", "-")),
+                plain(about.get("file", "-")),
                 "",
-                about.get("source") or trained,
-                about.get("licence", "-"),
+                plain(about.get("source") or trained),
+                plain(about.get("licence", "-")),
             )
     Console().print(table)
     write_json(json, stored)
-
-
-def _plain(text: str) -> str:
-    """Text whose square brackets are no markup."""
-    from rich.markup import escape
-
-    return escape(text)

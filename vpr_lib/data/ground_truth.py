@@ -303,12 +303,14 @@ class Benchmark:
     def load(cls, folder: Path) -> "Benchmark":
         """Read what `save` wrote (ValueError if a table does not match the hashes of a card)."""
         folder = Path(folder)
-        about = json.loads((folder / "benchmark.json").read_text())
+        about = json.loads((folder / "benchmark.json").read_text(encoding="utf-8"))
         database = Manifest.load(folder / "database.parquet", about["roots"]["database"])
         queries = Manifest.load(folder / "queries.parquet", about["roots"]["queries"])
         protocols = []
         for name in about["protocols"]:
-            stored = ProtocolCard.model_validate_json((folder / "protocols" / name / "protocol.json").read_text())
+            stored = ProtocolCard.model_validate_json(
+                (folder / "protocols" / name / "protocol.json").read_text(encoding="utf-8")
+            )
             with np.load(folder / "protocols" / name / "positives.npz", allow_pickle=False) as arrays:
                 positives = Positives(arrays["indptr"], arrays["indices"], len(database))
                 hashes = {"database_hash", "query_hash", "positives_hash"}

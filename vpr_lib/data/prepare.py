@@ -15,7 +15,7 @@ from vpr_lib.data.manifest import Manifest
 from vpr_lib.data.run_pairs import RunPairs
 from vpr_lib.data.tuples import TupleSet
 from vpr_lib.digests import digest_code
-from vpr_lib.files import content_hashes, locked, write_text
+from vpr_lib.files import content_hashes, locked, use, visible_files, write_text
 from vpr_lib.paths import cache_root, content_memory
 
 Content = Benchmark | Manifest | RunPairs | TupleSet
@@ -75,6 +75,7 @@ def load_prepared(name: str, kind: type[Content], root: Path, reading: dict[str,
         return None
     if not fits:
         return None
+    use([path for path in visible_files(folder, "*") if path.suffix in (".parquet", ".npz")])
     if kind is Manifest:
         return Manifest.load(folder / "manifest.parquet", root)
     return kind.load(folder)  # ty: ignore[missing-argument]  (the other kinds know their roots)

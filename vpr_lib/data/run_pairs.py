@@ -75,7 +75,7 @@ class RunPairs:
     def load(cls, folder: Path) -> "RunPairs":
         """Read what `save` wrote (ValueError if tables and matches do not belong together)."""
         folder = Path(folder)
-        about = json.loads((folder / "run_pairs.json").read_text())
+        about = json.loads((folder / "run_pairs.json").read_text(encoding="utf-8"))
         databases = tuple(
             Manifest.load(folder / "runs" / f"{index:03d}.parquet", root) for index, root in enumerate(about["roots"])
         )

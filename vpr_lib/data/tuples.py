@@ -67,7 +67,7 @@ class TupleSet:
     def load(cls, folder: Path) -> "TupleSet":
         """Read what `save` wrote (ValueError if a table was edited)."""
         folder = Path(folder)
-        about = json.loads((folder / "tuples.json").read_text())
+        about = json.loads((folder / "tuples.json").read_text(encoding="utf-8"))
         database = Manifest.load(folder / "database.parquet", about["roots"][0])
         queries = Manifest.load(folder / "queries.parquet", about["roots"][1]) if about["own_queries"] else database
         with np.load(folder / "tuples.npz", allow_pickle=False) as arrays:

@@ -4,10 +4,10 @@ Paper: Ali-bey et al., BoQ: A Place is Worth a Bag of Learnable Queries, CVPR 20
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpr_lib.models.transformer import EncoderLayer, MultiHeadAttention
+from vpr_lib.models.unit import unit
 
 HEAD_WIDTH = 64
 
@@ -79,7 +79,7 @@ class BoQ(nn.Module):
             tokens, answer = block(tokens)
             answers.append(answer)
         mixed = self.fc(torch.cat(answers, dim=1).transpose(1, 2))  # (B, C, R)
-        return F.normalize(mixed.flatten(1), dim=1)
+        return unit(mixed.flatten(1))
 
     def attention(self, features: Tensor) -> Tensor:
         """Where every query looks, mean over heads: (B, num_layers, num_queries, h, w), each map sums to one."""

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from scipy.io import loadmat
 from torch import Tensor, nn
 
+from vpr_lib.files import use
 from vpr_lib.models.layouts import translate
 from vpr_lib.models.published import find_published
 from vpr_lib.paths import atomic_path, cache_root, write_text
@@ -52,6 +53,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"No checkpoint {path}.")
+    use([path])
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -142,7 +144,7 @@ def load_weights(model: nn.Module, path: Path, ignore: tuple[str, ...] = ()) -> 
     tensors = {k: v for k, v in read_state_dict(path).items() if not k.startswith(ignore or ("\0",))}
     load_tensors(model, tensors, path)
     about = path.with_suffix(".json")
-    return json.loads(about.read_text()) if path.suffix == ".safetensors" and about.is_file() else {}
+    return json.loads(about.read_text(encoding="utf-8")) if path.suffix == ".safetensors" and about.is_file() else {}
 
 
 def load_tensors(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
@@ -220,6 +222,7 @@ def save_weights(model: nn.Module, path: Path, about: dict[str, Any], half: bool
     with atomic_path(path) as temporary:
         save_file(tensors, temporary)
     write_text(path.with_suffix(".json"), json.dumps(about, indent=1, default=str))
+    use([path])
     return path
 
 
@@ -264,7 +267,7 @@ def load_bundled(model: nn.Module, name: str) -> dict[str, Any]:
 
 def foreign_below(name: str) -> float:
     """Best similarity under which `vpr retrieve` calls a query foreign to the map, as `vpr bundle` measured it."""
-    return json.loads(bundled_path(name).with_suffix(".json").read_text())["foreign"]["threshold"]
+    return json.loads(bundled_path(name).with_suffix(".json").read_text(encoding="utf-8"))["foreign"]["threshold"]
 
 
 def bundled_path(name: str) -> Path:

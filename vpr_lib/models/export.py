@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from vpr_lib.config import Strict
 from vpr_lib.data.images import InputSpec
 from vpr_lib.digests import digest_file
+from vpr_lib.files import locked
 from vpr_lib.models.checkpoints import weights_hash
 from vpr_lib.models.quantise import Rung, package, quantise_onnx, quantise_openvino, rungs
 from vpr_lib.models.zoo import ModelConfig
@@ -139,10 +140,11 @@ def export(
             if (tried[-1].lost or 0.0) <= MOST_LOST:
                 break
         best = min(range(len(tried)), key=lambda number: tried[number].lost or 0.0)
-        for part in _parts(Path(scratch) / str(best) / FILES[format]):
-            with atomic_path(Path(folder) / part.name) as temporary:
-                shutil.copyfile(part, temporary)
-    write_text(Path(folder) / "export.json", json.dumps(tried[best].model_dump(), indent=1))
+        with locked(Path(folder) / "export.json", "exporting to it"):  # the parts of one export stay together
+            for part in _parts(Path(scratch) / str(best) / FILES[format]):
+                with atomic_path(Path(folder) / part.name) as temporary:
+                    shutil.copyfile(part, temporary)
+            write_text(Path(folder) / "export.json", json.dumps(tried[best].model_dump(), indent=1))
     return tried[best]
 
 
@@ -225,7 +227,7 @@ class ShippedModel(nn.Module):
         about = folder / "export.json"
         if not about.is_file():
             raise FileNotFoundError(f"No export.json in {folder}: make an export with `vpr export MODEL`.")
-        content = json.loads(about.read_text())
+        content = json.loads(about.read_text(encoding="utf-8"))
         self.config = ExportInfo.model_validate({k: v for k, v in content.items() if k in ExportInfo.model_fields})
         file = folder / FILES[self.config.format]
         if not file.is_file() or digest_file(*_parts(file)) != self.config.sha256:
@@ -315,4 +317,4 @@ def find_export(runtime: str, model: str) -> Path:
 
 def read_export(folder: Path) -> dict[str, Any]:
     """Everything `export.json` says, with the parity report once it was measured."""
-    return json.loads((Path(folder) / "export.json").read_text())
+    return json.loads((Path(folder) / "export.json").read_text(encoding="utf-8"))

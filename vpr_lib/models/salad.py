@@ -6,8 +6,9 @@ Paper: Izquierdo and Civera, Optimal Transport Aggregation for Visual Place Reco
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vpr_lib.models.unit import unit
 
 SINKHORN_ROUNDS = 3
 
@@ -74,8 +75,8 @@ class SALAD(nn.Module):
         shares = self.log_assignment(features)[:, :-1].exp()  # (B, m, N)
         local = self.cluster_features(features).flatten(2)  # (B, l, N)
         sums = local @ shares.to(local.dtype).transpose(1, 2)  # (B, l, m)
-        scene = F.normalize(self.token_features(token), dim=1)
-        return F.normalize(torch.cat([scene, F.normalize(sums, dim=1).flatten(1)], dim=1), dim=1)
+        scene = unit(self.token_features(token))
+        return unit(torch.cat([scene, unit(sums).flatten(1)], dim=1))
 
 
 def sinkhorn(scores: Tensor, rounds: int = SINKHORN_ROUNDS) -> Tensor:
@@ -124,4 +125,4 @@ class MegaLoc(nn.Module):
         return self.agg.attention(features)
 
     def forward(self, features: Tensor, token: Tensor | None = None) -> Tensor:
-        return F.normalize(self.linear(self.agg(features, token)), dim=1)
+        return unit(self.linear(self.agg(features, token)))

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpr_lib.models.netvlad import NetVLAD
+from vpr_lib.models.unit import unit
 
 
 class SideBySide(nn.Module):
@@ -41,6 +42,6 @@ class SideBySide(nn.Module):
             averages = F.adaptive_avg_pool2d(features, self.cells)
         else:  # the same, and exporters know it
             averages = F.avg_pool2d(features, (height // self.cells, width // self.cells))
-        averages = F.normalize(averages.flatten(2), dim=1).flatten(1)
-        parts = self.netvlad(features) * self.share**0.5, F.normalize(averages, dim=1) * (1 - self.share) ** 0.5
+        averages = unit(averages.flatten(2)).flatten(1)
+        parts = self.netvlad(features) * self.share**0.5, unit(averages) * (1 - self.share) ** 0.5
         return torch.cat(parts, dim=1)

@@ -3,10 +3,10 @@
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vpr_lib.models.transformer import CrossImageEncoder, MultiHeadAttention
+from vpr_lib.models.unit import unit
 
 
 class SuperVLAD(nn.Module):
@@ -34,14 +34,14 @@ class SuperVLAD(nn.Module):
 
     def vlad(self, features: Tensor) -> Tensor:
         """Per cluster and as a whole at unit norm, (B, clusters, C)."""
-        features = F.normalize(features, dim=1)
+        features = unit(features)
         shares = self.conv(features).flatten(2).softmax(dim=1)[:, : self.clusters]  # (B, K, N)
-        sums = F.normalize(shares @ features.flatten(2).transpose(1, 2), dim=2)
-        return F.normalize(sums.flatten(1), dim=1).view_as(sums)
+        sums = unit(shares @ features.flatten(2).transpose(1, 2), dim=2)
+        return unit(sums.flatten(1)).view_as(sums)
 
     def forward(self, features: Tensor) -> Tensor:
         rows = self.vlad(features)
-        return F.normalize((rows if self.encoder is None else self.encoder(rows)).flatten(1), dim=1)
+        return unit((rows if self.encoder is None else self.encoder(rows)).flatten(1))
 
 
 class CricaVPR(nn.Module):
@@ -70,8 +70,8 @@ class CricaVPR(nn.Module):
             raise ValueError(
                 f"CricaVPR cuts maps of 16 x 16 (224 x 224 pixels), got {' x '.join(map(str, features.shape[2:]))}."
             )
-        p, unit = self.gem.p.float(), F.normalize(features.float(), dim=1)
-        powers = unit.clamp(min=self.eps).pow(p)
+        p, vectors = self.gem.p.float(), unit(features)
+        powers = vectors.clamp(min=self.eps).pow(p)
         cells = [
             powers[:, :, top:bottom, left:right].mean(dim=(2, 3)).pow(1 / p)
             for cuts in self.CUTS
@@ -82,7 +82,7 @@ class CricaVPR(nn.Module):
 
     def forward(self, features: Tensor, token: Tensor | None = None) -> Tensor:
         token = features.mean(dim=(2, 3)) if token is None else token
-        return F.normalize(self.encoder(self.regions(features, token)).flatten(1), dim=1)
+        return unit(self.encoder(self.regions(features, token)).flatten(1))
 
 
 class DecoderLayer(nn.Module):
@@ -132,4 +132,4 @@ class EDTformer(nn.Module):
         for layer in self.decoder.layers:
             queries = layer(queries, memory)
         rows = self.row_proj(self.channel_proj(queries).transpose(1, 2))  # (B, out_channels, out_rows)
-        return F.normalize(rows.flatten(1), dim=1)
+        return unit(rows.flatten(1))

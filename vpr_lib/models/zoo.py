@@ -211,6 +211,9 @@ ZOO: dict[str, ModelConfig | MinkLocConfig] = {
     ),
     "gem_vgg19bn_512": ModelConfig(system="GeM", backbone="vgg19_bn", aggregator="GeM"),
     "mixvpr_lite0_512": _lite0("MixVPR", "MixVPR", out_channels=128, out_rows=4, mix_depth=4),
+    "mixvpr_lite0_96px_512": _lite0(
+        "Lightweight-MixVPR", "MixVPR", out_channels=128, out_rows=4, mix_depth=4
+    ).model_copy(update={"image_size": (96, 96)}),
     "convap_lite0_512": _lite0("Conv-AP", "ConvAP", out_channels=128),
     "netvlad_lite0_1792": _lite0("NetVLAD", "NetVLAD", clusters=16),
     "cosplace_lite0_512": _lite0("CosPlace", "CosPlace", out_dim=512),
@@ -226,7 +229,7 @@ ZOO: dict[str, ModelConfig | MinkLocConfig] = {
     "mixvpr_toy_80px_256": _toy("Lightweight-MixVPR", "MixVPR", out_channels=64, out_rows=4, mix_depth=4).model_copy(
         update={"image_size": (80, 80)}
     ),
-    "mixvpr_toy_student": _toy_student((16, 24, 48, 80), out_channels=64, out_rows=4),
+    "mixvpr_toy_student": _toy_student((16, 24, 48, 80), out_channels=128, out_rows=4),
     "gem_toy_160": _toy("GeM", "GeM"),
     "avg_toy_160": _toy("AVG", "average"),
     "convap_toy_512": _toy("Conv-AP", "ConvAP", out_channels=128),

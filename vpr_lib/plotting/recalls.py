@@ -111,6 +111,8 @@ def plot_histories(
 ) -> Picture:
     """Validation recall@1 over epochs beside another number of the history, one line per model and seed.
 
+    Where nothing was validated, the loss stands in its place.
+
     Args:
         histories: of `train`, by (model, seed); one without validation is drawn on the right only.
         systems: model -> method, which chooses the colour.
@@ -118,9 +120,11 @@ def plot_histories(
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.8))
     key, label = second
+    validated = any("recall@1" in history[0] for history in histories.values())
+    first = ("recall@1", 100) if validated else ("loss", 1)
     for model in dict.fromkeys(name for name, _ in histories):
         colour = method_colour(systems[model])
-        for ax, number, scale in ((left, "recall@1", 100), (right, key, 1)):
+        for ax, number, scale in ((left, *first), (right, key, 1)):
             runs = [
                 [scale * row[number] for row in h]
                 for (name, _), h in histories.items()
@@ -137,7 +141,8 @@ def plot_histories(
                     marker="o",
                     markersize=3.5,
                 )
-    left.set(xlabel="epoch", ylabel="validation recall@1 (%)", title="Validation recall@1")
+    words = ("validation recall@1 (%)", "Validation recall@1") if validated else ("loss", "Loss")
+    left.set(xlabel="epoch", ylabel=words[0], title=words[1])
     right.set(xlabel="epoch", ylabel=label, title=label[:1].upper() + label[1:])
     left.legend(fontsize=8.5)
     for ax in (left, right):
@@ -149,7 +154,7 @@ def plot_histories(
     return Picture(
         figure,
         f"Two panels over epochs, ending at {listed(last, '', 1)}.",
-        f"Validation recall@1 and {label}; thin lines are seeds, lines with dots their mean.",
+        f"{words[1]} and {label}; thin lines are seeds, lines with dots their mean.",
     )
 
 

@@ -91,7 +91,7 @@ def measure(
         ValueError: without ground truth, for an unknown transform or index, or a variant that run pairs do not have.
     """
     cache, precision = cache_root() / "descriptors", compute.precision
-    options = compute.model_dump(exclude={"precision"})
+    options = compute.model_dump(exclude={"precision", "maps"})
     if variant.transform is not None:
         model, benchmark, precision = under(variant.transform, model, benchmark)
     if variant.whiten_on:
@@ -110,15 +110,11 @@ def measure(
         scores = evaluate_run_pairs(model, benchmark, cache, variant.metric, precision=precision, **options)
         return _written(scores, (benchmark.card,), run, [pair_records(benchmark, scores, run)], folder)
     _check_queries(variant)
-    if compute.maps is not None and variant.transform is None and not variant.queries and has_frozen_layers(model):
-        sides = (describe_on_maps(model, side, compute.maps, device=compute.device, precision=precision, quiet=compute.quiet)
-                 for side in (benchmark.database, benchmark.queries))  # fmt: skip
-        result = evaluate_described(benchmark, *sides, KS, compute.device, variant.index, compute.quiet)
-        run = replace(run, precision=f"{precision}, maps fp16")
-    else:
-        result = evaluate(model, benchmark, cache, KS, precision=precision, index=variant.index, **options)
+    whole = variant.transform is not None or variant.queries != ""
+    how = compute.model_copy(update={"precision": precision} | ({"maps": None} if whole else {}))
+    result, computed_in = answer(model, benchmark, how, variant.index)
+    run = replace(run, precision=getattr(model, "computed_in", computed_in))
     if variant.queries:
-        how = compute.model_copy(update={"precision": precision})
         result = with_queries(result, model, variant.queries, cache, how)
     if variant.rerank:
         result = reranked(result, device=compute.device)
@@ -126,6 +122,19 @@ def measure(
         result = in_sequence(result, variant.sequence)
     tables = [query_records(result.benchmark, scored, result.ranking.scores, run) for scored in result.scores]
     return _written(result, tuple(scored.protocol.card for scored in result.scores), run, tables, folder)
+
+
+def answer(model: nn.Module, benchmark: Benchmark, compute: Compute, index: str = "exact") -> tuple[Evaluation, str]:
+    """`evaluate`, through cached maps where the model has frozen layers and `compute.maps` a folder; and the precision of it."""
+    precision = compute.precision
+    if compute.maps is None or not has_frozen_layers(model):
+        options = compute.model_dump(exclude={"maps"})
+        return evaluate(model, benchmark, cache_root() / "descriptors", KS, index=index, **options), precision
+    options = dict(device=compute.device, precision=precision, quiet=compute.quiet)
+    database = describe_on_maps(model, benchmark.database, compute.maps, **options)
+    queries = describe_on_maps(model, benchmark.queries, compute.maps, **options)
+    result = evaluate_described(benchmark, database, queries, KS, compute.device, index, compute.quiet)
+    return result, f"{precision}, maps fp16"
 
 
 def _check_queries(variant: Variant) -> None:

@@ -77,7 +77,7 @@ class Describer:
 
     def _decide(self, images: Tensor, torch_s: float) -> None:
         file = cache_root() / "runtimes" / f"{_name(self.model, self.precision)}.json"
-        known = Decision.model_validate_json(file.read_text()) if file.is_file() else None
+        known = Decision.model_validate_json(file.read_text(encoding="utf-8")) if file.is_file() else None
         if known is None:
             worth = self.left * torch_s > WORTH_S
         else:

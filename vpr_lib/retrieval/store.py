@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from vpr_lib.files import atomic_path, content_hashes, publish, reserve, try_lock, write_text
+from vpr_lib.files import atomic_path, content_hashes, publish, reserve, try_lock, use, write_text
 from vpr_lib.paths import content_memory
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,9 @@ class StaleDescriptors(ValueError):
 
 def file_fingerprints(paths: Sequence[str]) -> np.ndarray:
     """int64 (N,) from the bytes of every file; -1 where it is missing. Unchanged files are not read again."""
-    return np.array(content_hashes(paths, content_memory()), np.int64).reshape(len(paths))
+    found = content_hashes(paths, content_memory())
+    use(paths, found)
+    return np.array(found, np.int64).reshape(len(paths))
 
 
 def joint_fingerprints(*columns: np.ndarray) -> np.ndarray:
@@ -148,6 +150,7 @@ class DescriptorStore:
             about = _about(self._parts, self.array.shape) | {"sum": content_hashes([partial])[0]}
             write_text(self.path.with_suffix(".json"), json.dumps(about, indent=1))
             publish(partial, self.path)
+            use([self.path], [about["sum"]])
             for path in self._earlier:
                 _remove(path)
         self.close()
@@ -180,6 +183,7 @@ def _read_whole(path: Path, parts: dict[str, Any], shape: tuple[int, int]) -> np
     about = _load_about(path.with_suffix(".json"))
     if about is not None:
         _check(path, about, parts, shape)
+        use([path], [about.get("sum", -1)])
     if about is not None and _is_sound(path) and _load_state(path.with_suffix(".npz")) is not None:
         return np.load(path, mmap_mode="r")
     log.warning("%s or its companions were damaged or changed since they were written: described again", path)

@@ -19,6 +19,7 @@ import psutil
 from PIL import Image
 
 from vpr_lib.digests import digest_code
+from vpr_lib.files import locked, publish_folder
 from vpr_lib.paths import data_root, write_text
 from vpr_lib.progress import track
 from vpr_lib.seeds import derive_seed
@@ -51,7 +52,7 @@ def ensure(spec: ToyCitySpec, subset: str, root: Path | None = None, workers: in
     """The folder of a subset, generated on first use.
 
     It is made in a temporary folder beside its place and renamed when complete, so a killed run leaves nothing that a
-    later one would believe, and two processes may ask at once. The pictures do not depend on `workers`.
+    later one would believe; of two processes that ask at once one waits for the other. The pictures do not depend on `workers`.
 
     Args:
         subset: places, start, benchmark, traverse or runs.
@@ -65,9 +66,15 @@ def ensure(spec: ToyCitySpec, subset: str, root: Path | None = None, workers: in
     folder = Path(root or data_root() / "toycity") / spec_hash(spec) / subset
     if (folder / DESCRIPTION).is_file():
         return folder
+    with locked(folder, "generating it"):
+        if not (folder / DESCRIPTION).is_file():
+            _generate(spec, subset, folder, workers)
+    return folder
+
+
+def _generate(spec: ToyCitySpec, subset: str, folder: Path, workers: int | None) -> None:
     if folder.exists():
         raise FileExistsError(f"{folder} exists but holds no {DESCRIPTION}; move it away and run again.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(folder)
     temporary = Path(tempfile.mkdtemp(prefix=f".{subset}.{socket.gethostname()}.{os.getpid()}.", dir=folder.parent))
     try:
@@ -75,7 +82,6 @@ def ensure(spec: ToyCitySpec, subset: str, root: Path | None = None, workers: in
         _publish(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return folder
 
 
 def _fill(spec: ToyCitySpec, subset: str, folder: Path, workers: int | None) -> None:
@@ -98,7 +104,7 @@ def _publish(temporary: Path, folder: Path) -> None:
     os.umask(umask)
     temporary.chmod(0o777 & ~umask)  # mkdtemp makes private folders; others of the group read ours
     try:
-        temporary.rename(folder)
+        publish_folder(temporary, folder)
     except OSError:
         if not (folder / DESCRIPTION).is_file():
             raise

@@ -25,6 +25,7 @@ from vpr_lib.models.checkpoints import load_weights, trained_path, weights_hash
 from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import cache_root, write_text
 from vpr_lib.retrieval.describe import describe
+from vpr_lib.retrieval.feature_maps import describe_on_maps, has_frozen_layers
 from vpr_lib.training.fit import FitResult, TrainingRun, fit
 from vpr_lib.training.metric_learning import PlaceRecipe, gather, place_batches, scaled_rate
 from vpr_lib.training.optimisation import FitSettings
@@ -39,6 +40,7 @@ class Distillation(Strict):
 
     mode: Mode = "relational"
     teacher: str | None = None  # a model of the zoo
+    teacher_changes: dict[str, Any] = {}  # of its settings, as `model_changes` of the recipe it was trained to
     teacher_weights: str | None = None  # default: what `vpr train` or `vpr weights add` stored
     teacher_file: str | None = None  # descriptors instead of a model, see `read_teacher_file`
     views: Literal["augmented", "clean"] = "augmented"  # what the teacher sees
@@ -114,7 +116,7 @@ def load_teacher(distillation: Distillation, manifest: Manifest, fabric: Fabric)
         return StoredTeacher(array, identity, fabric.device)
     if on_maps and d.views == "clean":
         raise ValueError("Mode 'feature' compares maps, which are not kept per clean image: use views: augmented.")
-    model = build_model(d.teacher)
+    model = build_model(d.teacher, **d.teacher_changes)
     path = Path(d.teacher_weights or trained_path(d.teacher))
     if not path.is_file():
         raise FileNotFoundError(
@@ -124,7 +126,10 @@ def load_teacher(distillation: Distillation, manifest: Manifest, fabric: Fabric)
     load_weights(model, path)
     if d.views == "augmented":
         return LiveTeacher(model, on_maps, fabric)
-    described = describe(model, manifest, cache_root() / "descriptors", fabric.device, quiet=True)
+    if has_frozen_layers(model):
+        described = describe_on_maps(model, manifest, cache_root() / "maps", device=fabric.device, quiet=True)
+    else:
+        described = describe(model, manifest, cache_root() / "descriptors", fabric.device, quiet=True)
     return StoredTeacher(described.array, weights_hash(model), fabric.device)
 
 
@@ -158,7 +163,9 @@ def read_teacher_file(path: Path, manifest: Manifest) -> tuple[np.ndarray, str]:
         array = array[[row_of[name] for name in manifest.table["image_path"]]]
     else:
         about = path.with_suffix(".json")
-        made_from = json.loads(about.read_text()).get("key", {}).get("images") if about.is_file() else None
+        made_from = (
+            json.loads(about.read_text(encoding="utf-8")).get("key", {}).get("images") if about.is_file() else None
+        )
         if made_from != manifest.list_hash:
             raise ValueError(
                 f"{path} was made from another list of images ({(made_from or 'no JSON beside it')[:12]}, the training set is "
@@ -258,7 +265,7 @@ def train_distilled(
 def _refuse_another_lesson(folder: Path, lesson: dict[str, Any], fabric: Fabric) -> None:
     """A run is resumed only under the teacher and the term it began with."""
     path = folder / "lesson.json"
-    if path.is_file() and (stored := json.loads(path.read_text())) != lesson:
+    if path.is_file() and (stored := json.loads(path.read_text(encoding="utf-8"))) != lesson:
         differing = [
             key for key in lesson["distillation"] if stored["distillation"].get(key) != lesson["distillation"][key]
         ]

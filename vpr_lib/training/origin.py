@@ -21,7 +21,7 @@ from vpr_lib.data.ground_truth import Benchmark
 from vpr_lib.data.prepare import Content, manifests_of
 from vpr_lib.data.run_pairs import RunPairs
 from vpr_lib.data.tuples import TupleSet
-from vpr_lib.files import content_hashes, locked, write_text
+from vpr_lib.files import content_hashes, locked, use, write_text
 from vpr_lib.models.checkpoints import weights_hash
 from vpr_lib.paths import content_memory
 from vpr_lib.training.fit import Recipe
@@ -110,7 +110,10 @@ def _content_hash(content: Content) -> str:
     """Over the bytes of every listed file, in order, and over the labels and pairs that are learned from."""
     digest = hashlib.sha256()
     for manifest in manifests_of(content).values():
-        digest.update(str(content_hashes(file_paths(manifest), content_memory())).encode())
+        paths = file_paths(manifest)
+        hashes = content_hashes(paths, content_memory())
+        use(paths, hashes)
+        digest.update(str(hashes).encode())
         if "place_id" in manifest.table:
             digest.update("\n".join(manifest.table["place_id"].astype(str)).encode())
     if isinstance(content, Benchmark):

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, model_validator
 from torch import nn
 
-from vpr_lib.config import find_recipe, load_yaml
+from vpr_lib.config import RECIPES_FOLDER, find_recipe, load_yaml
 from vpr_lib.data.catalogue import find_root, open_benchmark
 from vpr_lib.data.ground_truth import Benchmark
 from vpr_lib.data.manifest import Manifest
@@ -18,7 +19,7 @@ from vpr_lib.data.tuples import TupleSet, place_tuples, radius_tuples
 from vpr_lib.digests import digest_file
 from vpr_lib.models.backbones import build_backbone
 from vpr_lib.models.checkpoints import load_tensors, load_weights, trained_path
-from vpr_lib.models.zoo import build_model
+from vpr_lib.models.zoo import ZOO, build_model
 from vpr_lib.paths import cache_root
 from vpr_lib.registry import lookup
 from vpr_lib.retrieval.protocol import evaluate
@@ -39,6 +40,11 @@ PLACE_SETS = {  # name in a recipe: name in the catalogue, '' for the streets of
     "toycity": "toycity_places", "town": "town_places",
     "toycity_start": "",
 }  # fmt: skip
+TOY_RECIPES = {
+    "tinyresnet": "toy",
+    "dinov2_toy": "toy_dinomix",
+    "efficientnet_lite0": "lite0",
+}  # any head on these trunks
 START_STREETS = 160  # streets of the toy starting point: the more, the better it carries over to others
 
 
@@ -98,10 +104,34 @@ def load_experiment(name: str | Path) -> Experiment:
     return experiment
 
 
+def recipe_of(model: str) -> list[str]:
+    """Arguments of `vpr train` for a model: a recipe or variant of its own, or a toy recipe for its trunk; [] without one."""
+    if own := _recipes().get(model):
+        return [own]
+    config = lookup(ZOO, model, "model")
+    trunk = TOY_RECIPES.get(config.backbone) if config.reads == ("image",) else None
+    return [trunk, "--set", f"model={model}"] if trunk else []
+
+
+@cache
+def _recipes() -> dict[str, str]:
+    """The first recipe, otherwise the first variant, that trains each model."""
+    own, varied = {}, {}
+    for path in sorted(RECIPES_FOLDER.glob("*.yaml")):
+        if not path.stem.startswith("toy_start"):  # makes a starting point, not a model
+            recipe = load_yaml(path, RecipeKind)
+            own.setdefault(recipe.model, path.stem)
+            for name, changes in recipe.variants.items():
+                varied.setdefault(changes.get("model", ""), f"{path.stem}+{name}")
+    return varied | own
+
+
 class RecipeKind(BaseModel):
-    """The first look at a recipe: which model reads the rest."""
+    """The first look at a recipe: which model reads the rest, and what it trains."""
 
     kind: str = "images"
+    model: str = ""
+    variants: dict[str, dict[str, Any]] = {}
 
 
 def experiment_kinds() -> dict[str, type[Recipe]]:

@@ -394,6 +394,39 @@ def test_the_reference_survives_many_failed_nights(night, chain):
     assert find_run("latest") == last.folder
 
 
+def test_a_night_dated_in_the_future_does_not_stay_the_reference(night):
+    first = night()
+    path = first.folder / "nightly.json"
+    path.write_text(first.night.model_copy(update={"started": "2099-01-01T00:00:00+00:00"}).model_dump_json())
+    put_records(ranks(20))
+    second = night(force=True)
+    assert second.exit_code == 4 and second.night.comparison.reference == first.run_id  # there is no other one
+    accepted = night(force=True, accept=True)
+    third = night(force=True)
+    assert third.exit_code == 0 and third.night.comparison.reference == accepted.run_id
+    assert nights("tiny")[-1].run_id == first.run_id
+    made_up(1, 0)
+    assert first.run_id in retire("tiny", 1)  # the first to go
+
+
+def test_records_and_pictures_edited_in_place_are_told(night, chain):
+    first = night()
+    record = paths.cache_root() / "tiny/records/02_train/town/town@25m/mixvpr__1.parquet"
+    other = pd.read_parquet(record)
+    other["first_hit"] = other["first_hit"].where(other["query"] >= 40, 3).astype(np.int32)
+    content = put_records(ranks(10)).with_suffix(".new")
+    other.to_parquet(content)
+    with record.open("r+b") as file:  # the same inode: what a link to it would follow
+        file.write(content.read_bytes())
+        file.truncate()
+    (chain.root / "figures/tiny/02.png").open("r+b").write(b"X")
+    kept = [*(first.folder / "records").rglob("*.parquet"), first.folder / "figures/02.png"]
+    assert all(path.stat().st_nlink == 1 for path in kept)
+    second = night()
+    assert second.exit_code == 4 and second.night.comparison.recalls[0].lost == 30
+    assert (first.folder / "figures/02.png").read_bytes()[:1] != b"X"
+
+
 def test_killed_night_is_no_reference(night, chain):
     first = night()
     dead = first.night.model_copy(update={"run_id": "dead", "exit_code": None, "started": "2099-01-01T00:00:00+00:00"})

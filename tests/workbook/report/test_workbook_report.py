@@ -7,6 +7,8 @@ import base64
 import io
 import json
 import re
+import resource
+import time
 
 import pytest
 from bs4 import BeautifulSoup
@@ -217,6 +219,48 @@ def test_formulas(project, source, inside, not_inside):
     html = render_notebook(result.folder / "01_data.ipynb").html.split('<section class="cell code">')[2]
     html = html[html.index('class="cell prose"') :]
     assert inside in html and not_inside not in html
+
+
+BIG = {
+    "many tags": ("text/html", "<b>x</b>" * 6_000_000),
+    "deep tags": ("text/html", "<div>" * 10_000_000),
+    "one long style": ("text/html", "<p style='" + "a:" * 9_000_000 + "url(//x.org)'>x</p>"),
+    "a long picture": ("text/html", "<img alt='' src='data:image/png;base64," + "A" * 19_000_000 + "'>"),
+    "markdown": ("text/markdown", "*x* " * 12_000_000),
+    "text": ("text/plain", "<&>\n" * 12_000_000), "colours": ("stream", "\x1b[31mx\x1b[0m" * 4_000_000),
+    "many outputs": ("stream", ["<b>x\n"] * 100_000),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BIG)
+def test_an_output_of_50_megabytes_costs_seconds(project, what):
+    kind, text = BIG[what]
+    run = project.add("01_data").run()
+    path = run.folder / "01_data.ipynb"
+    notebook = json.loads(path.read_text())
+    many = text if isinstance(text, list) else [text]
+    make = lambda text: (
+        {"output_type": "stream", "name": "stdout", "text": text} if kind == "stream" else output({kind: text})
+    )
+    notebook["cells"][-1]["outputs"] = [output({"text/plain": "before"}), *map(make, many)]
+    path.write_text(json.dumps(notebook))
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    page = render_notebook(path).html
+    assert time.process_time() - started < 15
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 800_000  # kilobytes
+    assert "before" in page and len(page) < 25_000_000
+    assert ("no room on this page" in page) == (what not in ("one long style", "a long picture"))
+
+
+@pytest.mark.parametrize("depth", [200, 5_000])
+def test_tags_in_tags_and_the_same_heading_again(project, depth):
+    run = project.add("01_data").run()
+    path = run.folder / "01_data.ipynb"
+    notebook = json.loads(path.read_text())
+    notebook["cells"][-1]["outputs"] = [output({"text/html": "<div>" * depth + "deep" + "<h2>Twice</h2>" * depth})]
+    path.write_text(json.dumps(notebook))
+    body = render_notebook(path)
+    assert "deep" in body.html and len({slug for slug, _ in body.contents}) == depth
 
 
 def test_formula_has_its_latex_as_alternative_text():

@@ -67,7 +67,8 @@ def small_recipe(load):
         }
         if "aggregator_args" in changes:
             changes["aggregator_args"] = ZOO[recipe.model].aggregator_args | changes["aggregator_args"]
-        return recipe.model_copy(update={"model_changes": changes})
+        first = {"start": None} if hasattr(recipe, "start") else {}  # no other training before this one
+        return recipe.model_copy(update={"model_changes": changes} | first)
 
     return load_small
 

@@ -15,6 +15,7 @@ import small
 from vpr_lib.models import zoo
 from vpr_lib.models.backbones import build_backbone
 from vpr_lib.models.cost import cost_of_model
+from vpr_lib.results.precision import trust_table
 from vpr_lib.toycity.city import PRESETS
 from vpr_lib.toycity.contact import contact_sheet
 from vpr_lib.training import recipes
@@ -48,6 +49,7 @@ def bench(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "vpr_lib.models.cost.cost_of_model", lambda model, batches=(1,), *_: cost_of_model(model, batches, 0.001)
     )
+    monkeypatch.setattr("vpr_lib.results.precision.trust_table", lambda table, **_: trust_table(table, resamples=10))
     monkeypatch.setattr("vpr_lib.toycity.contact.contact_sheet", SHEET)
     monkeypatch.setattr(recipes, "load_recipe", small.small_recipe(recipes.load_recipe))
     monkeypatch.setattr(session.Book, "train", small.untrained)
@@ -111,22 +113,45 @@ def test_released_fills_its_tables_and_names_its_holes(bench):
     )
     assert all(sentinels[name]["stopped"] for name in sentinels if name[:2] in ("02", "03", "05", "06"))
     table = (bench.parent / "figures/released/08_recalls.csv").read_text()
-    assert all(name in table for name in ("mixvpr_resnet50_512", "msls_val@740", "sped@listed", "dinomix_vitb14_4096"))
+    names = (
+        "mixvpr_resnet50_512",
+        "msls_val@740",
+        "sped@listed",
+        "dinomix_vitb14_4096 majority vote",
+        "clusvpr_vgg16_8192 reranked",
+    )
+    assert all(name in table for name in names)
 
 
-FEWER = {  # of a notebook: fewer and quicker measurements than the profile asks for
-    "02": dict(latency_models=["mixvpr_resnet50_128"]), "03": dict(sized=["mixvpr_resnet50_4096", "lightmixvpr_resnet18_512"],
-    seconds=0.01, batches=[1, 2], runtimes=[]), "05": dict(tested=12), "06": dict(whitened=[8], whitening_images=40, ablations=["cwt0", "no_token_weight"]), "07": dict(seeds=[1, 2], manifold_seeds=1),
+def test_one_teacher_and_its_drives_are_enough(bench):
+    small.boreas(bench / "boreas")
+    small.register("minklocpp_boreas_384")
+    assert not why_absent("released", "07_distilvpr")
+    told = small.run_notebook("07_distilvpr", profile("released"))
+    assert set(told["holes"]) >= {"oxford", "minklocpp_384"} and told["headline"].startswith(
+        "1 of 2 released models on 1 of 2"
+    )
+    assert "minklocpp_boreas_384" in (bench.parent / "figures/released/07_registered.csv").read_text()
+
+
+FEWER = {  # of a notebook: fewer arms and quicker measurements than the profile asks for
+    "02": dict(latency_models=["mixvpr_resnet50_128"], depths=[0]),
+    "03": dict(sized=["mixvpr_resnet50_4096", "lightmixvpr_resnet18_512"], seconds=0.01, batches=[1, 2], runtimes=[]),
+    "05": dict(tested=12, query_modes=["nearest_crop"], transforms=["evaluator"]),
+    "06": dict(whitened=[8], whitening_images=40, ablations=["cwt0", "no_token_weight"]),
+    "07": dict(seeds=[1], manifold_seeds=1),
     "08": dict(clocked=[]),
-}  # fmt: skip
+}
+FEW_METHODS = dict(methods=["none", "CSD", "SC"], manifolds=["H"])
 
 
-def run_all(name):
+def run_all(name, distillation=FEW_METHODS):
     """Every notebook of a profile that can show something; its sentinel, or why it was left out."""
     found, chosen = {}, profile(name)
     for notebook in chosen.notebooks:
         if not (why := why_absent(name, notebook)):
-            why = small.run_notebook(notebook, chosen, **FEWER.get(notebook[:2], {}))
+            fewer = FEWER.get(notebook[:2], {}) | (distillation if notebook.startswith("07") else {})
+            why = small.run_notebook(notebook, chosen, **fewer)
         found[notebook] = why
     return found
 
@@ -162,7 +187,7 @@ def test_paper_with_a_set_and_the_drives_of_boreas_missing(bench):
 def test_drives_of_boreas_and_a_trunk_that_is_missing(bench, monkeypatch):
     small.oxford(bench / "oxford")
     small.boreas(bench / "boreas")
-    few = dict(seeds=[1], methods=["none", "SC"], manifolds=[])
+    few = FEWER["07"] | FEW_METHODS
     told = small.run_notebook("07_distilvpr", profile("paper"), **few)
     assert set(told["holes"]) == set() and "07_further.csv" in {output["name"] for output in told["outputs"]}
     monkeypatch.undo()
@@ -179,7 +204,7 @@ def test_city_runs_on_a_small_one(bench, monkeypatch):
 
 def test_distilvpr_table_runs_on_a_small_town(bench, monkeypatch):
     monkeypatch.setitem(PRESETS, "toy", replace(PRESETS["toy"], **small.TINY))
-    found = run_all("distilvpr_table")
+    found = run_all("distilvpr_table", {})
     assert not made_everything(found)
     gains = pd.read_csv(bench.parent / "figures/distilvpr_table/07_methods.csv")
     assert len(gains) == 12

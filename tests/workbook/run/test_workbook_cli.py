@@ -2,12 +2,17 @@
 
 import io
 import json
+import os
 import re
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from vpr_lib import paths
 from vpr_lib.cli.run import register
 from vpr_lib.workbook.run.process import Child, Progress
 from vpr_lib.workbook.run.status import NotebookStatus, Status
@@ -25,7 +30,7 @@ def vpr(chain, fake, monkeypatch):
 
     def call(*arguments):
         app = typer.Typer()
-        register(app, after=seen.append)
+        register(app, after=lambda result: call.seen.append(result))
         found = CliRunner().invoke(app, list(arguments))
         assert found.exception is None or isinstance(found.exception, SystemExit), found.exception
         return found.exit_code, found.stdout, found.stderr
@@ -81,6 +86,37 @@ def test_refusals_end_in_2_and_list_what_is_known(vpr):
 def test_blocked_only_ends_in_3(vpr):
     code, _, err = vpr("run", *vpr.profile, "--only", "02")
     assert code == 3 and "exit code 3: nothing failed, but a notebook is blocked" in err
+
+
+def test_a_terminal_without_our_signs_shows_the_words(chain, fake):
+    chain.add("01_data", "print('▸ ✓')", "raise ValueError('ünï ▸')")
+    code = (
+        "import sys; from vpr_lib.cli import main; from vpr_lib.workbook.run import runner; from vpr_lib.workbook.run.process import Child\n"
+        f"whole = runner.run_workbook; runner.run_workbook = lambda *a: whole(*a, child=Child({fake!r}, grace_s=0.5)); sys.argv[0] = 'vpr'; main()"
+    )
+    plain = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for words in (["run", "--profile", str(chain.profile)], ["status"], ["report"]):
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, env=os.environ | plain)
+        assert b"Traceback" not in done.stderr and b"codec" not in done.stdout + done.stderr
+        assert done.returncode == (1 if words[0] == "run" else 0), done.stderr
+        if words[0] == "run":
+            assert b"? 01_data  failed" in done.stdout and b"? 03_other  green" in done.stdout
+    assert "▸ ✓" in (chain.root / "runs/latest/01_data.log").read_text(encoding="utf-8")
+
+
+def test_a_damaged_record_is_named_and_the_exit_code_is_the_runs_own(vpr, chain, monkeypatch):
+    from vpr_lib.cli import recalls
+
+    assert vpr("run", *vpr.profile, "--no-report")[0] == 0
+    record = paths.cache_root() / "tiny/records/02_train/set/rule/model__0.parquet"
+    record.parent.mkdir(parents=True)
+    record.write_bytes(b"PAR1 cut")
+    monkeypatch.setattr(vpr, "seen", SimpleNamespace(append=recalls.print_recalls))
+    code, out, err = vpr("run", *vpr.profile, "--no-report")
+    assert code == 0 and "no table of recalls" in out and "model__0.parquet is damaged" in out
+    chain.add("03_other", "1 / 0")
+    code, out, err = vpr("run", *vpr.profile, "--no-report")
+    assert code == 1 and "model__0.parquet is damaged" in out and "exit code 1: a notebook failed" in err
 
 
 def test_plain_lines():

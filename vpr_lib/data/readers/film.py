@@ -5,9 +5,11 @@ import os
 import shutil
 from collections.abc import Iterator
 from hashlib import sha256
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import mkdtemp
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -104,27 +106,28 @@ def _frames(path: Path, frames_per_second: float) -> Iterator[tuple[float, Image
 
 def _decoded(container: Any, stream: Any, path: Path) -> Iterator[Any]:
     """The frames that can be decoded and say when they are; damage ends them."""
-    import av
-
     count = 0
     try:
         for frame in container.decode(stream):
             if frame.time is not None:
                 yield frame
                 count += 1
-    except av.FFmpegError as error:
+    except pyav().FFmpegError as error:
         if count == 0:
             raise ValueError(f"{path} cannot be read as a film: {error}") from error
         log.warning("%s: damaged after %d frames (%s); those are used", path.name, count, error)
 
 
 def _opened(path: Path) -> Any:
-    """The film's container, to be closed; ValueError without PyAV, and for a file that is no film."""
-    if find_spec("av") is None:
-        raise ValueError(f"{path}: films are read by PyAV: pip install 'vpr-workbook[video]'.")
-    import av
-
+    """The film's container, to be closed; ValueError for a file that is no film."""
     try:
-        return av.open(str(path))
-    except av.FFmpegError as error:
+        return pyav().open(str(path))
+    except pyav().FFmpegError as error:
         raise ValueError(f"{path} cannot be read as a film: {error}") from error
+
+
+def pyav() -> ModuleType:
+    """Raises ValueError, saying what to install."""
+    if find_spec("av") is None:
+        raise ValueError("Films are read by PyAV: pip install 'vpr-workbook[video]'.")
+    return import_module("av")

@@ -36,13 +36,21 @@ def measure(
         seed: of the training run; default the profile's.
         variant: fields of results.measure.Variant: `transform`, `queries`, `whiten_on`, `rerank` and so on.
     """
-    maps = cache_root() / "maps"
-    compute = Compute(device=str(book.device), precision=book.profile.precision, quiet=True, maps=maps)
     run = Run(
         model=name, system=system, profile=book.profile.name, notebook=book.name, run_id=book.run_id,
         seed=book.seed if seed is None else seed, weights=weights,
     )  # fmt: skip
-    return results.measure(model, benchmark, run, book.records, compute, Variant(**variant)).evaluation
+    return results.measure(model, benchmark, run, book.records, _compute(book), Variant(**variant)).evaluation
+
+
+def answer(book: Book, model: nn.Module, benchmark: Benchmark) -> Evaluation:
+    """Evaluate as `measure` does, and write nothing."""
+    return results.answer(model, benchmark, _compute(book))[0]
+
+
+def _compute(book: Book) -> Compute:
+    maps = cache_root() / "maps"
+    return Compute(device=str(book.device), precision=book.profile.precision, quiet=True, maps=maps)
 
 
 def open_here(book: Book, names: Sequence[str]) -> dict[str, Benchmark]:

@@ -173,6 +173,7 @@ class Sentinel(Checked):
     holes: dict[str, str] = {}  # file, check or model that is missing -> why, and the command that fills it
     stopped: str = ""  # why the notebook ended early, by its own decision: what follows needs what is not here
     made: tuple[Output, ...] = ()  # what tables are made of: the records of this notebook
+    used: str = ""  # SHA-256 of the list of files it computed with (book/used.py)
     gpu_memory_bytes: int | None = None
 
 

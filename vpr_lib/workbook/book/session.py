@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from vpr_lib import paths
 from vpr_lib.config import NotebookSettings, Profile, load_profile
-from vpr_lib.files import visible_files
+from vpr_lib.files import forget_used, visible_files
 from vpr_lib.workbook.book import show
 from vpr_lib.workbook.book.sentinel import (
     Checked,
@@ -35,6 +35,7 @@ from vpr_lib.workbook.book.sentinel import (
     sentinel_path,
 )
 from vpr_lib.workbook.book.shelf import Shelf
+from vpr_lib.workbook.book.used import write_used
 
 if TYPE_CHECKING:
     import torch
@@ -73,6 +74,7 @@ def open_notebook(name: str, profile: str | Path = "toy", run_id: str | None = N
     from vpr_lib.plotting.style import use_style
 
     use_style()
+    forget_used()
     return Book(name, settings, run_id or f"interactive-{datetime.now():%Y%m%d-%H%M%S}")
 
 
@@ -231,6 +233,7 @@ class Book(Shelf):
             holes=self.holes,
             stopped=stopped,
             made=tuple(describe_output(path) for path in visible_files(self.records, "*.parquet")),
+            used=write_used(self.run_folder, self.name),
             checks=tuple(self.checks.values()),
             findings=tuple(self.findings.values()),
             notes=self.notes,

@@ -87,8 +87,11 @@ def run_nightly(
 
 
 def nights(profile: str) -> list[Night]:
-    """The nights of a profile, latest first; a folder with a damaged `nightly.json` is left alone."""
-    past = []
+    """The nights of a profile, latest first; a folder with a damaged `nightly.json` is left alone.
+
+    A night that says it began later than now ran under a wrong clock: it counts as older than all others.
+    """
+    past, today = [], state.now()
     for path in paths.runs_root().glob("*/nightly.json"):
         if path.parent.is_symlink():
             continue
@@ -99,7 +102,7 @@ def nights(profile: str) -> list[Night]:
             continue
         if night.profile == profile and night.run_id == path.parent.name:
             past.append(night)
-    return sorted(past, key=lambda night: (night.started, night.run_id), reverse=True)
+    return sorted(past, key=lambda night: (night.started <= today, night.started, night.run_id), reverse=True)
 
 
 def reference(profile: str, run_id: str) -> Night | None:

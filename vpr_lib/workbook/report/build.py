@@ -86,7 +86,9 @@ def build_report(run: str | Path = "latest") -> Path:
     """
     folder, status = find_run(run), read_status(run)
     chapters = _chapters(folder, status)
-    environment = json.loads((folder / "env.json").read_text()) if (folder / "env.json").is_file() else {}
+    environment = (
+        json.loads((folder / "env.json").read_text(encoding="utf-8")) if (folder / "env.json").is_file() else {}
+    )
     building, night = folder / ".report", folder / "nightly.html"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Container
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +18,12 @@ TEMPLATES = Path(__file__).parent / "templates"
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _PRIORITY = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/latex", "text/plain"]
 _MARK = re.compile(r"vpr-picture-(\d+)-")
+_PICTURES = {"image/png", "image/jpeg"}
+_MOST_LETTERS, _MOST_MARKS = (
+    20_000_000,
+    50_000,
+)  # of all outputs of a notebook: a page beyond is read in minutes, by nobody
+_HEAD = 5_000  # letters that are shown of a text without room
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,7 @@ def _prepare(notebook: Any) -> list[str]:
     Widgets go: without a kernel their saved state shows nothing, and nbconvert would load a script to find that out.
     """
     pictures: list[str] = []
+    room = {"letters": _MOST_LETTERS, "marks": _MOST_MARKS}
     notebook.metadata.pop("widgets", None)
     notebook.cells = [
         cell for cell in notebook.cells if "papermill-error-cell-tag" not in cell.metadata.get("tags", [])
@@ -87,14 +95,14 @@ def _prepare(notebook: Any) -> list[str]:
         if cell.cell_type != "code":
             continue
         tags = cell.metadata.get("tags", [])
-        cell.outputs = [shown for output in cell.outputs if (shown := _shown(output))]
+        cell.outputs = _with_room([shown for output in cell.outputs if (shown := _shown(output))], room)
         count = cell.execution_count or "not executed"
         cell.metadata.vpr_label = f"[{count}]" + (" parameters of this run" * ("injected-parameters" in tags))
         cell.metadata.vpr_folded = _only_imports(cell.source)
         cell.metadata.vpr_failed = any(output.output_type == "error" for output in cell.outputs)
         for output in cell.outputs:
             for kind, data in output.get("data", {}).items():
-                if kind in {"image/png", "image/jpeg"}:
+                if kind in _PICTURES:
                     output.data[kind] = f"vpr-picture-{len(pictures)}-"
                     pictures.append("".join(data.split()))
     return pictures
@@ -113,6 +121,34 @@ def _shown(output: Any) -> Any:
     return output if set(data) & set(_PRIORITY) else None
 
 
+def _with_room(outputs: list[Any], room: dict[str, int]) -> list[Any]:
+    """The outputs that have room on the page, and a note with the first letters of those that have none.
+
+    Args:
+        room: letters and marks that are left; what is kept is taken from it.
+    """
+    from nbformat.v4 import new_output
+
+    kept, rest, total = [], [], 0
+    for output in outputs:
+        data = output.get("data", {})
+        texts = [output.get("text", ""), *output.get("traceback", [])]
+        texts += [text for kind, text in data.items() if kind not in _PICTURES and isinstance(text, str)]
+        taken = {"letters": sum(map(len, texts)), "marks": 1 + sum(t.count("<") + t.count("\x1b") for t in texts)}
+        taken["marks"] += sum(len(data.get(kind, "")) // 20 for kind in ("text/markdown", "text/latex"))
+        if any(taken[what] > room[what] for what in room):
+            rest.append(next((text for text in (*texts[:2], data.get("text/plain", "")) if text), ""))
+            total += taken["letters"]
+            continue
+        kept.append(output)
+        for what in room:
+            room[what] -= taken[what]
+    if rest:
+        note = f"[{len(rest)} outputs of {total / 1e6:.1f} MB have no room on this page: open the executed notebook to see them]"
+        kept.append(new_output("stream", name="stderr", text=f"{rest[0][:_HEAD].replace(chr(27), '')}\n{note}".strip()))
+    return kept
+
+
 def _only_imports(source: str) -> bool:
     try:
         body = ast.parse(source).body
@@ -123,15 +159,14 @@ def _only_imports(source: str) -> bool:
 
 def _headings(soup: Any) -> tuple[str, tuple[tuple[str, str], ...]]:
     """Give every heading an id and return the title and the second-level headings."""
-    title, contents, taken = "", [], set()
+    title, contents, taken = "", [], Counter()
     for tag in soup.find_all(["h1", "h2", "h3"]):
         text = tag.get_text(" ", strip=True)
         slug = base = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "section"
-        number = 1
         while slug in taken:
-            number += 1
-            slug = f"{base}-{number}"
-        taken.add(slug)
+            taken[base] += 1
+            slug = f"{base}-{taken[base]}"
+        taken[slug] = 1
         tag["id"] = slug
         if tag.name == "h1" and not title:
             title = text

@@ -63,6 +63,12 @@ def notebook_digest(path: Path) -> str:
     return digest([[cell["cell_type"], cell["source"], cell.get("metadata", {}).get("tags", [])] for cell in cells])
 
 
+def _place(folder: Path) -> str:
+    """A folder by its path in the project, where it is there: a moved checkout has the same keys."""
+    root = paths.project_root()
+    return folder.relative_to(root).as_posix() if folder.is_relative_to(root) else str(folder)
+
+
 def threads_each(profile: Profile) -> str:
     """What OMP_NUM_THREADS is for a notebook: what the caller set, else its share beside others; '' leaves it to torch."""
     asked, cores = os.environ.get("OMP_NUM_THREADS", ""), len(os.sched_getaffinity(0))
@@ -79,11 +85,11 @@ def notebook_key(entry: Entry, profile: Profile, parameters: Mapping[str, Any], 
     """
     settings = profile.notebooks[entry.name]
     reads = {
-        p.relative_to(paths.project_root()).as_posix(): digest_file(p)
+        _place(p): digest_file(p)
         for text in entry.reads
         for p in sorted(paths.project_root().glob(text))
         if p.is_file()
-    }  # a moved checkout reads the same
+    }
     return digest(
         entry.name,
         notebook_digest(entry.path),
@@ -92,7 +98,7 @@ def notebook_key(entry: Entry, profile: Profile, parameters: Mapping[str, Any], 
         {name: told.model_dump() for part in (settings.checks, settings.findings) for name, told in part.items()},
         {name: value for name, value in parameters.items() if name not in {"run_id", "profile"}},
         dict(needs),
-        [entry.makes, reads, os.environ.get("VPR_DATA", ""), os.environ.get("VPR_CACHE", "")],
+        [entry.makes, reads, _place(paths.data_root()), _place(paths.cache_root())],
         [threads_each(profile), len(os.sched_getaffinity(0))],  # sums round otherwise
         [device_kind(profile.device), numeric_versions()],
     )

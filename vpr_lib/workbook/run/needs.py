@@ -25,8 +25,10 @@ COUNTED = (
     "run_id",
     "sized",
     "latency_models",
+    "clocked",
     "published",
-)  # names there are built with random weights, if at all
+    "shipped",
+)  # built with random weights, if at all
 TRAINED = ("recipe", "teacher_recipe", "student_recipe", "cnn_recipes", "family", "further")  # whose recipes are run
 OPTIONAL = (
     "traverse",

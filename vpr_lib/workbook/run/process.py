@@ -19,6 +19,7 @@ from vpr_lib.workbook.run.execute import pack
 EXECUTE = (sys.executable, "-m", "vpr_lib.workbook.run.execute")
 _POLL_S = 0.1
 _START_S = 240  # a kernel on a loaded machine may take minutes to answer
+_TEXT = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8"}  # whatever the terminal of the runner can show
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def follow(
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, "VPR_HOME": str(job.home), "VPR_NOTEBOOK_KEY": job.key, **threads},
+            env={**os.environ, **_TEXT, "VPR_HOME": str(job.home), "VPR_NOTEBOOK_KEY": job.key, **threads},
         )
         try:
             _send(child, job)

@@ -136,13 +136,15 @@ def _execute(run: Run) -> int | None:
 
 
 def _side_by_side(run: Run, waiting: list[Entry]) -> None:
-    """Start every notebook, in their order, once what it needs has ended and one of the profile's places is free."""
+    """Start every notebook once what it needs has ended and one of the profile's places is free; of several the longest."""
     at_work: dict[Future, str] = {}
     with ThreadPoolExecutor(run.profile.side_by_side) as pool:
         try:
             while waiting or at_work:
                 open_ = {*at_work.values(), *(entry.name for entry in waiting)}
                 ready = [entry for entry in waiting if not open_ & {*entry.needs, *entry.after}]
+                if run.profile.side_by_side > 1:
+                    ready.sort(key=lambda entry: -(run.line(entry.name).minutes or 0))
                 for entry in ready[: run.profile.side_by_side - len(at_work)]:
                     waiting.remove(entry)
                     at_work[pool.submit(run_one, run, entry)] = entry.name

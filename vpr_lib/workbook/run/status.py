@@ -24,6 +24,7 @@ from vpr_lib.workbook.book.sentinel import (
     read_sentinel,
     sentinel_path,
 )
+from vpr_lib.workbook.book.used import changed_use, used_path
 
 
 class Status(StrEnum):
@@ -262,6 +263,8 @@ def recall_green(profile: str, notebook: str) -> tuple[Green | None, str]:
     if green.executed_sha256 and digest_file(executed) != green.executed_sha256:
         return None, f"{executed} has changed since it was executed"
     fault = first_fault((*sentinel.outputs, *sentinel.made))
+    if not fault and sentinel.used:
+        fault = changed_use(folder, notebook, sentinel.used)
     return (None, fault) if fault else (green, "")
 
 
@@ -284,6 +287,7 @@ def adopt(green: Green, run_id: str) -> None:
         source / f"{name}.ipynb",
         sentinel_path(source, name),
         checked_path(source, name),
+        used_path(source, name),
         source / f"{name}.log",
     ):
         if path.is_file():
