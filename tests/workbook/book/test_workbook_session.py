@@ -1,4 +1,7 @@
-"""What notebooks call: figures with provenance, tables, checks, findings, the sentinel."""
+"""What notebooks call: figures with provenance, tables, checks, findings, the sentinel.
+
+Covers workbook.book.shelf.
+"""
 
 import json
 import math
