@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vpr_lib.results.seeds import seed_table
+from vpr_lib.results.seeds import first_seed, seed_table
 from vpr_lib.results.statistics import mean_interval, pareto_front
 
 
@@ -46,3 +46,9 @@ def test_pareto_front():
     cost, value = np.array([1, 2, 3, 2, 1]), np.array([10, 20, 15, 18, 10])
     assert pareto_front(cost, value).tolist() == [True, True, False, False, True]
     assert pareto_front([1, 1], [5, 6]).tolist() == [False, True]
+
+
+def test_the_first_seed_of_every_model():
+    rows = [("a", "x", 2), ("a", "x", 1), ("a", "y", 3), ("b", "x", 2)]
+    records = pd.DataFrame([{"dataset": d, "protocol": "p", "model": m, "seed": s} for d, m, s in rows])
+    assert first_seed(records)["seed"].tolist() == [1, 3, 2]

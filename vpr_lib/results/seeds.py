@@ -8,6 +8,12 @@ from vpr_lib.results.statistics import mean_interval
 from vpr_lib.results.tables import compare, recall_table
 
 
+def first_seed(records: pd.DataFrame) -> pd.DataFrame:
+    """Of every model on every data set and protocol, the rows of its lowest seed."""
+    lowest = records.groupby(["dataset", "protocol", "model"])["seed"].transform("min")
+    return records[records["seed"] == lowest]
+
+
 def seed_table(
     records: pd.DataFrame, control: str, ks: Sequence[int] = (1, 5, 10), tested: Sequence[int] = (1, 5)
 ) -> pd.DataFrame:
