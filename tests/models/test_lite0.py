@@ -85,7 +85,7 @@ def test_a_missing_package_and_another_file_are_named(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "dim"),
     [("mixvpr_lite0_512", 512), ("convap_lite0_512", 512), ("netvlad_lite0_1792", 1792), ("cosplace_lite0_512", 512),
-     ("gem_lite0_112", 112), ("avg_lite0_112", 112)],
+     ("gem_lite0_112", 112), ("avg_lite0_112", 112), ("clusvpr_lite0_448", 448)],
 )  # fmt: skip
 @torch.no_grad()
 def test_heads_at_two_sizes(name, dim):

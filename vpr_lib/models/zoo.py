@@ -219,6 +219,7 @@ ZOO: dict[str, ModelConfig | MinkLocConfig] = {
     "cosplace_lite0_512": _lite0("CosPlace", "CosPlace", out_dim=512),
     "salad_lite0_512": _lite0("SALAD", "SALAD", num_clusters=16, cluster_dim=28, token_dim=64, hidden=256),
     "boq_lite0_512": _lite0("BoQ", "BoQ", proj_channels=128, num_queries=32, row_dim=4),
+    "clusvpr_lite0_448": _lite0("ClusVPR", "ClusVPR", clusters=16, neighbours=4),
     "gem_lite0_112": _lite0("GeM", "GeM"),
     "places": _lite0("Places", "NetVLAD+cells", clusters=14, share=0.6),  # `vpr retrieve` without --model
     "avg_lite0_112": _lite0("AVG", "average"),
