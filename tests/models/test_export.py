@@ -54,7 +54,7 @@ def test_an_export_gives_the_models_descriptors(model, images, tmp_path, format,
     expected = describe_batch(model, images, "cpu")
     found = describe_batch(shipped, images, "cpu")
     cosine = (expected * found).sum(1)
-    assert found.shape == (6, 256) and found.dtype == torch.float32
+    assert found.shape == (6, 512) and found.dtype == torch.float32
     assert cosine.min() > (0.98 if precision == "int8" else 0.9999)
     if precision == "int8":
         assert (expected - found).abs().max() > 1e-4  # it really is another arithmetic
