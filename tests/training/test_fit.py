@@ -1,4 +1,7 @@
-"""The training loop: schedules, exact resuming after kill -9, divergence."""
+"""The training loop: schedules, exact resuming after kill -9, divergence.
+
+Covers training.step_log.
+"""
 
 import os
 import signal

@@ -4,7 +4,6 @@ The loop resumes exactly: after a kill at any moment the finished run has the we
 because a batch, its augmentation and its learning rate depend on (seed, epoch, batch number) and nothing else.
 """
 
-import csv
 import hashlib
 import json
 import os
@@ -28,6 +27,7 @@ from vpr_lib.progress import ProgressLine
 from vpr_lib.registry import lookup
 from vpr_lib.seeds import derive_seed, seed_everything
 from vpr_lib.training.optimisation import FitSettings, learning_rate, make_optimizer
+from vpr_lib.training.step_log import append_row, cut_after
 
 FABRIC_PRECISION = {"fp32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -173,6 +173,7 @@ class _Loop:
         self.best = float("-inf")
         self.batches = min(len(source), settings.max_steps_per_epoch or len(source))
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.log = self.folder / "log.csv"
         self._saved = time.monotonic()
 
     # ---- one epoch
@@ -197,7 +198,7 @@ class _Loop:
             self.batch += 1
             line.update(self.batch, self._line_values(values))
             if self.fabric.global_rank == 0:
-                self._log_row(values)
+                append_row(self.log, self.epoch + 1, self.batch, values)
             at_step = self.batch % self.settings.accumulate == 0  # half a step's gradients are not stored
             if at_step and time.monotonic() - self._saved > self.settings.checkpoint_every_s:
                 self.save()
@@ -317,13 +318,13 @@ class _Loop:
         self.history = json.loads(state["history"])
         if (scaler := self._scaler()) is not None and state["scaler"]:
             scaler.load_state_dict(state["scaler"])
-        self._cut_log()
+        if self.fabric.global_rank == 0:
+            cut_after(self.log, self.epoch + 1, self.batch)
 
     def _identity(self) -> str:
         """What a run must share with the one it goes on with, beside the settings: what the caller says, and every tensor."""
-        said = {
-            name: value for name, value in self.about.items() if name != "experiment"
-        }  # `training_folder` compares it
+        said = dict(self.about)
+        said.pop("experiment", None)  # `training_folder` compares it
         network = [[name, list(tensor.shape)] for name, tensor in self.model.module.state_dict().items()]
         return json.dumps(said | {"network": network}, sort_keys=True, default=str)
 
@@ -333,27 +334,6 @@ class _Loop:
     def _scaler_state(self) -> dict | None:
         scaler = self._scaler()
         return scaler.state_dict() if scaler is not None else None
-
-    def _log_row(self, values: dict[str, float]) -> None:
-        path = self.folder / "log.csv"
-        row = {"epoch": self.epoch + 1, "batch": self.batch, **values}
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, row)
-            if file.tell() == 0:
-                writer.writeheader()
-            writer.writerow(row)
-
-    def _cut_log(self) -> None:
-        """Drop the rows that were logged after the checkpoint, whose batches are done again, those logged twice, and one
-        that a kill or a full disk cut short."""
-        path = self.folder / "log.csv"
-        if not path.is_file() or self.fabric.global_rank > 0:
-            return
-        first, *lines = path.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
-        fields = first.count(",")
-        rows = {_position(line): line for line in lines if line.count(",") == fields and _position(line) is not None}
-        logged = [line for place, line in rows.items() if place <= (self.epoch + 1, self.batch)]
-        write_text(path, "".join(f"{line}\n" for line in [first, *logged] if line))
 
     def _line_values(self, values: dict[str, float]) -> dict[str, str]:
         done, seconds = self.batch - self.start_batch, time.monotonic() - self.start_time
@@ -368,13 +348,3 @@ class _Loop:
         left = (self.settings.epochs - self.epoch) * self.batches - self.batch
         shown["training left"] = str(timedelta(seconds=round(left * seconds / done)))
         return shown
-
-
-def _position(line: str) -> tuple[int, int] | None:
-    """Epoch and batch of a row of log.csv; None when its numbers are none."""
-    try:
-        epoch, batch, *rest = line.split(",")
-        [float(value) for value in rest]
-        return int(epoch), int(batch)
-    except ValueError:
-        return None
