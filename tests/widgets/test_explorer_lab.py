@@ -25,7 +25,7 @@ from vpr_lib.training.recipes import load_experiment
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NOTEBOOK = "09_retrieval_explorer.ipynb"
-MODELS = ("mixvpr_toy_256", "gem_toy_160", "avg_toy_160", "mixvpr_toy_64", "cosplace_toy_160")
+MODELS = ("mixvpr_lite0_512", "gem_lite0_112", "avg_toy_160", "mixvpr_toy_64", "cosplace_toy_160")
 IDLE = "() => document.querySelector('.jp-Notebook-ExecutionIndicator')?.getAttribute('data-status') === 'idle'"
 PROMPTS = "() => [...document.querySelectorAll('.jp-Notebook .jp-CodeCell .jp-InputArea-prompt')].map(prompt => prompt.innerText.trim())"
 CLICK_TO_PICTURES = """() => new Promise(done => {
@@ -51,8 +51,9 @@ def home(tmp_path_factory):
         for name, folder in folders.items():
             patch.setenv(name, str(folder))
         benchmark = open_benchmark("toycity_val")
+        recipe = load_experiment("lite0+toy")
         for name in MODELS:
-            model = build_model(name, pretrained=True)
+            model = build_model(name, pretrained=True, **(recipe.model_changes if name in MODELS[:2] else {}))
             result = evaluate(model, benchmark, home / "cache" / "descriptors", (1, 5, 10), quiet=True)
             run = Run(name, model.config.system, model.dim, profile="toy", notebook="02_mixvpr_training")
             write_records(
@@ -60,7 +61,7 @@ def home(tmp_path_factory):
                 query_records(benchmark, result.scores[0], result.ranking.scores, run),
             )
             if name in MODELS[:2]:
-                folder = load_experiment("toy").model_copy(update={"model": name}).folder_in(home / "cache/toy")
+                folder = recipe.model_copy(update={"model": name}).folder_in(home / "cache/toy")
                 save_weights(model, folder / "best.safetensors", {})
     return home, {name: str(folder) for name, folder in folders.items()}
 
@@ -164,9 +165,10 @@ def test_the_explorer_in_jupyterlab(home, chromium, tmp_path, record_property):
         expect(title).to_contain_text("query 7")
 
         choose(page, "show", "only second finds")
-        expect(stage.locator("section").nth(1).locator("figure.wrong").first).to_be_visible()
-        assert stage.locator("section").nth(1).locator("figure").first.get_attribute("class") == "wrong"
-        assert stage.locator("section").nth(2).locator("figure").first.get_attribute("class") == "right"
+        expect(stage.locator("section").nth(2).locator("figure").first).to_have_class(
+            "right"
+        )  # waits for the new query
+        expect(stage.locator("section").nth(1).locator("figure").first).to_have_class("wrong")
         expect(page.locator(".widget-html", has_text="of 80 queries").first).to_be_visible()
 
         page.get_by_role("button", name="attention").click()
