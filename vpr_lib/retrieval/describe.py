@@ -129,6 +129,7 @@ def describe(
             errors = store.errors
             with DescriptorStore.open(cache, parts, samples.prints, model.dim, wait=True) as store:
                 store.errors |= errors
+        dist.barrier()  # the first process would lock a file with gaps again, in its next call, before the others open it
     if store.errors and on_error == "raise":
         raise UnreadableImages(store.errors, len(manifest))
     seconds = time.perf_counter() - start_time if len(todo) else 0.0
