@@ -31,6 +31,7 @@ from vpr_lib.training.step_log import append_row, cut_after
 
 FABRIC_PRECISION = {"fp32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
+SHORT_EPOCHS_S = 3.0  # epochs that follow each other more quickly are done again after a kill, rather than each stored
 VALIDATION_MAY_TAKE = timedelta(hours=4)  # the first process validates while the others wait
 
 
@@ -183,9 +184,8 @@ class _Loop:
         if self.batch == 0 and self.epoch in self.settings.restarts:
             self.optimizer.optimizer.state.clear()
         self.start_time, self.start_batch = time.monotonic(), self.batch
-        line = ProgressLine(
-            f"epoch {self.epoch + 1}/{self.settings.epochs}", self.batches, self.quiet or self.fabric.global_rank > 0
-        )
+        name, quiet = f"epoch {self.epoch + 1}/{self.settings.epochs}", self.quiet or self.fabric.global_rank > 0
+        line = ProgressLine(name, self.batches, quiet)
         asked = time.monotonic()
         for batch in self.source.epoch(self.epoch, self.batch):
             if self.batch >= self.batches:
@@ -258,13 +258,17 @@ class _Loop:
             raise ValueError(f"'{select}' is to select the best epoch, but validation gives {', '.join(scores)}.")
         value = scores.get(select, float(self.epoch))  # without validation the last epoch is the best
         improved, self.best = value > self.best, max(value, self.best)
+        stored = self.epoch > 0 and time.monotonic() - self._saved < SHORT_EPOCHS_S
+        due = self.fabric.broadcast(self.epoch + 1 == self.settings.epochs or not stored)
         if self.fabric.global_rank == 0:
             about = self.about | {"epoch": self.epoch + 1, "scores": scores, "settings": self.settings.model_dump()}
-            if improved:
+            if improved and (scores or due):
                 save_weights(self.weights_of(self.model.module), self.folder / "best.safetensors", about)
-            save_weights(self.weights_of(self.model.module), self.folder / "last.safetensors", about)
+            if due:
+                save_weights(self.weights_of(self.model.module), self.folder / "last.safetensors", about)
         self.epoch, self.batch, self.sums = self.epoch + 1, 0, {}
-        self.save()
+        if due:
+            self.save()
 
     # ---- to and from disk
 
@@ -297,10 +301,8 @@ class _Loop:
         state = torch.load(path, map_location=self.fabric.device, weights_only=True)
         stored = FitSettings.model_validate_json(state["settings"])
         neutral = dict(epochs=1, checkpoint_every_s=0.0)
-        if (
-            stored.model_copy(update=neutral) != self.settings.model_copy(update=neutral)
-            or state["batches"] != self.batches
-        ):
+        same = stored.model_copy(update=neutral) == self.settings.model_copy(update=neutral)
+        if not same or state["batches"] != self.batches:
             raise ValueError(
                 f"{self.folder} holds a run with other settings ({stored}, {state['batches']} batches per "
                 "epoch). Choose another folder, or remove it to start again."
@@ -332,8 +334,7 @@ class _Loop:
         return getattr(self.fabric._precision, "scaler", None)
 
     def _scaler_state(self) -> dict | None:
-        scaler = self._scaler()
-        return scaler.state_dict() if scaler is not None else None
+        return scaler.state_dict() if (scaler := self._scaler()) is not None else None
 
     def _line_values(self, values: dict[str, float]) -> dict[str, str]:
         done, seconds = self.batch - self.start_batch, time.monotonic() - self.start_time

@@ -27,7 +27,7 @@ class FitSettings(Strict):
     clip_value: float | None = None  # of every gradient entry
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     channels_last: bool = True
-    checkpoint_every_s: float = 120.0  # besides the one at the end of every epoch
+    checkpoint_every_s: float = 120.0  # besides the one at the end of every epoch that is not a short one
     max_steps_per_epoch: int | None = None
     restarts: tuple[int, ...] = ()  # epochs (from 0) that begin with an empty optimiser memory: new generations
     seed: int = 1
