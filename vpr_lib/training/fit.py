@@ -30,7 +30,6 @@ from vpr_lib.training.optimisation import FitSettings, learning_rate, make_optim
 from vpr_lib.training.step_log import append_row, cut_after
 
 FABRIC_PRECISION = {"fp32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-
 SHORT_EPOCHS_S = 3.0  # epochs that follow each other more quickly are done again after a kill, rather than each stored
 VALIDATION_MAY_TAKE = timedelta(hours=4)  # the first process validates while the others wait
 
