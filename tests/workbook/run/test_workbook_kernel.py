@@ -116,6 +116,33 @@ def test_every_way_to_fail_has_its_status_and_message(project, never):
     assert project.statuses(command=never, only=["01"])["01_good"] == "resumed"
 
 
+DIES_FIRST = """
+import os, sys
+if "ipykernel_launcher" in sys.orig_argv:
+    try:
+        os.close(os.open({flag!r}, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        pass
+    else:
+        os._exit(1)
+"""
+
+
+def test_a_kernel_that_dies_before_it_answers_is_started_once_more(project, monkeypatch):
+    """As one does whose port another took: nothing of the notebook has run. Sockets are files, so no port is used."""
+    (project.root / "site").mkdir()
+    (project.root / "site/sitecustomize.py").write_text(DIES_FIRST.format(flag=str(project.root / "died")))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(project.root / "site"), *sys.path]))
+    file = "from ipykernel.connect import get_connection_info"
+    transport = "assert get_connection_info(unpack=True)['transport'] == 'ipc'"
+    add(project, "01_good", file, transport, DRAW, "book.finish()", makes=["01_good.png"])
+    result = project.run(command=EXECUTE)
+    (line,) = result.notebooks
+    assert (line.status, line.cells_done) == ("green", line.cells), line.reason
+    assert (project.root / "died").exists()
+    assert "it is started once more" in (result.folder / "01_good.log").read_text()
+
+
 DRIVER = """
 import sys
 from pathlib import Path

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import sys
 import threading
@@ -70,13 +71,14 @@ class Journal:
         self.log.write(_OVERWRITTEN.sub("", _ANSI.sub("", text)))
 
 
-def _watch_runner(stdin: TextIO) -> None:
+def _watch_runner(stdin: TextIO, sockets: Path) -> None:
     stdin.read()  # returns at end of file: the runner closed the pipe or died
     for group in _kernel_group:
         try:
             os.killpg(group, signal.SIGKILL)
         except ProcessLookupError:
             continue
+    shutil.rmtree(sockets, ignore_errors=True)
     os._exit(143)
 
 
@@ -89,13 +91,18 @@ def _own_kernelspec(folder: Path) -> None:
     os.environ["JUPYTER_PATH"] = str(folder) + (os.pathsep + others if others else "")
 
 
-def _register_engine(journal: Journal) -> None:
-    """Give papermill an engine that reports the kernel's process and every cell as it starts and ends."""
+def _client(journal: Journal, sockets: str) -> type:
+    """A papermill client that reports the kernel's process and every cell as it starts and ends."""
     from papermill.clientwrap import PapermillNotebookClient
-    from papermill.engines import NBClientEngine, papermill_engines
 
     class Client(PapermillNotebookClient):
         process, count, total = None, 0, 0
+
+        def create_kernel_manager(self):
+            # Ports are chosen free and bound a second later: of two kernels that start side by side one may die of it.
+            manager = super().create_kernel_manager()
+            manager.transport, manager.ip = "ipc", sockets
+            return manager
 
         def start_new_kernel(self, **kwargs):
             super().start_new_kernel(**kwargs)
@@ -123,23 +130,29 @@ def _register_engine(journal: Journal) -> None:
             elif "data" in output and "text/plain" in output.data:
                 journal.text("".join(output.data["text/plain"]) + "\n")
 
+    return Client
+
+
+def _register_engine(Client: type, journal: Journal) -> None:
+    """Let papermill execute with this client; a kernel that dies before it answers has run nothing: it is started once more."""
+    from papermill.engines import NBClientEngine, papermill_engines
+
     class Engine(NBClientEngine):
         @classmethod
         def execute_managed_notebook(cls, nb_man, kernel_name, *, execution_timeout, start_timeout, **kwargs):
-            client = Client(
-                nb_man,
-                kernel_name=kernel_name,
-                timeout=execution_timeout,
-                startup_timeout=start_timeout,
-                iopub_timeout=60,
-                log_output=True,
-            )
-            client.total = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in nb_man.nb.cells)
-            journal.event("start", cells=client.total)
-            try:
-                return client.execute()
-            finally:
-                journal.event("kernel_end", returncode=client.process.poll() if client.process else None)
+            limits = {"timeout": execution_timeout, "startup_timeout": start_timeout, "iopub_timeout": 60}
+            for last in (False, True):
+                client = Client(nb_man, kernel_name=kernel_name, log_output=True, **limits)
+                client.total = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in nb_man.nb.cells)
+                journal.event("start", cells=client.total)
+                try:
+                    return client.execute()
+                except RuntimeError as error:  # of jupyter_client, while it waits for the kernel's first answer
+                    if last or client.count:
+                        raise
+                    journal.text(f"{error}; it is started once more\n")
+                finally:
+                    journal.event("kernel_end", returncode=client.process.poll() if client.process else None)
 
     papermill_engines.register("vpr", Engine)
 
@@ -183,7 +196,7 @@ def execute(job: dict[str, Any], journal: Journal) -> str:
     """Run one job; returns the class of failure, 'ok' for none."""
     import papermill
 
-    _register_engine(journal)
+    _register_engine(_client(journal, job["sockets"]), journal)
     _register_translator()
     braces = str.maketrans({"{": "{{", "}": "}}"})  # papermill formats its paths
     try:
@@ -210,7 +223,7 @@ def execute(job: dict[str, Any], journal: Journal) -> str:
 
 def main() -> None:
     job = unpack(sys.stdin.readline())
-    threading.Thread(target=_watch_runner, args=(sys.stdin,), daemon=True).start()
+    threading.Thread(target=_watch_runner, args=(sys.stdin, Path(job["sockets"]).parent), daemon=True).start()
     journal = Journal(Path(job["events"]), Path(job["log"]))
     _own_kernelspec(Path(job["jupyter"]))
     with without_heavy_imports():  # papermill is imported on the way

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -49,12 +50,12 @@ class Job:
     def events(self) -> Path:
         return self.run / f"{self.name}.events.jsonl"
 
-    def line(self) -> str:
+    def line(self, sockets: str) -> str:
+        """The job as the child reads it. `sockets`: how the paths of the kernel's sockets begin, 100 characters at most."""
         names = ("source", "output", "log", "events", "cwd")
         files = {name: str(getattr(self, name)) for name in names} | {"jupyter": str(self.run / ".jupyter")}
-        return (
-            json.dumps(files | {"parameters": pack(self.parameters), "timeout_s": max(1, round(self.timeout_s))}) + "\n"
-        )
+        values = {"parameters": pack(self.parameters), "timeout_s": max(1, round(self.timeout_s)), "sockets": sockets}
+        return json.dumps(files | values) + "\n"
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,11 @@ def follow(
     threads = {"OMP_NUM_THREADS": job.threads} if job.threads else {}
     job.events.write_bytes(b"")
     job.log.write_bytes(b"")
-    with job.log.open("ab") as log, job.events.open(encoding="utf-8") as events:
+    with (
+        tempfile.TemporaryDirectory(prefix="vpr-", ignore_cleanup_errors=True) as sockets,
+        job.log.open("ab") as log,
+        job.events.open(encoding="utf-8") as events,
+    ):
         child = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -141,7 +146,7 @@ def follow(
             env={**os.environ, **_TEXT, "VPR_HOME": str(job.home), "VPR_NOTEBOOK_KEY": job.key, **threads},
         )
         try:
-            _send(child, job)
+            _send(child, job.line(f"{sockets}/kernel"))
             overdue = _wait(child, job, events, progress, on_progress, slack_s, stopped)
         finally:
             _end(child, progress.groups, grace_s)
@@ -151,9 +156,9 @@ def follow(
     return Ended(child.returncode, time.monotonic() - started, progress, overdue)
 
 
-def _send(child: subprocess.Popen, job: Job) -> None:
+def _send(child: subprocess.Popen, line: str) -> None:
     with contextlib.suppress(BrokenPipeError):  # it died at once; its exit code and log say why
-        child.stdin.write(job.line().encode())
+        child.stdin.write(line.encode())
         child.stdin.flush()
 
 
