@@ -26,6 +26,17 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, value, suffix
         load_weights(build_model("gem_toy_160"), path)
 
 
+def test_weights_that_fp32_cannot_hold_are_refused(tmp_path):
+    tensors = {
+        name: value.double() if value.is_floating_point() else value
+        for name, value in build_model("gem_toy_160").state_dict().items()
+    }
+    tensors["aggregator.p"] = torch.full_like(tensors["aggregator.p"], 1e300)
+    torch.save(tensors, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"not finite .*aggregator\.p"):
+        load_weights(build_model("gem_toy_160"), tmp_path / "w.pth")
+
+
 @pytest.mark.parametrize("scale", [1e-5, 1.0, 500.0])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", UNIT)
