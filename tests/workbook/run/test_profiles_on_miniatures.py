@@ -210,6 +210,15 @@ def test_distilvpr_table_runs_on_a_small_town(bench, monkeypatch):
     assert len(gains) == 12
 
 
+def test_mixvpr_table_measures_what_the_toy_profile_leaves_out(bench, monkeypatch):
+    monkeypatch.setitem(PRESETS, "toy", replace(PRESETS["toy"], **small.TINY))
+    monkeypatch.setitem(PRESETS, "town", replace(PRESETS["town"], **small.TINY))
+    found = run_all("mixvpr_table")
+    assert not made_everything(found)
+    told = {line["key"]: line["verdict"] for line in found["02_mixvpr_training"]["findings"]}
+    assert "not measured" not in told.values(), told
+
+
 def test_nothing_at_all_leaves_every_notebook_out_with_its_commands(bench):
     for name, makes_its_own in (("released", ("00", "08")), ("paper", ("08",)), ("light", ("08",))):
         for notebook in profile(name).notebooks:
