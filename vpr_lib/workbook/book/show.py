@@ -60,8 +60,8 @@ def picture(path: Path, alt: str, caption: str, dpi: int) -> None:
 
 
 def plain_index(frame: "pandas.DataFrame") -> bool:
-    """Whether the index only counts the rows."""
-    return frame.index.name is None and list(frame.index) == list(range(len(frame)))
+    """Whether the index only counts rows, those of a longer table too, and tells a reader nothing."""
+    return frame.index.nlevels == 1 and frame.index.name is None and frame.index.dtype.kind in "iu"
 
 
 def _cell(value: Any, digits: int) -> str:
