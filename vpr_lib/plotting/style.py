@@ -12,7 +12,7 @@ RIGHT_SIGN, WRONG_SIGN = "✓", "✗"
 
 METHOD_COLOURS = {
     "MixVPR": BLUE, "Lightweight-MixVPR": SKY, "DINO-Mix": PURPLE, "ClusVPR": VERMILION, "DistilVPR": GREEN,
-    "NetVLAD": ORANGE, "CosPlace": "#8C6D1F", "Conv-AP": "#5D3A9B", "GeM": "#4D7C8A", "AVG": "#A6761D",
+    "NetVLAD": ORANGE, "CosPlace": "#8C6D1F", "Conv-AP": "#5D3A9B", "GeM": "#4D7C8A", "AVG": "#333333",
     "Raw pixels": GREY, "Untrained": "#BBBBBB",
 }  # fmt: skip
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h")
