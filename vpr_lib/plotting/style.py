@@ -11,7 +11,7 @@ RIGHT, WRONG = GREEN, VERMILION
 RIGHT_SIGN, WRONG_SIGN = "✓", "✗"
 
 METHOD_COLOURS = {
-    "MixVPR": BLUE, "Lightweight-MixVPR": SKY, "DINO-Mix": PURPLE, "ClusVPR": VERMILION, "DistilVPR": GREEN,
+    "MixVPR": BLUE, "Lightweight-MixVPR": SKY, "Lightweight-MixVPR KD": SKY, "DINO-Mix": PURPLE, "ClusVPR": VERMILION, "DistilVPR": GREEN,
     "NetVLAD": ORANGE, "CosPlace": "#8C6D1F", "Conv-AP": "#5D3A9B", "GeM": "#4D7C8A", "AVG": "#A6761D",
     "Raw pixels": GREY, "Untrained": "#BBBBBB",
 }  # fmt: skip
