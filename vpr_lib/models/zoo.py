@@ -216,6 +216,9 @@ ZOO: dict[str, ModelConfig | MinkLocConfig] = {
     "mixvpr_lite0_96px_512": _lite0(
         "Lightweight-MixVPR", "MixVPR", out_channels=128, out_rows=4, mix_depth=4
     ).model_copy(update={"image_size": (96, 96)}),
+    "mixvpr_lite0_last_512": _lite0("MixVPR", "MixVPR", out_channels=128, out_rows=4, mix_depth=4).model_copy(
+        update={"backbone_args": {"stride": 32, "layers_to_freeze": 7}}  # the last stage, 320 channels
+    ),
     "convap_lite0_512": _lite0("Conv-AP", "ConvAP", out_channels=128),
     "netvlad_lite0_1792": _lite0("NetVLAD", "NetVLAD", clusters=16),
     "cosplace_lite0_512": _lite0("CosPlace", "CosPlace", out_dim=512),

@@ -36,7 +36,7 @@ def test_an_unknown_profile_lists_the_known_ones():
 
 def test_nothing_keeps_a_generated_profile_from_running(tmp_path, monkeypatch):
     monkeypatch.setenv("VPR_DATA", str(tmp_path))
-    for name in ("toy", "gpu", "distilvpr_table"):
+    for name in ("toy", "gpu", "distilvpr_table", "mixvpr_table"):
         assert not {notebook: why for notebook, why in absent_of(name).items() if why}
     light = absent_of("light")
     assert light["01_data_preparation"] == "not on this disk: pitts30k_val, msls_val: vpr data get NAME"

@@ -210,6 +210,15 @@ def test_distilvpr_table_runs_on_a_small_town(bench, monkeypatch):
     assert len(gains) == 12
 
 
+def test_mixvpr_table_measures_what_the_toy_profile_leaves_out(bench, monkeypatch):
+    monkeypatch.setitem(PRESETS, "toy", replace(PRESETS["toy"], **small.TINY))
+    monkeypatch.setitem(PRESETS, "town", replace(PRESETS["town"], **small.TINY))
+    fewer = dict(seeds=[1], shares=[8], place_counts=[2, 3], step_counts=[1], budgeted=["gem_lite0_112"]) | FEWER["02"]
+    told = small.run_notebook("02_mixvpr_training", profile("mixvpr_table"), **fewer)
+    unknown = {line["key"] for line in told["findings"] if line["verdict"] == "not measured"}
+    assert unknown == {"a_tiny_descriptor_costs_little"}  # these descriptors cannot be so many times shorter
+
+
 def test_nothing_at_all_leaves_every_notebook_out_with_its_commands(bench):
     for name, makes_its_own in (("released", ("00", "08")), ("paper", ("08",)), ("light", ("08",))):
         for notebook in profile(name).notebooks:

@@ -60,8 +60,8 @@ def picture(path: Path, alt: str, caption: str, dpi: int) -> None:
 
 
 def plain_index(frame: "pandas.DataFrame") -> bool:
-    """Whether the index only counts the rows."""
-    return frame.index.name is None and list(frame.index) == list(range(len(frame)))
+    """Whether the index only counts rows, those of a longer table too, and tells a reader nothing."""
+    return frame.index.nlevels == 1 and frame.index.name is None and frame.index.dtype.kind in "iu"
 
 
 def _cell(value: Any, digits: int) -> str:
@@ -140,7 +140,7 @@ def checks(results: Sequence[CheckResult], notes: Mapping[str, float]) -> None:
         [
             r.statement + (f" ({r.source})" if r.source else ""),
             r.target,
-            f"{r.measured:.4g}",
+            "–" if r.skipped else f"{r.measured:.4g}",
             f"{r.sign} {r.verdict}",
         ]
         for r in results
