@@ -237,6 +237,8 @@ def test_what_no_program_can_fetch(monkeypatch, tmp_path):
         DownloadError, match=r"dinov2_vits14_mix.ckpt is not for programs: the net-disk.*--as dinomix_vits14_4096"
     ):
         fetch_weights("dinomix_vits14_4096")
+    with pytest.raises(DownloadError, match=r"Nobody publishes weights of clusvpr_vgg16_8192: train it"):
+        fetch_weights("clusvpr_vgg16_8192")
     with pytest.raises(ValueError, match="published weights"):
         fetch_weights("nothing")
 

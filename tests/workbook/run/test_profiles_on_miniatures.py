@@ -118,6 +118,7 @@ def test_released_fills_its_tables_and_names_its_holes(bench):
         "msls_val@740",
         "sped@listed",
         "dinomix_vitb14_4096 majority vote",
+        "avg_dinov2_vitb14_768",
         "clusvpr_vgg16_8192 reranked",
     )
     assert all(name in table for name in names)

@@ -75,7 +75,7 @@ def absent(entry: Entry, parameters: Mapping[str, Any]) -> str:
         return ""
     missing: dict[str, list[str]] = {kind: [] for kind in ("data", "weights", "trunks", "recipes")}
     registered = parameters.get("weights") == "registered"
-    spared = set(OPTIONAL) - {"further"} if registered else OPTIONAL
+    spared = {*OPTIONAL, "pooled"} - {"further"} if registered else OPTIONAL
     for kind, word in _named({key: value for key, value in parameters.items() if key not in spared}):
         missing[kind].append(word)
     keys = (*SHOWN, "further") if registered else SHOWN

@@ -12,7 +12,7 @@ from vpr_lib.data.get import disk_need_gb
 from vpr_lib.models.published import load_published
 from vpr_lib.models.registration import kept_at, may_start
 from vpr_lib.models.zoo import ZOO, build_model
-from vpr_lib.paths import cache_root, data_root
+from vpr_lib.paths import data_root
 from vpr_lib.retrieval.approximate import gpus
 from vpr_lib.training.recipes import open_recipe
 from vpr_lib.workbook.run.needs import COUNTED, Needs, absent, needs_of
@@ -232,7 +232,7 @@ def in_words(found: Preflight) -> list[str]:
     if found.to_write_gb > found.free_gb:
         lines.append("  ✗ the disk is too small for the descriptors: set VPR_CACHE to another one")
     if profile.device == "cuda" and not found.gpu_gb:
-        lines.append(f"  ✗ the profile asks for a GPU and torch sees none (cache {cache_root()})")
+        lines.append("  ✗ the profile asks for a GPU and torch sees none")
     lines.append(memory)
     if found.gpu_gb and not gpus():
         lines.append("faiss-cpu: its indexes stay on the CPU; `make gpu` puts faiss-gpu in its place")
