@@ -140,7 +140,7 @@ def checks(results: Sequence[CheckResult], notes: Mapping[str, float]) -> None:
         [
             r.statement + (f" ({r.source})" if r.source else ""),
             r.target,
-            "–" if r.skipped else f"{r.measured:.4g}",
+            r.number,
             f"{r.sign} {r.verdict}",
         ]
         for r in results
