@@ -116,7 +116,7 @@ def picture_of_distillation(student: VPRModel, teacher: VPRModel) -> Picture:
     sheet.arrow((link[0] - 1.3, 2.3), (below[2][0] + 0.2, 1.6), GREEN, dashed=True, bend=0.15)
     sheet.arrow((labels[0] - 0.6, 0.8), (below[1][0] + 0.2, 0.8), GREEN, dashed=True, bend=-0.22)
     sheet.note(6.1, 2.15, "gradient", GREEN)
-    sheet.note(6.4, 0.02, "gradient", GREEN)
+    sheet.note(6.4, 0.32, "gradient", GREEN)
     sheet.note(10.3, 4.05, "✗ no path to the student: gradient 0", VERMILION)
     return Picture(
         sheet.ax,
