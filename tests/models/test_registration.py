@@ -18,6 +18,7 @@ from vpr_lib.models.checkpoints import CheckpointError, trained_path, weights_ha
 from vpr_lib.models.published import Published
 from vpr_lib.models.registration import fetch_weights, kept_at, register_weights
 from vpr_lib.models.zoo import build_model
+from vpr_lib.workbook.run.needs import Needs
 
 MODEL = "mixvpr_toy_64"
 CONFIRM = (
@@ -257,6 +258,17 @@ def test_cloud_models_and_dinov2_are_kept_too(tmp_path, monkeypatch):
     assert dinov2.pretrained_path("dinov2_vits14") == kept_at("dinov2_vits14")
 
 
+def load_published_of(monkeypatch):
+    """Three published files that a profile asks for: one that is here, one that is not where it was, one for people."""
+    ways = {MODEL: GITHUB, "two": {"url": "https://github.com/gone"}, "three": {"by_hand": "a net-disk"}}
+    own = {name: Published(file="a.ckpt", source="s", licence="MIT", **way) for name, way in ways.items()}
+    for module in (published, registration):
+        monkeypatch.setattr(module, "load_published", lambda: own)
+    wanted = Needs({}, dict.fromkeys(own, ("02",)), {}, {})
+    monkeypatch.setattr("vpr_lib.workbook.run.needs.needs_of", lambda _: wanted)
+    return own
+
+
 def test_the_command(net, monkeypatch, capsys):
     publish(monkeypatch, **GITHUB)
     with pytest.raises(ValueError, match="Say one of: NAME, --all, --profile P"):
@@ -269,5 +281,10 @@ def test_the_command(net, monkeypatch, capsys):
     assert f"{MODEL}: fits, kept as" in capsys.readouterr().out
     command.get(MODEL, False, "")
     assert "here already" in capsys.readouterr().out
+    own = load_published_of(monkeypatch)
+    with pytest.raises(typer.Exit):
+        command.get("", False, "released")
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"1 of {len(own)} are here failed, run this again: two not for programs: three;" in text
     command.list_weights()
     assert MODEL in capsys.readouterr().out

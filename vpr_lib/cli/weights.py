@@ -40,7 +40,7 @@ def get(
 
         needs = needs_of(profile)
         names = [*(needed for needed in needs.weights if needed in load_published()), *needs.trunks]
-    outcomes, failed = {}, 0
+    outcomes, failed = {}, []
     for wanted in names:
         known = load_published().get(wanted)
         if everything and known.by_hand:
@@ -55,11 +55,26 @@ def get(
                 f"[green]✓[/green] {wanted}: {plain(outcomes[wanted])} [dim]({known.licence if known else 'ImageNet pre-training'})[/dim]"
             )
         except (DownloadError, CheckpointError, OSError) as error:
-            outcomes[wanted], failed = str(error), failed + 1
+            outcomes[wanted] = str(error)
+            failed.append(wanted)
             show(f"[red]✗[/red] {wanted}: {plain(error)}")
     write_json(json, outcomes)
+    if len(names) > 1:
+        _sum_up(len(outcomes), failed)
     if failed:
         raise typer.Exit(1)
+
+
+def _sum_up(count: int, failed: list[str]) -> None:
+    """The last lines for several: what is here, what failed, what waits for a person."""
+    from vpr_lib.models.published import load_published
+
+    by_hand = [name for name in failed if name in load_published() and load_published()[name].by_hand]
+    show(f"[bold]{count - len(failed)} of {count} are here[/bold]")
+    if again := [name for name in failed if name not in by_hand]:
+        show(f"  failed, run this again: {', '.join(again)}")
+    if by_hand:
+        show(f"  not for programs: {', '.join(by_hand)}; without them the notebooks leave holes")
 
 
 def add(

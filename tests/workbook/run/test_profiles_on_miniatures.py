@@ -106,7 +106,7 @@ def test_released_fills_its_tables_and_names_its_holes(bench):
             continue
         sentinels[name] = small.run_notebook(name, released)
     holes = sentinels["02_mixvpr_training"]["holes"]
-    assert "linked in the table of the README" in holes["convap_resnet50_8192"] and "nordland_2760" in holes
+    assert "vpr weights get convap_resnet50_8192" in holes["convap_resnet50_8192"] and "nordland_2760" in holes
     assert (
         "vpr weights get lightmixvpr_mobilenet_v2_1024"
         in sentinels["03_lightweight_backbones"]["holes"]["lightmixvpr_mobilenet_v2_1024"]
