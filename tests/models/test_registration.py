@@ -290,3 +290,12 @@ def test_the_command(net, monkeypatch, capsys):
     assert f"1 of {len(own)} are here failed, run this again: two not for programs: three;" in text
     command.list_weights()
     assert MODEL in capsys.readouterr().out
+    monkeypatch.undo()
+    monkeypatch.setenv("COLUMNS", "80")
+    command.list_weights()
+    listed = capsys.readouterr().out
+    assert (
+        all(f" {name} " in listed for name in published.load_published())
+        and "size not stated" in listed
+        and "by hand" in listed
+    )

@@ -7,6 +7,8 @@ import typer
 
 from vpr_lib.cli.common import JsonFile, plain, show, write_json
 
+WIDE = 130  # columns of a terminal
+
 
 def register(app: typer.Typer) -> None:
     weights = typer.Typer(help="Published checkpoints: get, add, list.", no_args_is_help=True)
@@ -112,20 +114,23 @@ def list_weights(json: JsonFile = None) -> None:
     stored = {
         path.stem: loads(path.read_text(encoding="utf-8")) for path in sorted(trained_path("any").parent.glob("*.json"))
     }
-    table = Table("name", "here", "file", "size", "source", "licence")
-    for name, known in load_published().items():
-        here = "yes" if kept_at(name).is_file() else "by hand" if known.by_hand else "-"
-        table.add_row(name, here, plain(known.file), known.size_in_words, known.source, known.licence)
+    rows = [
+        (name, "yes" if kept_at(name).is_file() else "by hand" if known.by_hand else "-", known.size_in_words, known.licence, known.source,
+         known.file)
+        for name, known in load_published().items()
+    ]  # fmt: skip
     for name, about in stored.items():
         if name not in load_published():
             trained = f"trained here to '{about['recipe']}'" if "recipe" in about else "-"
-            table.add_row(
-                name,
-                "yes",
-                plain(about.get("file", "-")),
-                "",
-                plain(about.get("source") or trained),
-                plain(about.get("licence", "-")),
-            )
-    Console().print(table)
+            source = about.get("source") or trained
+            rows.append((name, "yes", "", about.get("licence", "-"), source, about.get("file", "-")))
+    console = Console()
+    shown = 6 if console.width >= WIDE else 4  # source and file are left out on a narrow terminal
+    heads = ("name", "here", "size", "licence", "source", "file")[:shown]
+    table = Table(box=None)
+    for head in heads:
+        table.add_column(head, no_wrap=head in heads[:3])  # names are to be copied
+    for row in rows:
+        table.add_row(*map(plain, row[:shown]))
+    console.print(table)
     write_json(json, stored)
