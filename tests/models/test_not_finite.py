@@ -57,6 +57,7 @@ HEADS = {  # with the layers whose output is divided by its length
     "MegaLoc": (dict(num_clusters=4, cluster_dim=8, token_dim=8, hidden=16, out_dim=24), ("linear",)),
     "BoQ": (dict(proj_channels=64, num_queries=4, row_dim=4), ("fc",)),
     "EDTformer": (dict(num_queries=4, heads=4, out_channels=8, out_rows=4), ("row_proj",)),
+    "NetVLAD+PCA": (dict(clusters=4, dim=8), ("whitening",)),
     "SuperVLAD": (dict(clusters=4), ()), "CricaVPR": ({}, ()), "NetVLAD+cells": (dict(clusters=4), ()),
 }  # fmt: skip
 
@@ -70,7 +71,7 @@ def test_half_precision_keeps_heads_of_tokens_at_length_one(name, dtype, scale):
     grid = (16, 16) if name == "CricaVPR" else GRID
     head = build_aggregator(name, CHANNELS, grid, **arguments).eval()
     for part in (getattr(head, part) for part in last):
-        layer = part if isinstance(part, torch.nn.Linear) else part[-1]
+        layer = part if isinstance(part, torch.nn.Linear | torch.nn.Conv2d) else part[-1]
         layer.weight.data.mul_(scale)
         layer.bias.data.mul_(scale)
     features = torch.rand(2, CHANNELS, *grid) * (1.0 if last else scale)

@@ -20,7 +20,7 @@ def plot_pareto(table: pd.DataFrame, x: str, y: str = "R@1", log: bool = True, a
         table: columns model, system, `x`, `y`, and optionally `<y> low` and `<y> high` for intervals.
     Spec: lightweight_mixvpr §7, suggested figures.
     """
-    ax = ax or plt.subplots(figsize=(5.2, 4.2))[1]
+    ax = ax or plt.subplots(figsize=(8.4, 4.4))[1]
     front = pareto_front(table[x], table[y])
     best = table[front].sort_values(x)
     ax.step(best[x], best[y], where="post", color=GREY, linewidth=1.4, linestyle="--", zorder=1, label="Pareto front")

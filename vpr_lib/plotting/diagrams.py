@@ -32,7 +32,7 @@ class Diagram:
         self.ax.add_patch(
             FancyBboxPatch(corner, width, height, boxstyle=style, facecolor="white", edgecolor=colour, linewidth=1.8)
         )
-        self.ax.text(x, y, text, ha="center", va="center", fontsize=9)
+        self.ax.text(x, y, text, ha="center", va="center", fontsize=10.5)
         return x, y
 
     def row(self, y: float, xs: Sequence[float], texts: Sequence[str], colour: str, width: float = 1.6) -> list[Spot]:
@@ -52,7 +52,7 @@ class Diagram:
             self.note((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + 0.1, text, colour)
 
     def note(self, x: float, y: float, text: str, colour: str = "black", align: str = "center") -> None:
-        self.ax.text(x, y, text, ha=align, va="bottom", fontsize=8.5, color=colour)
+        self.ax.text(x, y, text, ha=align, va="bottom", fontsize=10, color=colour)
 
 
 def _map(model: VPRModel) -> str:
@@ -116,7 +116,7 @@ def picture_of_distillation(student: VPRModel, teacher: VPRModel) -> Picture:
     sheet.arrow((link[0] - 1.3, 2.3), (below[2][0] + 0.2, 1.6), GREEN, dashed=True, bend=0.15)
     sheet.arrow((labels[0] - 0.6, 0.8), (below[1][0] + 0.2, 0.8), GREEN, dashed=True, bend=-0.22)
     sheet.note(6.1, 2.15, "gradient", GREEN)
-    sheet.note(6.4, 0.02, "gradient", GREEN)
+    sheet.note(6.4, 0.32, "gradient", GREEN)
     sheet.note(10.3, 4.05, "✗ no path to the student: gradient 0", VERMILION)
     return Picture(
         sheet.ax,

@@ -122,13 +122,16 @@ def plot_published_bars(reported: pd.DataFrame, frames: dict[str, str]) -> Pictu
     Args:
         reported: rows of `results.reported`. frames: table -> title, in their order.
     """
-    figure, axes = plt.subplots(1, len(frames), figsize=(4.6 * len(frames), 4.4), squeeze=False)
-    known = 0
-    for ax, (table, title) in zip(axes[0], frames.items()):
+    columns = min(3, len(frames))
+    lines, known = -(-len(frames) // columns), 0
+    figure, axes = plt.subplots(lines, columns, figsize=(4.6 * columns, 3.9 * lines), squeeze=False)
+    for ax in axes.flat[len(frames) :]:
+        ax.set_axis_off()
+    for ax, (table, title) in zip(axes.flat, frames.items()):
         rows = reported[(reported["table"].astype(str) == table) & (reported["k"].astype(str) == "1")]
         rows = rows.assign(number=pd.to_numeric(rows["value"], errors="coerce")).iloc[::-1]
         if rows.empty:
-            ax.text(50, 0.5, "no row of it could be read", ha="center", fontsize=8)
+            ax.text(0.5, 0.5, "no row of it could be read", ha="center", fontsize=8, transform=ax.transAxes)
         labels = [f"{m}{' ?' if c == '?' else ''}" for m, c in zip(rows["method"], rows["confidence"])]
         ax.barh(range(len(rows)), rows["number"].fillna(0), color=[method_colour(m) for m in rows["method"]])
         for place, number in enumerate(rows["number"]):

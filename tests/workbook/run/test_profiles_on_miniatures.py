@@ -106,7 +106,7 @@ def test_released_fills_its_tables_and_names_its_holes(bench):
             continue
         sentinels[name] = small.run_notebook(name, released)
     holes = sentinels["02_mixvpr_training"]["holes"]
-    assert "linked in the table of the README" in holes["convap_resnet50_8192"] and "nordland_2760" in holes
+    assert "vpr weights get convap_resnet50_8192" in holes["convap_resnet50_8192"] and "nordland_2760" in holes
     assert (
         "vpr weights get lightmixvpr_mobilenet_v2_1024"
         in sentinels["03_lightweight_backbones"]["holes"]["lightmixvpr_mobilenet_v2_1024"]
@@ -118,6 +118,7 @@ def test_released_fills_its_tables_and_names_its_holes(bench):
         "msls_val@740",
         "sped@listed",
         "dinomix_vitb14_4096 majority vote",
+        "avg_dinov2_vitb14_768",
         "clusvpr_vgg16_8192 reranked",
     )
     assert all(name in table for name in names)

@@ -113,7 +113,8 @@ def html_table(
     )
     above = f"<tr>{above}</tr>" if above else ""
     body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
-    title = f'<caption style="caption-side:bottom;text-align:left">{escape(caption)}</caption>' if caption else ""
+    words = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(caption))
+    title = f'<caption style="caption-side:bottom;text-align:left">{words}</caption>' if caption else ""
     return f'<table class="vpr">{title}<thead>{above}<tr>{line("th", head)}</tr></thead><tbody>{body}</tbody></table>'
 
 
@@ -140,7 +141,7 @@ def checks(results: Sequence[CheckResult], notes: Mapping[str, float]) -> None:
         [
             r.statement + (f" ({r.source})" if r.source else ""),
             r.target,
-            "–" if r.skipped else f"{r.measured:.4g}",
+            r.number,
             f"{r.sign} {r.verdict}",
         ]
         for r in results
