@@ -109,7 +109,23 @@ def test_equal_bytes_are_equal_and_a_missing_file_is_none(tmp_path):
     assert content_hashes([]) == []
 
 
+def test_what_changed_a_moment_ago_is_read_again(tmp_path, monkeypatch):
+    """Times have grains: a file may change twice within one."""
+    memory, path = tmp_path / "memory.sqlite", tmp_path / "a"
+    path.write_text("one")
+    fixed = files._stat(path)
+    monkeypatch.setattr(files, "_stat", lambda _: fixed)
+    before = content_hashes([path], memory)
+    path.write_text("two")
+    assert content_hashes([path], memory) != before
+    monkeypatch.setattr(files, "_stat", lambda _: (*fixed[:-2], *(when - 10 * 10**9 for when in fixed[-2:])))
+    settled = content_hashes([path], memory)
+    path.write_text("six")
+    assert content_hashes([path], memory) == settled
+
+
 def test_what_is_remembered_is_not_read_again_and_what_changed_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_GRAIN_NS", -(10**9))
     memory, read, hashed = tmp_path / "memory.sqlite", [], files._hash
     monkeypatch.setattr(files, "_hash", lambda path: read.append(os.path.basename(path)) or hashed(path))
     for name in "ab":

@@ -52,7 +52,7 @@ def scoreboard(profile: Profile, run: Path) -> str:
     for row in checks.to_dict("records"):
         source = f" ({row['source']})" if row["source"] else ""
         lines.append(
-            f"| {row['notebook']} | {row['check']}{source} | {row['target']} | {row['measured']:.4g} | {row['verdict']} |"
+            f"| {row['notebook']} | {row['check']}{source} | {row['target']} | {row['measured']} | {row['verdict']} |"
         )
     return "\n".join([*lines, "", "</details>", ""])
 

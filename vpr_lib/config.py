@@ -73,7 +73,7 @@ class Check(Strict):
 
     def target(self) -> str:
         """The target in words, for tables: '0.882 ± 0.01' or '≥ 0.05'."""
-        parts = [] if self.expected is None else [f"{self.expected:.5g} ± {self.tolerance:.3g}"]
+        parts = [] if self.expected is None else [f"{self.expected:,.10g} ± {self.tolerance:.3g}"]
         parts += [] if self.at_least is None else [f"≥ {self.at_least:.5g}"]
         parts += [] if self.at_most is None else [f"≤ {self.at_most:.5g}"]
         return ", ".join(parts)

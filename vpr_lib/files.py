@@ -6,6 +6,7 @@ import logging
 import os
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -14,6 +15,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 _CHUNK = 2**22  # bytes read at a time
 _SAVED = 500  # files hashed between two entries into the memory
+_GRAIN_NS = 3 * 10**9  # a file changed this lately may change again under the same times (FAT counts in steps of 2 s)
 
 
 @contextmanager
@@ -128,7 +130,7 @@ def content_hashes(paths: Sequence[str | Path], memory: Path | None = None) -> l
 
     Args:
         memory: a file that remembers what was hashed, by device, inode, size and both times: unchanged files are not
-            read again.
+            read again. One that changed within the last seconds is not remembered.
     Raises:
         OSError: when the process has too many open files (that says nothing about the file).
     """
@@ -140,7 +142,8 @@ def content_hashes(paths: Sequence[str | Path], memory: Path | None = None) -> l
             rows = fresh[start : start + _SAVED]
             found = dict(zip((stats[row] for row in rows), pool.map(_hash, (paths[row] for row in rows))))
             known |= found
-            _remember(memory, {s: value for s, value in found.items() if value >= 0})
+            settled = time.time_ns() - _GRAIN_NS
+            _remember(memory, {s: value for s, value in found.items() if value >= 0 and max(s[-2:]) < settled})
     return [-1 if s is None else known[s] for s in stats]
 
 

@@ -154,6 +154,11 @@ def test_get_for_a_profile_goes_on_after_a_failure(vpr, tmp_path, monkeypatch):
     monkeypatch.delenv("VPR_HOME")  # the notebooks of this checkout
     text = vpr("get", "--profile", "light", code=1)
     assert all(f"no {name}" in text for name in ("pitts30k_val", "msls_val", "gsv_cities_light"))
+    assert "0 of 3 data sets are here" in text and "failed, run this again: pitts30k_val, msls_val" in text
+    monkeypatch.setattr(getting, "fetch_all", lambda name, keep_archive: None)
+    text = " ".join(vpr("get", "--profile", "released", code=1).split())
+    assert "the same steps as for pitts30k_test, above" in text and "failed" not in text
+    assert "by hand, the steps are above: pitts30k_test, " in text
     with pytest.raises(ValueError, match="Say NAME or --profile P"):
         vpr("get")
 

@@ -216,7 +216,7 @@ def test_refusals_and_busy_servers(shop, tmp_path):
     with pytest.raises(DownloadError, match="is no http"):
         fetch("file:///etc/passwd", tmp_path / "x")
     shop.server.server_close()
-    with pytest.raises(DownloadError, match="2 attempts did not bring the rest"):
+    with pytest.raises(DownloadError, match=r"127\.0\.0\.1 cannot be reached"):
         fetch(
             shop.url.replace("set.zip", "b.zip").replace(str(shop.server.server_port), "9"),
             tmp_path / "y",
@@ -224,6 +224,14 @@ def test_refusals_and_busy_servers(shop, tmp_path):
             wait_s=0,
             quiet=True,
         )
+
+
+def test_no_network_is_told_in_one_sentence(tmp_path):
+    with pytest.raises(DownloadError, match=r"nowhere\.invalid cannot be reached. Is this machine on the network"):
+        fetch("http://nowhere.invalid/a.zip", tmp_path / "a.zip", attempts=1, quiet=True)
+    (tmp_path / "a.zip12.part").write_bytes(b"half")  # of an earlier call: it is not said to be lost
+    with pytest.raises(DownloadError, match=r"4 bytes arrived .*They are kept"):
+        fetch("http://nowhere.invalid/a.zip", tmp_path / "a.zip", attempts=1, quiet=True)
 
 
 def test_a_full_disk_is_told_before_the_transfer(shop, tmp_path, monkeypatch):

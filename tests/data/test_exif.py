@@ -6,6 +6,7 @@ import utm
 from pictures import picture
 from PIL import ExifTags, Image
 
+from vpr_lib.data.readers import exif
 from vpr_lib.data.readers.exif import gps_columns, gps_exif, read_gps
 from vpr_lib.data.readers.folders import read_folders
 from vpr_lib.data.readers.geo import degrees
@@ -72,3 +73,15 @@ def test_degrees_from_utm_and_from_nothing(tmp_path):
     photo(tmp_path / "plain" / "@500@300@.jpg", None)
     sides = [read_folders(tmp_path / name, tmp_path / name).database for name in ("utm", "plain")]
     assert degrees(sides[0])[0] == pytest.approx([-33.5, 8.6], abs=1e-7) and degrees(sides[1]) is None
+
+
+@pytest.mark.parametrize(("south", "west"), [("S", "W"), ("s", "w "), (b"S\0", b"W\0"), ("South", "West")])
+def test_hemispheres_as_cameras_spell_them(south, west):
+    letters = [exif._degrees((33.0, 30.0, 0.0), letter, sides) for letter, sides in ((south, "NS"), (west, "EW"))]
+    assert letters == [-33.5, -33.5] and exif._degrees((33.0, 30.0, 0.0), "n", "NS") == 33.5
+
+
+@pytest.mark.parametrize("tags", [{"GPSLatitudeRef": "?"}, {"GPSLongitudeRef": ""}, {"GPSStatus": "V"}])
+def test_no_hemisphere_and_no_valid_fix_are_no_position(tmp_path, tags):
+    assert read_gps(photo(tmp_path / "a.jpg", **tags)) is None
+    assert read_gps(photo(tmp_path / "b.jpg", GPSStatus="A")) is not None

@@ -168,6 +168,24 @@ def test_test_cities_have_no_answers_but_a_submission(tmp_path):
             write_msls_submission(path, found, ranking, top_k=2)
 
 
+def test_labels_of_the_test_cities_make_cards(tmp_path):
+    """April 2026: read where they lie as in the other cities; SALAD's lists beside them are not needed."""
+    for number, city in enumerate(CITIES["test"]):
+        for role, places in (("database", (0.0, 20.0, 500.0)), ("query", (1.0, 900.0))):
+            rows = [dict(key=f"{city[:2]}{role[0]}{n}", east=1000.0 * number + east) for n, east in enumerate(places)]
+            msls_folder(tmp_path / "test" / city / role, [*rows, dict(key=f"{city[:2]}x", all=False)])
+    np.save(tmp_path / "msls_test_dbImages.npy", np.array(["test/miami/database/images/a.jpg"]))
+    found = read_msls_test(tmp_path)
+    assert (len(found.database), len(found.queries)) == (18, 12)  # the official subtask
+    counted = {protocol.card.name: int(protocol.counted.sum()) for protocol in found.protocols}
+    assert counted == {"msls_test@matchable": 6, "msls_test@listed": 12} and found.positives[0].tolist() == [0, 1]
+    path = write_msls_submission(tmp_path / "s.csv", found, np.zeros((12, 1), int), top_k=1)
+    assert path.read_text().splitlines()[1] == "miq1 mid0"
+    (tmp_path / "test/miami/query/raw.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"raw.csv; expected a CSV with the columns key, lon"):
+        read_msls_test(tmp_path)
+
+
 def test_salads_test_lists(tmp_path):
     names = np.empty(2, object)
     names[:] = ["test/miami/database/images/-a.jpg", "test/miami/database/images/_b.jpg"]

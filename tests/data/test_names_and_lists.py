@@ -73,6 +73,9 @@ def test_tables_keep_text(tmp_path):
     assert read_csv(path, ("key",), ("key",))["key"].tolist() == ["1e5", "NA", "007"]
     with pytest.raises(ValueError, match=r"line 4: '' is no number \(x\)"):
         read_csv(path, ("key",), ("key",), ("x",))
+    path.write_text("key,x\na,1,\nb,2,\n")  # pandas would take the first column for an index, and shift the others
+    with pytest.raises(ValueError, match="rows have more fields than the first line names columns"):
+        read_csv(path, ("key",), ("key",), ("x",))
     path.write_bytes(b"key\n\xff\xfe\n")
     with pytest.raises(ValueError, match="not a readable CSV"):
         read_csv(path, ("key",))

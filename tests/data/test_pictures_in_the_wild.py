@@ -118,14 +118,48 @@ def test_flat_pictures():
     assert to_8_bits(np.full((2, 2), -5, np.int32)).max() == 0
 
 
-def test_twelve_bits_in_sixteen_bit_colours(tmp_path):
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_twelve_bits_in_sixteen_bit_colours(tmp_path, orientation):
     rgb = picture(5, 8, 9).astype(np.uint16) * 16
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in rgb)
     chunk = lambda name, data: struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
     header = struct.pack(">IIBBBBB", 9, 8, 16, 2, 0, 0, 0)
-    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
-    close(pixels_of(tmp_path / "a.png"), picture(5, 8, 9))
+    exif = b"MM\0*\0\0\0\x08" + struct.pack(">HHHIHHI", 1, 274, 3, 1, orientation, 0, 0)
+    parts = {b"IHDR": header, b"eXIf": exif, b"IDAT": zlib.compress(rows), b"IEND": b""}
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts.items()))
+    close(pixels_of(tmp_path / "a.png", upright=False), picture(5, 8, 9))
+    close(pixels_of(tmp_path / "a.png"), TURNS.get(orientation, np.asarray)(picture(5, 8, 9)))
+
+
+def tiff(path, values, order, orientation=1, compressed=False):
+    """A TIFF of 16-bit colours (H, W, 3), as cameras write and PIL does not."""
+    rows = values.astype(f"{order}u2").tobytes()
+    rows = zlib.compress(rows) if compressed else rows
+    tags = {256: (3, values.shape[1]), 257: (3, values.shape[0]), 258: (3, 16, 16, 16), 259: (3, 8 if compressed else 1),
+            262: (3, 2), 273: (4, 8), 274: (3, orientation), 277: (3, 3), 278: (3, values.shape[0]), 279: (4, len(rows))}  # fmt: skip
+    bits = 8 + len(rows)
+    entries = b""
+    for tag, (kind, *numbers) in tags.items():
+        cell = (
+            struct.pack(f"{order}I", bits)
+            if len(numbers) > 1
+            else struct.pack(f"{order}{'HxxI'[:3] if kind == 3 else 'I'}", *numbers)
+        )
+        entries += struct.pack(f"{order}HHI", tag, kind, len(numbers)) + cell
+    start = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}I", bits + 6)
+    path.write_bytes(start + rows + struct.pack(f"{order}HHHH", 16, 16, 16, len(tags)) + entries + bytes(4))
+    return path
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("factor", [16, 64, 257])
+def test_sixteen_bit_colours_of_a_tiff(tmp_path, order, compressed, orientation, factor):
+    stored = picture(5, 8, 9).copy()
+    stored[0, 0] = 255
+    path = tiff(tmp_path / "a.tif", stored.astype(np.uint16) * factor, order, orientation, compressed)
+    close(pixels_of(path), TURNS.get(orientation, np.asarray)(stored))
 
 
 # ---- formats
@@ -174,7 +208,6 @@ def test_links_are_followed_once(tmp_path):
     (tmp_path / "real/file.png").symlink_to(tmp_path / "elsewhere/c.png")
     (tmp_path / "real/up").symlink_to(tmp_path / "real")  # a circle
     (tmp_path / "real/gone").symlink_to(tmp_path / "nothing")
-    (tmp_path / "real/gone.png").symlink_to(tmp_path / "nothing.png")
     assert list_images(tmp_path / "real") == ["a.png", "file.png", "link/c.png", "link/sub/b.png"]
     (tmp_path / "top").symlink_to(tmp_path / "real")
     assert len(list_images(tmp_path / "top")) == 4
@@ -203,3 +236,54 @@ def test_too_many_open_files_is_no_damage(tmp_path):
         for file in held:
             file.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_link_to_nothing_is_missed_by_name(tmp_path):
+    """As git-annex leaves pictures that were not fetched."""
+    Image.fromarray(picture(1)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "objects" / "b")
+    assert list_images(tmp_path) == ["a.png", "b.png"]
+    with pytest.raises(ImageError, match=r"b\.png: no such file"):
+        read_image(tmp_path / "b.png")
+
+
+def test_a_folder_that_cannot_be_looked_into_is_an_error(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def guarded(place):
+        if str(place).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    with pytest.raises(PermissionError, match="closed"):
+        list_images(tmp_path)
+
+
+# ---- JPEGs and their end
+
+FILM = b"\0\0\0\x18ftypmp42" + b"\xff\xda\0\x03\0" * 9  # behind the pictures of a telephone; looks like a scan
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"}])
+@pytest.mark.parametrize("behind", [b"", FILM, FILM + bytes(20)])
+def test_what_lies_behind_a_jpeg_is_no_damage(tmp_path, options, behind):
+    Image.fromarray(picture(4, 90, 120)).save(tmp_path / "a.jpg", **options)
+    plain = pixels_of(tmp_path / "a.jpg")
+    with (tmp_path / "a.jpg").open("ab") as file:
+        file.write(behind)
+    assert inspect_file(str(tmp_path / "a.jpg"))[-1] == ""
+    assert (pixels_of(tmp_path / "a.jpg") == plain).all()
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.95])
+def test_a_jpeg_that_ends_in_zeros_is_no_picture(tmp_path, progressive, share):
+    Image.fromarray(picture(4, 90, 120)).save(tmp_path / "a.jpg", progressive=progressive)
+    data = (tmp_path / "a.jpg").read_bytes()
+    kept = int(share * len(data))
+    (tmp_path / "a.jpg").write_bytes(data[:kept] + bytes(len(data) - kept))
+    with pytest.raises(ImageError, match=r"a\.jpg: damaged"):
+        read_image(tmp_path / "a.jpg")
+    assert "damaged" in inspect_file(str(tmp_path / "a.jpg"))[-1]

@@ -104,6 +104,16 @@ def test_degrees_in_the_place_of_metres_are_refused(order, zone, step):
         radius_cards(*two(degrees[:, order], degrees[:, order], zone, None, zone, None), "x", "x")
 
 
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("degrees", [[[7.65, 45.12]], [[-122.4, 37.7], [-122.5, 37.8]], [[10, 50]]])
+def test_degrees_on_one_side_and_metres_on_the_other(turned, degrees):
+    sides = (LINE, np.array(degrees, np.float64))[:: -1 if turned else 1]
+    with pytest.raises(ValueError, match="look like degrees"):
+        check_positions(*two(*sides), 25.0)
+    near = LINE - LINE[0]  # a local frame with a query near its origin
+    assert check_positions(*two(near, [[12.3456, 40.1234]], kind="local_metric"), 25.0) == []
+
+
 @pytest.mark.parametrize(
     "places", [[[0, 0], [30, 40], [60, 0]], [[0.25, 0.5], [40.75, 3.5]], [[-80.5, 20.25], [10, 70]]]
 )

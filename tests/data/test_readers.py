@@ -65,6 +65,30 @@ def test_vpr_bench_ground_truth_of_another_set(tmp_path, rows, message):
         read_vpr_bench(vpr_bench(tmp_path, rows))
 
 
+@pytest.mark.parametrize(
+    "row", [[0, 2], (0, 2), np.array([2, 0]), np.array([0.0, 2.0]), [[0], [2]], np.array([0, 2], object), [0, 2, -1]]
+)
+def test_a_row_of_the_ground_truth_as_people_write_it(tmp_path, row):
+    found = read_vpr_bench(vpr_bench(tmp_path, [(0, row), (1.0, 3), (np.int64(2), [])]))
+    assert [row.tolist() for row in found.positives] == [[0, 2], [3], []]
+
+
+@pytest.mark.parametrize(
+    "row", [[True, False, True, False], np.array([True, False]), [0.5], [float("nan")], [float("inf")], [None], [{}]]
+)
+def test_what_is_no_index_is_refused(tmp_path, row):
+    with pytest.raises(ValueError, match=r"ground_truth_new\.npy: .* are no indices"):
+        read_vpr_bench(vpr_bench(tmp_path, [(0, [0]), (1, row), (2, [2])]))
+
+
+@pytest.mark.parametrize(
+    "row", [(0, ["0000001.jpg"]), (0, "0000001.jpg"), ("0000000.jpg", [1]), (0, np.array([b"0000001.jpg"]))]
+)
+def test_names_in_a_row_are_explained(tmp_path, row):
+    with pytest.raises(ValueError, match="the rows name files"):
+        read_vpr_bench(vpr_bench(tmp_path, [row, (1, [1]), (2, [2])]))
+
+
 def test_vpr_bench_shape_and_missing_parts(tmp_path):
     root = vpr_bench(tmp_path, [(0, [0]), (1, [1]), (2, [2])])
     np.save(root / "ground_truth_new.npy", np.zeros((3, 3)))
@@ -183,6 +207,57 @@ def test_positions_from_csv(tmp_path, two_folders):
         read_folders(database, queries, table)
     with pytest.raises(FileNotFoundError, match="No table"):
         read_folders(database, queries, tmp_path / "absent.csv")
+
+
+@pytest.mark.parametrize("prefix", ["database/", "./database/"])
+def test_rows_may_begin_with_the_folders_name(tmp_path, prefix, caplog):
+    for side in ("database", "query"):
+        for number in range(3):
+            write_picture(tmp_path / side / f"{number}.png", number)
+    rows = [f"{prefix}{number}.png,{1000 * number},0" for number in range(3)]
+    rows += [f"query/{number}.png,{2000 - 1000 * number},0" for number in range(3)]
+    (tmp_path / "p.csv").write_text("image,easting,northing\n" + "\n".join(rows))
+    found = read_folders(tmp_path / "database", tmp_path / "query", tmp_path / "p.csv")
+    assert [row.tolist() for row in found.positives] == [[2], [1], [0]] and "one row for both" not in caplog.text
+
+
+def test_one_row_for_an_image_in_either_folder_is_told(tmp_path, caplog):
+    for side in ("database", "query"):
+        for number in range(3):
+            write_picture(tmp_path / side / f"{number}.png", number)
+    rows = [f"{number}.png,{1000 * number},0" for number in range(3)]
+    (tmp_path / "p.csv").write_text("image,easting,northing\n" + "\n".join(rows))
+    read_folders(tmp_path / "database", tmp_path / "query", tmp_path / "p.csv")
+    assert (
+        "3 names, for instance '0.png', are in both folders, and the file of positions has one row for both"
+        in caplog.text
+    )
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "positives"),
+    [
+        ("utm_zone", ["32", "33", "32", "33"], [[0], [1]]), ("utm_zone,utm_band", ["32,T", "32,H", "32,T", "32,H"], [[0], [1]]),
+        ("note", ["32", "33", "32", "33"], [[0, 1], [0, 1]]),
+    ],
+)  # fmt: skip
+def test_zones_of_a_table_tell_equal_metres_apart(tmp_path, columns, rows, positives):
+    names = ["a.png", "b.png", "c.png", "d.png"]
+    for number, name in enumerate(names):
+        write_picture(tmp_path / ("db" if number < 2 else "q") / name, number)
+    lines = [f"{name},500000.5,4990000.5,{more}" for name, more in zip(names, rows)]
+    (tmp_path / "p.csv").write_text(f"image,easting,northing,{columns}\n" + "\n".join(lines))
+    found = read_folders(tmp_path / "db", tmp_path / "q", tmp_path / "p.csv")
+    assert [row.tolist() for row in found.positives] == positives
+
+
+def test_positions_on_one_side_only_are_told(tmp_path, caplog):
+    caplog.set_level("INFO")
+    for number in range(2):
+        write_picture(tmp_path / "db" / f"@{500000 + number}@5000000@.png", number)
+        write_picture(tmp_path / "q" / f"{number}.png", number)
+    assert read_folders(tmp_path / "db", tmp_path / "q").protocols == ()
+    assert f"{tmp_path / 'q'}: only the other folder's images have positions" in caplog.text
 
 
 def test_matches_from_a_file(tmp_path, two_folders):

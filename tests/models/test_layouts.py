@@ -67,6 +67,13 @@ CASES = {
         ),
         {},
     ),
+    "sfrs": (
+        lambda: small("SFRS", "NetVLAD+PCA", {}, dict(clusters=4, bias=False, dim=8), backbone="vgg16"),
+        lambda k: k.replace("backbone.model.features.", "base_model.base.").replace("aggregator.assign.", "net_vlad.conv.").replace(
+            "aggregator.whitening.", "pca_layer."
+        ).replace("aggregator.", "net_vlad."),
+        {},
+    ),
     "supervlad": (
         lambda: small("SuperVLAD", "SuperVLAD", dict(final_norm=True), dict(cross_image_encoder=True)),
         lambda k: k.replace(".dino_model.", ".").replace("aggregator.encoder.", "encoder.").replace("aggregator.", "aggregation."),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vpr_lib.models.aggregators import build_aggregator
-from vpr_lib.models.netvlad import NetVLAD, assignment_sharpness, initialise, kmeans, sample_features
+from vpr_lib.models.netvlad import NetVLAD, NetVLADPCA, assignment_sharpness, initialise, kmeans, sample_features
 from vpr_lib.models.zoo import build_model
 
 
@@ -27,6 +27,15 @@ def test_descriptor_by_loops():
             for k in range(4):
                 sums[k] += weights[k] / sum(weights) * (cell - pool.centroids[k].detach())
         torch.testing.assert_close(found, unit(torch.cat([unit(s) for s in sums])))
+
+
+def test_the_whitening_layer_is_a_linear_map_of_the_descriptor():
+    torch.manual_seed(1)
+    head, maps = NetVLADPCA(3, clusters=4, dim=5), torch.randn(2, 3, 2, 3)
+    weight, bias = head.whitening.weight[:, :, 0, 0], head.whitening.bias
+    for found, vlad in zip(head(maps), NetVLAD.forward(head, maps)):
+        torch.testing.assert_close(found, unit(weight @ vlad + bias))
+    assert head.dim == 5 and head(maps).shape == (2, 5)
 
 
 def lloyd(vectors, centres, rounds):

@@ -26,6 +26,17 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, value, suffix
         load_weights(build_model("gem_toy_160"), path)
 
 
+def test_weights_that_fp32_cannot_hold_are_refused(tmp_path):
+    tensors = {
+        name: value.double() if value.is_floating_point() else value
+        for name, value in build_model("gem_toy_160").state_dict().items()
+    }
+    tensors["aggregator.p"] = torch.full_like(tensors["aggregator.p"], 1e300)
+    torch.save(tensors, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"not finite .*aggregator\.p"):
+        load_weights(build_model("gem_toy_160"), tmp_path / "w.pth")
+
+
 @pytest.mark.parametrize("scale", [1e-5, 1.0, 500.0])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", UNIT)
@@ -46,6 +57,7 @@ HEADS = {  # with the layers whose output is divided by its length
     "MegaLoc": (dict(num_clusters=4, cluster_dim=8, token_dim=8, hidden=16, out_dim=24), ("linear",)),
     "BoQ": (dict(proj_channels=64, num_queries=4, row_dim=4), ("fc",)),
     "EDTformer": (dict(num_queries=4, heads=4, out_channels=8, out_rows=4), ("row_proj",)),
+    "NetVLAD+PCA": (dict(clusters=4, dim=8), ("whitening",)),
     "SuperVLAD": (dict(clusters=4), ()), "CricaVPR": ({}, ()), "NetVLAD+cells": (dict(clusters=4), ()),
 }  # fmt: skip
 
@@ -59,7 +71,7 @@ def test_half_precision_keeps_heads_of_tokens_at_length_one(name, dtype, scale):
     grid = (16, 16) if name == "CricaVPR" else GRID
     head = build_aggregator(name, CHANNELS, grid, **arguments).eval()
     for part in (getattr(head, part) for part in last):
-        layer = part if isinstance(part, torch.nn.Linear) else part[-1]
+        layer = part if isinstance(part, torch.nn.Linear | torch.nn.Conv2d) else part[-1]
         layer.weight.data.mul_(scale)
         layer.bias.data.mul_(scale)
     features = torch.rand(2, CHANNELS, *grid) * (1.0 if last else scale)

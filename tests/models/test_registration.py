@@ -18,6 +18,7 @@ from vpr_lib.models.checkpoints import CheckpointError, trained_path, weights_ha
 from vpr_lib.models.published import Published
 from vpr_lib.models.registration import fetch_weights, kept_at, register_weights
 from vpr_lib.models.zoo import build_model
+from vpr_lib.workbook.run.needs import Needs
 
 MODEL = "mixvpr_toy_64"
 CONFIRM = (
@@ -236,6 +237,8 @@ def test_what_no_program_can_fetch(monkeypatch, tmp_path):
         DownloadError, match=r"dinov2_vits14_mix.ckpt is not for programs: the net-disk.*--as dinomix_vits14_4096"
     ):
         fetch_weights("dinomix_vits14_4096")
+    with pytest.raises(DownloadError, match=r"Nobody publishes weights of clusvpr_vgg16_8192: train it"):
+        fetch_weights("clusvpr_vgg16_8192")
     with pytest.raises(ValueError, match="published weights"):
         fetch_weights("nothing")
 
@@ -257,6 +260,17 @@ def test_cloud_models_and_dinov2_are_kept_too(tmp_path, monkeypatch):
     assert dinov2.pretrained_path("dinov2_vits14") == kept_at("dinov2_vits14")
 
 
+def load_published_of(monkeypatch):
+    """Three published files that a profile asks for: one that is here, one that is not where it was, one for people."""
+    ways = {MODEL: GITHUB, "two": {"url": "https://github.com/gone"}, "three": {"by_hand": "a net-disk"}}
+    own = {name: Published(file="a.ckpt", source="s", licence="MIT", **way) for name, way in ways.items()}
+    for module in (published, registration):
+        monkeypatch.setattr(module, "load_published", lambda: own)
+    wanted = Needs({}, dict.fromkeys(own, ("02",)), {}, {})
+    monkeypatch.setattr("vpr_lib.workbook.run.needs.needs_of", lambda _: wanted)
+    return own
+
+
 def test_the_command(net, monkeypatch, capsys):
     publish(monkeypatch, **GITHUB)
     with pytest.raises(ValueError, match="Say one of: NAME, --all, --profile P"):
@@ -269,5 +283,19 @@ def test_the_command(net, monkeypatch, capsys):
     assert f"{MODEL}: fits, kept as" in capsys.readouterr().out
     command.get(MODEL, False, "")
     assert "here already" in capsys.readouterr().out
+    own = load_published_of(monkeypatch)
+    with pytest.raises(typer.Exit):
+        command.get("", False, "released")
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"1 of {len(own)} are here failed, run this again: two not for programs: three;" in text
     command.list_weights()
     assert MODEL in capsys.readouterr().out
+    monkeypatch.undo()
+    monkeypatch.setenv("COLUMNS", "80")
+    command.list_weights()
+    listed = capsys.readouterr().out
+    assert (
+        all(f" {name} " in listed for name in published.load_published())
+        and "size not stated" in listed
+        and "by hand" in listed
+    )

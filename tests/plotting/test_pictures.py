@@ -4,12 +4,14 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from vpr_lib.losses.triplet import mine_hardest
 from vpr_lib.models.zoo import build_model
-from vpr_lib.plotting import clusvpr, costs, diagrams, mixvpr, published, recalls, results
+from vpr_lib.plotting import clusvpr, costs, diagrams, mixvpr, published, recalls, relations, results
 from vpr_lib.plotting.picture import Picture
 
 
@@ -54,6 +56,7 @@ def test_budgets_histories_and_conditions():
 
 def test_architectures_say_the_sizes_of_the_modules():
     student, teacher = build_model("mixvpr_toy_student"), build_model("mixvpr_toy_256")
+    told(diagrams.picture_of_light_models({"small": student}), "1 rows of boxes", "small 0.14, 0.00 and 0.01")
     told(diagrams.picture_of_distillation(student, teacher), "none leads there from the published term")
     told(diagrams.picture_of_dinomix(build_model("dinomix_toy_256")), "2 fixed and 2 learning blocks", "256 numbers")
     told(diagrams.picture_of_clusvpr(build_model("clusvpr_toy_640")), "4 CWTNets", "640 numbers")
@@ -88,6 +91,10 @@ def test_costs_lens_and_misses():
 
 
 def test_examples_by_hand():
+    spots, place = torch.tensor([0.0, 0.3, 0.7]), torch.tensor([0, 0, 1])
+    same = place[:, None] == place[None]
+    mined = mine_hardest(spots[:, None], same & ~torch.eye(3, dtype=torch.bool), ~same)
+    told(relations.plot_triplets(spots, place, mined), "0 with 1 and 2, 1 with 0 and 2")
     told(clusvpr.plot_tokens_by_hand(np.array([[0.0, 0], [1, 1]]), np.array([0.0, 1.0])), "0.50, 1.50")
     shares = np.array([[1.0, 0.5], [0.0, 0.5]])
     told(

@@ -24,7 +24,10 @@ def test_gain_over_the_control_seed_by_seed():
     ]), "control").set_index("model")  # fmt: skip
     assert table.loc["control", "R@1"] == 37.5 and table.loc["taught", "R@1"] == 75.0
     assert table.loc["taught", "R@1 gain"] == 37.5 and table.loc["taught", "R@5 gain"] == 25.0
-    assert table.loc["taught", "R@1 p"] == pytest.approx(2 * 0.5**3)  # three queries that only the taught one finds
+    assert (
+        table.loc["taught", ["R@1 low", "R@1 high"]].tolist() == [75, 75] and table.loc["control", "R@1 high"] == 100
+    )  # cut
+    assert list(table.columns[2:6]) == ["R@1", "R@1 low", "R@1 high", "R@1 gain"]
     assert table.loc["taught", "R@1 gain low"] == pytest.approx(37.5 - 12.7062 * 12.5)  # t for 1 degree of freedom
     assert (
         np.isnan(table.loc["once", "R@1 gain"])

@@ -71,6 +71,12 @@ def test_slower_stays_torch_and_is_not_tried_again(model, manifest, monkeypatch)
     torch_takes(monkeypatch, 1e-9)
     describe(model, manifest, batch_size=4, quiet=True)
     assert [d["runtime"] for d in decisions()] == ["torch"] and not runtime._compiled
+    (file,) = (cache_root() / "runtimes").glob("*.json")
+    decided = file.read_text()
+    file.write_text(decided[:40])
+    describe(model, manifest, batch_size=4, quiet=True)  # damaged: found out again
+    assert [d["runtime"] for d in decisions()] == ["torch"]
+    file.write_text(decided)
     monkeypatch.setattr(runtime, "compile_openvino", None)
     describe(model, manifest, batch_size=4, quiet=True)
 

@@ -121,12 +121,13 @@ def test_files_of_other_ingredients_give_no_rows(tmp_path, monkeypatch, changed)
     assert sum(calls) == 2
 
 
-def test_code_of_the_model_images_and_describing_is_hashed(tmp_path, monkeypatch):
+@pytest.mark.parametrize("room", ["images_module", "pixels_module"])
+def test_code_of_the_model_images_and_describing_is_hashed(tmp_path, monkeypatch, room):
     describe_module.code_hash.cache_clear()
     plain = describe_module.code_hash(type(build_model("pixels")))
     edited = tmp_path / "images.py"
     edited.write_text("edited")
-    monkeypatch.setattr(describe_module.images_module, "__file__", str(edited))
+    monkeypatch.setattr(getattr(describe_module, room), "__file__", str(edited))
     describe_module.code_hash.cache_clear()
     assert describe_module.code_hash(type(build_model("pixels"))) != plain
     describe_module.code_hash.cache_clear()

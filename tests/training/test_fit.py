@@ -125,6 +125,12 @@ def test_a_finished_run_is_not_repeated_and_can_be_prolonged(tmp_path):
     assert len(fit(other, Source(), square, tiny(epochs=3), TrainingRun(tmp_path, quiet=True)).history) == 3
 
 
+def test_a_longer_run_is_none_of_fewer_epochs(tmp_path):
+    fit(nn.Linear(3, 1), Source(), square, tiny(epochs=3), TrainingRun(tmp_path, quiet=True))
+    with pytest.raises(ValueError, match=r"holds a run of more than 2 epochs \(3 are done\)"):
+        fit(nn.Linear(3, 1), Source(), square, tiny(epochs=2), TrainingRun(tmp_path, quiet=True))
+
+
 def test_other_settings_are_refused(tmp_path):
     fit(nn.Linear(3, 1), Source(), square, tiny(), TrainingRun(tmp_path, quiet=True))
     with pytest.raises(ValueError, match="holds a run with other settings"):

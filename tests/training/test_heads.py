@@ -11,7 +11,7 @@ from vpr_lib.data.images import ImageError, load_image
 from vpr_lib.models.checkpoints import load_weights
 from vpr_lib.models.zoo import build_model
 from vpr_lib.retrieval import feature_maps as feature_maps_module
-from vpr_lib.retrieval.describe import describe
+from vpr_lib.retrieval.describe import UnreadableImages, describe
 from vpr_lib.retrieval.feature_maps import HeadLearner, describe_on_maps, feature_maps, has_frozen_layers
 from vpr_lib.training.fit import TrainingRun, make_fabric
 from vpr_lib.training.heads import MapBatches, train_heads
@@ -123,6 +123,15 @@ def test_a_head_answers_from_cached_maps_as_from_the_pictures(tmp_path):
     found = describe_on_maps(model, places.manifest, tmp_path / "maps", quiet=True)
     assert (plain.array * found.array).sum(1).min() > 0.9999
     assert found.contents == plain.contents and found.described == len(places.manifest)
+
+
+def test_maps_beyond_half_precision_are_named(tmp_path, monkeypatch):
+    places = write_places(tmp_path / "p", places=2)
+    model = small()
+    fixed = type(model.backbone).fixed_map
+    monkeypatch.setattr(type(model.backbone), "fixed_map", lambda self, images: fixed(self, images) * 1e6)
+    with pytest.raises(UnreadableImages, match="8 of 8 images cannot be used"):
+        describe_on_maps(model, places.manifest, tmp_path / "maps", quiet=True)
 
 
 def test_frozen_layers_go_through_openvino_where_that_is_exact(monkeypatch):

@@ -93,7 +93,45 @@ def test_another_teacher_is_refused(small, tmp_path):
         train(taught, tmp_path / "run", quiet=True)
 
 
+def test_another_teacher_of_tokens_is_refused(small, tmp_path, monkeypatch):
+    taught = small.model_copy(update={"model": "dinomix_toy_256", "token_teacher": "tinyresnet"})
+    teachers = iter(
+        [recipes.build_backbone("tinyresnet", pretrained=True), build_model("gem_toy_160", seed=7).backbone]
+    )
+    one, two = next(teachers), next(teachers)
+    monkeypatch.setattr(recipes, "build_backbone", lambda name, pretrained: one)
+    train(taught, tmp_path / "run", quiet=True)
+    train(taught, tmp_path / "run", quiet=True)
+    monkeypatch.setattr(recipes, "build_backbone", lambda name, pretrained: two)
+    with pytest.raises(OtherTraining, match="teacher was"):
+        train(taught, tmp_path / "run", quiet=True)
+
+
+def test_a_schedule_over_all_epochs_is_not_prolonged(small, tmp_path):
+    train(changed(small, "fit.schedule", "cosine"), tmp_path / "run", quiet=True)
+    longer = changed(changed(small, "fit.schedule", "cosine"), "fit.epochs", 2)
+    with pytest.raises(OtherTraining, match=r"recipe\.fit\.epochs was 1, is 2"):
+        train(longer, tmp_path / "run", quiet=True)
+
+
+def test_what_a_start_left_that_stored_nothing_is_made_again(small, tmp_path):
+    folder = tmp_path / "run"
+    for name in ("centres.hdf5", "tuples_0123/centres.hdf5", "mine.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("of another training")
+    (folder / "log.csv").write_text("epoch,batch,loss\n1,1,9\n")
+    train(small, folder, quiet=True)
+    assert (
+        not (folder / "centres.hdf5").exists()
+        and not (folder / "tuples_0123").exists()
+        and (folder / "mine.txt").exists()
+    )
+    lines = (folder / "log.csv").read_text().splitlines()
+    assert lines[0].startswith("epoch,batch,loss,") and [line.split(",")[:2] for line in lines[1:]] == [["1", "1"]]
+
+
 def test_what_decides_nothing_goes_on(small, tmp_path):
+    small = changed(small, "fit.schedule", "constant")
     train(small, tmp_path / "run", quiet=True)
     longer = small.model_copy(update={"fit": small.fit.model_copy(update={"epochs": 2}), "claim": "in other words"})
     _, result = train(longer.model_copy(update={"workers": 0, "keep_images": True}), tmp_path / "run", quiet=True)
@@ -153,6 +191,7 @@ def test_fit_itself_compares_what_it_is_told(tmp_path):
 
 @pytest.mark.parametrize("cut", ["2", "2,", "1,2,0.5", "\n", "1,1,x,y"])
 def test_a_cut_or_repeated_log_line_does_not_block(small, tmp_path, cut):
+    small = changed(small, "fit.schedule", "constant")
     train(small, tmp_path / "run", quiet=True)
     log = tmp_path / "run" / "log.csv"
     row = log.read_text().splitlines()[1]

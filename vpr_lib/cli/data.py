@@ -67,18 +67,33 @@ def get(
         from vpr_lib.workbook.run.needs import needs_of
 
         names = list(needs_of(profile).data)
+    told, failed = {}, []
     for wanted in names:
         try:
-            _get(wanted, keep_archive)
+            _get(wanted, keep_archive, told)
         except (DownloadError, ArchiveError) as error:
             if not profile:
                 raise
+            failed.append(wanted)
             show(f"  [red]✗[/red] {plain(error)}")
-    if any(not is_here(wanted) for wanted in names if not find(wanted).generated):
+    missing = [wanted for wanted in names if not find(wanted).generated and not is_here(wanted)]
+    if profile:
+        _sum_up(names, missing, failed)
+    if missing:
         raise typer.Exit(1)
 
 
-def _get(name: str, keep_archive: bool) -> None:
+def _sum_up(names: list[str], missing: list[str], failed: list[str]) -> None:
+    """The last lines of `vpr data get --profile`: what is here, what failed, what waits for a person."""
+    show(f"[bold]{len(names) - len(missing)} of {len(names)} data sets are here[/bold]")
+    if failed:
+        show(f"  failed, run this again: {', '.join(failed)}")
+    if by_hand := [name for name in missing if name not in failed]:
+        show(f"  by hand, the steps are above: {', '.join(by_hand)}; without them the notebooks leave holes")
+
+
+def _get(name: str, keep_archive: bool, told: dict[tuple[str, ...], str]) -> None:
+    """Fetch one data set, or say its steps; `told` says of whom they were said already."""
     from vpr_lib.data.catalogue import default_root, find, how_to_get, is_here, load_table
     from vpr_lib.data.get import disk_need_gb, fetch_all
 
@@ -90,8 +105,11 @@ def _get(name: str, keep_archive: bool) -> None:
     if place is not None:
         show(f"  in {plain(place)}" + (f"; next: vpr data check {name}" if is_here(name) else ", to be made ready:"))
     if place is None or not is_here(name):
-        for number, step in enumerate(way.steps, 1):
-            show(f"  {number}. {plain(step.format(folder=folder))}")
+        steps = tuple(step.format(folder=folder) for step in way.steps)
+        if told.setdefault(steps, name) != name:
+            return show(f"  the same steps as for {told[steps]}, above")
+        for number, step in enumerate(steps, 1):
+            show(f"  {number}. {plain(step)}")
     if way.kaggle and place is None:
         show(
             "  Kaggle's client fetches it, too: pip install kaggle, put its token into ~/.kaggle/kaggle.json, run this again."

@@ -7,6 +7,8 @@ import typer
 
 from vpr_lib.cli.common import JsonFile, plain, show, write_json
 
+WIDE = 130  # columns of a terminal
+
 
 def register(app: typer.Typer) -> None:
     weights = typer.Typer(help="Published checkpoints: get, add, list.", no_args_is_help=True)
@@ -40,7 +42,7 @@ def get(
 
         needs = needs_of(profile)
         names = [*(needed for needed in needs.weights if needed in load_published()), *needs.trunks]
-    outcomes, failed = {}, 0
+    outcomes, failed = {}, []
     for wanted in names:
         known = load_published().get(wanted)
         if everything and known.by_hand:
@@ -55,11 +57,26 @@ def get(
                 f"[green]✓[/green] {wanted}: {plain(outcomes[wanted])} [dim]({known.licence if known else 'ImageNet pre-training'})[/dim]"
             )
         except (DownloadError, CheckpointError, OSError) as error:
-            outcomes[wanted], failed = str(error), failed + 1
+            outcomes[wanted] = str(error)
+            failed.append(wanted)
             show(f"[red]✗[/red] {wanted}: {plain(error)}")
     write_json(json, outcomes)
+    if len(names) > 1:
+        _sum_up(len(outcomes), failed)
     if failed:
         raise typer.Exit(1)
+
+
+def _sum_up(count: int, failed: list[str]) -> None:
+    """The last lines for several: what is here, what failed, what waits for a person."""
+    from vpr_lib.models.published import load_published
+
+    by_hand = [name for name in failed if name in load_published() and load_published()[name].by_hand]
+    show(f"[bold]{count - len(failed)} of {count} are here[/bold]")
+    if again := [name for name in failed if name not in by_hand]:
+        show(f"  failed, run this again: {', '.join(again)}")
+    if by_hand:
+        show(f"  not for programs: {', '.join(by_hand)}; without them the notebooks leave holes")
 
 
 def add(
@@ -97,20 +114,23 @@ def list_weights(json: JsonFile = None) -> None:
     stored = {
         path.stem: loads(path.read_text(encoding="utf-8")) for path in sorted(trained_path("any").parent.glob("*.json"))
     }
-    table = Table("name", "here", "file", "size", "source", "licence")
-    for name, known in load_published().items():
-        here = "yes" if kept_at(name).is_file() else "by hand" if known.by_hand else "-"
-        table.add_row(name, here, plain(known.file), known.size_in_words, known.source, known.licence)
+    rows = [
+        (name, "yes" if kept_at(name).is_file() else "by hand" if known.by_hand else "-", known.size_in_words, known.licence, known.source,
+         known.file)
+        for name, known in load_published().items()
+    ]  # fmt: skip
     for name, about in stored.items():
         if name not in load_published():
             trained = f"trained here to '{about['recipe']}'" if "recipe" in about else "-"
-            table.add_row(
-                name,
-                "yes",
-                plain(about.get("file", "-")),
-                "",
-                plain(about.get("source") or trained),
-                plain(about.get("licence", "-")),
-            )
-    Console().print(table)
+            source = about.get("source") or trained
+            rows.append((name, "yes", "", about.get("licence", "-"), source, about.get("file", "-")))
+    console = Console()
+    shown = 6 if console.width >= WIDE else 4  # source and file are left out on a narrow terminal
+    heads = ("name", "here", "size", "licence", "source", "file")[:shown]
+    table = Table(box=None)
+    for head in heads:
+        table.add_column(head, no_wrap=head in heads[:3])  # names are to be copied
+    for row in rows:
+        table.add_row(*map(plain, row[:shown]))
+    console.print(table)
     write_json(json, stored)

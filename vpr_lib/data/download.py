@@ -12,6 +12,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from fnmatch import fnmatch
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from vpr_lib.digests import digest_file
 from vpr_lib.paths import data_root, write_text
@@ -21,6 +22,12 @@ TIMEOUT_S = 60
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # answers that another attempt may change
 MARGIN_BYTES = 1 << 30  # to be left free on the disk
 QUOTA = ("too many users", "quota", "many accesses")  # of Drive's page instead of the file
+UNREACHED = (
+    "NameResolutionError",
+    "NewConnectionError",
+    "ConnectTimeoutError",
+    "ProxyError",
+)  # nothing arrived, and nothing will
 PAGES = (b"<!doctype html", b"<html")
 
 
@@ -78,7 +85,8 @@ def fetch_member(folder: str, pattern: str, path: Path, **options: object) -> Pa
     try:
         listed = gdown.download_folder(id=folder, skip_download=True, quiet=True, use_cookies=False) or []
     except (gdown.exceptions.DownloadError, OSError) as error:
-        raise DownloadError(f"The Google Drive folder {folder} cannot be listed ({_short(error)}).") from error
+        why = _silent("https://drive.google.com") if _unreached(error) else _short(error)
+        raise DownloadError(f"The Google Drive folder {folder} cannot be listed ({why}).") from error
     fitting = [entry for entry in listed if fnmatch(entry.path.lower(), pattern.lower())]
     if len(fitting) != 1:
         held = ", ".join(entry.path for entry in listed[:20]) or "nothing"
@@ -158,7 +166,7 @@ def check_disk(folder: Path, missing: int, what: str) -> None:
     if missing + MARGIN_BYTES > free:
         raise DownloadError(
             f"{what} needs {missing / 1e9:.1f} GB more and {folder} has {free / 1e9:.1f} GB free; make room, or set "
-            "VPR_DATA to another disk."
+            "VPR_DATA (for weights: VPR_CACHE) to another disk."
         )
 
 
@@ -173,10 +181,20 @@ def _drop_parts(path: Path) -> None:
 
 def _gave_up(url: str, path: Path, attempts: int, error: object) -> str:
     arrived = sum(part.stat().st_size for part in _parts(path))
+    if not arrived and _unreached(error):
+        return f"{url}: {_silent(url)}"
     return (
         f"{url}: {arrived:,} bytes arrived and {attempts} attempts did not bring the rest ({_short(error)}). They are kept; run "
         "the same command again later, or get the file by hand."
     )
+
+
+def _silent(url: str) -> str:
+    return f"{urlsplit(url).hostname} cannot be reached. Is this machine on the network, or does it need a proxy (HTTPS_PROXY)?"
+
+
+def _unreached(error: object) -> bool:
+    return any(word in str(error) for word in UNREACHED)
 
 
 def _refused_by_drive(url: str, path: Path, error: Exception) -> str:

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as v2
 
-from vpr_lib.data.pixels import is_turned, to_rgb
+from vpr_lib.data.pixels import is_turned, is_whole_jpeg, to_rgb
 
 try:
     from torchvision.io import ImageReadMode, decode_jpeg
@@ -112,11 +112,24 @@ def read_image(path: str | Path, upright: bool = True) -> Tensor:
     know_heif(path)
     with image_errors(path), Image.open(path) as image:
         check_size(image, path)
+        if image.format in ("JPEG", "MPO"):
+            _check_end(path)
         plain = image.format == "JPEG" and image.mode in ("RGB", "L") and not (upright and is_turned(image))
         if plain and (decoded := _decode_jpeg(path)) is not None:
             return decoded
         pixels = to_rgb(image, path, upright)
     return torch.from_numpy(pixels.copy() if not pixels.flags.writeable else pixels).permute(2, 0, 1)
+
+
+def _check_end(path: str | Path) -> None:
+    """Refuse a JPEG that ends in zeros before its end marker, as an unfinished copy does (ImageError)."""
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\0":
+            return
+        file.seek(0)
+        if not is_whole_jpeg(file.read()):
+            raise ImageError(f"{path}: damaged (cut short: no end marker after the last scan).")
 
 
 def know_heif(path: str | Path) -> None:
@@ -274,7 +287,8 @@ def list_images(folder: Path) -> list[str]:
     Folders that are links are followed, each once. Pictures and films that nothing here decodes are counted in one line.
 
     Raises:
-        FileNotFoundError: if the folder does not exist. ValueError: for a name that is not UTF-8.
+        FileNotFoundError: if the folder does not exist. OSError: for one below it that cannot be read. ValueError: for a name
+            that is not UTF-8.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -284,7 +298,7 @@ def list_images(folder: Path) -> list[str]:
         for name in names:
             suffix = os.path.splitext(name)[1].lower()
             others[suffix] += suffix in OTHER_PICTURES
-            if suffix in IMAGE_SUFFIXES and os.path.isfile(os.path.join(place, name)):
+            if suffix in IMAGE_SUFFIXES and _is_file_or_lost(os.path.join(place, name)):
                 paths.append(Path(place, name).relative_to(folder).as_posix())
     if odd := [path for path in paths if not path.isascii() and path != path.encode("utf-8", "replace").decode()]:
         shown = odd[0].encode("utf-8", "backslashreplace").decode()
@@ -295,10 +309,20 @@ def list_images(folder: Path) -> list[str]:
     return sorted(paths)
 
 
+def _refuse_folder(error: OSError) -> None:
+    """A folder that cannot be looked into holds images that would be left out (OSError)."""
+    raise error
+
+
+def _is_file_or_lost(path: str) -> bool:
+    """A link to nothing is an image that is not there (git-annex, a disk that is not mounted): listed, it is missed by name."""
+    return os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path))
+
+
 def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """Every folder below with the names of its files, hidden ones skipped; links are followed, but never in a circle."""
     seen = {os.path.realpath(folder)}
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, onerror=_refuse_folder, followlinks=True):
         fresh = {}
         for name in folders:
             real = os.path.realpath(os.path.join(place, name))

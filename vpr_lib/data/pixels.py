@@ -1,5 +1,7 @@
 """What a picture file holds, as 8-bit RGB: orientation, ranges beyond 8 bits, palettes, transparency."""
 
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,9 @@ except ImportError:  # torchvision 0.29 announces that it will go; PIL then read
     decode_png = None
 
 ORIENTATION = 0x0112  # EXIF tag; 1 is upright
+TURNS = dict(zip(range(2, 9), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2))))  # as ImageOps.exif_transpose
+_BARE = frozenset((0x00, 0x01, *range(0xD0, 0xD9)))  # JPEG markers without a length
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # in the data of a scan
 FEW_LEVELS = 64  # of 256: below, a picture's own range is spread instead of its format's
 
 
@@ -26,13 +31,11 @@ def to_rgb(image: Image.Image, path: str | Path, upright: bool) -> np.ndarray:
     Args:
         upright: turn it as EXIF says; otherwise the frame as it is stored.
     """
-    deep = image.format == "PNG" and any(str(tile[3]).endswith(";16B") for tile in image.tile) and image.mode != "I;16"
+    if (values := _deep_values(image, path)) is not None:
+        colours, turn = _deep_colours(values), TURNS.get(image.getexif().get(ORIENTATION, 1))
+        return np.asarray(Image.fromarray(colours).transpose(turn)) if upright and turn is not None else colours
     if upright and is_turned(image):
         image = ImageOps.exif_transpose(image)
-    elif deep and decode_png is not None:
-        values = decode_png(torch.from_numpy(np.fromfile(path, np.uint8)), mode=ImageReadMode.UNCHANGED)
-        if values.dtype == torch.uint16:
-            return _deep_colours(values.permute(1, 2, 0).numpy())
     if image.mode.startswith("I") or image.mode == "F":
         return np.repeat(to_8_bits(np.asarray(image))[:, :, None], 3, 2)
     if image.mode == "RGB":
@@ -41,6 +44,40 @@ def to_rgb(image: Image.Image, path: str | Path, upright: bool) -> np.ndarray:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     return np.asarray(image.convert("RGB"))
+
+
+def _deep_values(image: Image.Image, path: str | Path) -> np.ndarray | None:
+    """16-bit colours (H, W, C) of a PNG or TIFF, of which PIL keeps the upper 8 bits; None for other pictures."""
+    deep = any(";16" in str(tile.args if isinstance(tile.args, str) else tile.args[0]) for tile in image.tile)
+    if deep and image.format == "PNG" and image.mode != "I;16" and decode_png is not None:
+        values = decode_png(torch.from_numpy(np.fromfile(path, np.uint8)), mode=ImageReadMode.UNCHANGED)
+        return values.permute(1, 2, 0).numpy() if values.dtype == torch.uint16 else None
+    if deep and image.format == "TIFF" and image.mode in ("RGB", "RGBA"):
+        with Image.open(path) as other:  # read in the other order of bytes, the lower ones are the upper
+            swapped = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}[other.tile[0].args[0][-1]]
+            other.tile = [tile._replace(args=(tile.args[0][:-1] + swapped, *tile.args[1:])) for tile in other.tile]
+            return np.asarray(image).astype(np.uint16) * 256 + np.asarray(other)
+    return None
+
+
+def is_whole_jpeg(data: bytes) -> bool:
+    """Whether a JPEG has its end marker after its last scan; what is appended to it (a film, a map of depths) is not looked at.
+
+    Decoders take the zeros that an unfinished copy leaves for picture.
+    """
+    place = 2
+    while 0 <= (place := data.find(b"\xff", place)) < len(data) - 3:
+        marker = data[place + 1]
+        if marker == 0xD9:
+            return True
+        if marker == 0xFF or marker in _BARE:
+            place += 1 if marker == 0xFF else 2
+            continue
+        place += 2 + int.from_bytes(data[place + 2 : place + 4])
+        if marker == 0xDA:
+            found = _NEXT_MARKER.search(data, place)
+            place = found.start() if found else len(data)
+    return data[place : place + 2] == b"\xff\xd9"
 
 
 def _deep_colours(values: np.ndarray) -> np.ndarray:

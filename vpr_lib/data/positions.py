@@ -140,8 +140,9 @@ def check_positions(database: Manifest, queries: Manifest, radius_m: float) -> l
     """
     places = np.concatenate([side.positions() for side in (database, queries)])
     lost = without_fix(database, queries)
-    good = places[~np.concatenate(lost)]
-    _refuse_degrees(database, queries, good, radius_m)
+    sides = [side.positions()[~none] for side, none in zip((database, queries), lost)]
+    good = np.concatenate(sides)
+    _refuse_degrees(database, queries, sides, radius_m)
     warnings = []
     if count := int(sum(none.sum() for none in lost)):
         warnings.append(
@@ -159,19 +160,31 @@ def check_positions(database: Manifest, queries: Manifest, radius_m: float) -> l
     return warnings
 
 
-def _refuse_degrees(database: Manifest, queries: Manifest, places: np.ndarray, radius_m: float) -> None:
+def _refuse_degrees(database: Manifest, queries: Manifest, sides: list[np.ndarray], radius_m: float) -> None:
+    places = np.concatenate(sides)
     if len(places) == 0 or database.table["position_kind"].iloc[0] not in ("gps", "local_metric"):
         return
-    low, high = np.sort(np.abs(places).max(0))
-    small = low <= DEGREES[1] and high <= DEGREES[0]
+    for side, other in (sides, sides[::-1]):  # degrees on one side, metres on the other
+        if len(side) and len(other) and _in_degrees(side) and (np.abs(other).max(1) >= FAR_M).all():
+            raise ValueError(_degrees_told(side))
     fractions = (
         (np.abs(places - places.round(2)) > 1e-9).any(1).mean()
     )  # centimetres have two places, degrees five or six
     zoned = any("utm_zone" in side.table and side.table["utm_zone"].notna().any() for side in (database, queries))
     narrow = np.hypot(*np.ptp(places, axis=0)) <= radius_m
-    if small and (places != 0).any() and (zoned or (fractions > 0.5 and (narrow or low > 25))):
-        east, north = places[0]
-        raise ValueError(
-            f"Positions such as easting {east:g}, northing {north:g} look like degrees (longitude, latitude), not metres. Give "
-            "UTM metres, or a CSV with the columns image, lat, lon (--positions)."
-        )
+    low = np.abs(places).max(0).min()
+    if _in_degrees(places) and (places != 0).any() and (zoned or (fractions > 0.5 and (narrow or low > 25))):
+        raise ValueError(_degrees_told(places))
+
+
+def _in_degrees(places: np.ndarray) -> bool:
+    low, high = np.sort(np.abs(places).max(0))
+    return bool(low <= DEGREES[1] and high <= DEGREES[0])
+
+
+def _degrees_told(places: np.ndarray) -> str:
+    east, north = places[0]
+    return (
+        f"Positions such as easting {east:g}, northing {north:g} look like degrees (longitude, latitude), not metres. Give "
+        "UTM metres, or a CSV with the columns image, lat, lon (--positions)."
+    )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vpr_lib.models.boq import BoQ
 from vpr_lib.models.clusvpr import ClusVPR
-from vpr_lib.models.netvlad import NetVLAD
+from vpr_lib.models.netvlad import NetVLAD, NetVLADPCA
 from vpr_lib.models.salad import SALAD, MegaLoc
 from vpr_lib.models.side_by_side import SideBySide
 from vpr_lib.models.token_heads import CricaVPR, EDTformer, SuperVLAD
@@ -170,6 +170,7 @@ AGGREGATORS: dict[str, Callable[..., nn.Module]] = {
     "CosPlace": CosPlace,
     "GeM": GeM,
     "NetVLAD": NetVLAD,
+    "NetVLAD+PCA": NetVLADPCA,  # SFRS
     "NetVLAD+cells": SideBySide,
     "average": AveragePooling,
     "flatten": Flatten,

@@ -172,12 +172,13 @@ def load_tensors(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> No
             f"{path} does not fit this model ({len(tensors)} tensors in the file, {len(own)} in the "
             f"model): {', '.join(parts)}. Is it a checkpoint of another model?"
         )
+    tensors = {key: value.to(own[key].dtype) for key, value in tensors.items()}  # 1e300 is infinite in fp32
     if odd := [key for key, value in tensors.items() if value.is_floating_point() and not bool(value.isfinite().all())]:
         raise CheckpointError(
             f"{path}: {len(odd)} of {len(tensors)} tensors hold numbers that are not finite (NaN or infinite): "
             f"{'; '.join(odd[:4])}{'; ...' if len(odd) > 4 else ''}. Take the checkpoint of an earlier epoch."
         )
-    model.load_state_dict({key: value.to(own[key].dtype) for key, value in tensors.items()})
+    model.load_state_dict(tensors)
 
 
 def _without_wrappers(model: nn.Module, tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:

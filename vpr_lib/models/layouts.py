@@ -31,6 +31,8 @@ SHARED = ((r"^backbone\.", DINO), (r"^aggregation\.1\.", "aggregator.gem."), (r"
 NETVLAD = ((r"^encoder\.(module\.)?", VGG), (r"^pool\.(module\.)?conv\.", "aggregator.assign."),
            (r"^pool\.(module\.)?", "aggregator."))  # fmt: skip
 OPENIBL = ((r"^base_model\.base\.", VGG), (r"^net_vlad\.", "aggregator."))
+SFRS = ((r"^base_model\.base\.", VGG), (r"^net_vlad\.conv\.", "aggregator.assign."), (r"^net_vlad\.", "aggregator."),
+        (r"^pca_layer\.", "aggregator.whitening."))  # fmt: skip
 HUB = "gmberton/MegaLoc, Lu-Feng/CricaVPR, Lu-Feng/SuperVLAD, Tong-Jin01/EDTformer"
 BERTON = "gmberton/CosPlace, gmberton/EigenPlaces"
 LAYOUTS: tuple[Layout, ...] = (
@@ -40,6 +42,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(HUB, r"^backbone\.cls_token$", (*SHARED, (TOP_LEVEL_HEADS, r"aggregator.\1"))),
     Layout(BERTON, r"^backbone\.4\.0\.", (*_sequence(r"backbone\."), *BERTON_HEAD)),
     Layout(BERTON, r"^backbone\.2\.weight$", ((r"^backbone\.", VGG), *BERTON_HEAD)),
+    Layout("yxgeee/OpenIBL with its PCA", r"^pca_layer\.", SFRS),
     Layout("yxgeee/OpenIBL, ClusVPR", r"^base_model\.base\.", OPENIBL),
     Layout("Nanne/pytorch-NetVlad", r"^pool\.(module\.)?centroids$", NETVLAD),
 )

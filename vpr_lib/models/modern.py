@@ -5,6 +5,8 @@ Plain tables: `models/zoo.py` makes its entries of them. Official files load int
 
 from typing import Any
 
+from vpr_lib.data.images import CAFFE_MEAN, CAFFE_STD
+
 LARGE, TOY = (480, 640), (112, 112)  # LARGE: Pitts30k's own size; the authors do not resize
 FLOAT_RESIZE = dict(resize_after_normalising=True)  # the authors resize tensors: no rounding to grey levels
 
@@ -59,6 +61,10 @@ MODERN: dict[str, dict[str, Any]] = {
     "netvlad_vgg16_vladv1_32768": dict(
         system="NetVLAD", backbone="vgg16", backbone_args=dict(layers_to_freeze=4), aggregator="NetVLAD",
         aggregator_args=dict(bias=False), image_size=LARGE,
+    ),
+    "sfrs_vgg16_4096": dict(  # OpenIBL's release; its inputs are those of MatConvNet's VGG-16 (clusvpr §5)
+        system="SFRS", backbone="vgg16", backbone_args=dict(layers_to_freeze=4), aggregator="NetVLAD+PCA",
+        aggregator_args=dict(bias=False), image_size=LARGE, mean=CAFFE_MEAN, std=CAFFE_STD,
     ),
     "salad_toy_256": _toy("SALAD", "tinyresnet", "SALAD", **SALAD_TOY),
     "boq_toy_256": _toy("BoQ", "tinyresnet", "BoQ", **BOQ_TOY),

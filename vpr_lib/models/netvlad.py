@@ -51,6 +51,24 @@ class NetVLAD(nn.Module):
         return unit(unit(residuals, dim=2).flatten(1), dim=1)
 
 
+class NetVLADPCA(NetVLAD):
+    """NetVLAD and its whitening as a layer, as OpenIBL publishes them: (B, C, h, w) -> unit-norm (B, dim). Spec: clusvpr §8.5."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        grid: tuple[int, int] | None = None,
+        clusters: int = 64,
+        bias: bool = True,
+        dim: int = 4096,
+    ):
+        super().__init__(in_channels, grid, clusters, bias)
+        self.whitening, self.dim = nn.Conv2d(self.dim, dim, 1), dim
+
+    def forward(self, features: Tensor) -> Tensor:
+        return unit(self.whitening(super().forward(features)[:, :, None, None]).flatten(1), dim=1)
+
+
 @torch.no_grad()
 def sample_features(
     backbone: nn.Module, batches: Iterable[Tensor], per_image: int = 100, count: int = 50_000, seed: int = 0

@@ -14,7 +14,7 @@ from vpr_lib.models.checkpoints import CheckpointError, load_weights, save_weigh
 from vpr_lib.models.minkloc import load_official
 from vpr_lib.models.pretraining import find_leave, is_fetched, is_here
 from vpr_lib.models.published import Published, find_published, load_published
-from vpr_lib.models.zoo import build_model
+from vpr_lib.models.zoo import ZOO, build_model
 from vpr_lib.paths import cache_root
 
 UNKNOWN = Published(file="", source="", licence="not stated", by_hand="")
@@ -86,6 +86,10 @@ def fetch_weights(name: str, quiet: bool = False, **options: object) -> Register
         ValueError: for an unknown name. DownloadError: also for what no program can fetch, with what to do by hand.
         CheckpointError: when the address gives another file than the model's.
     """
+    if name in ZOO and name not in load_published():
+        raise DownloadError(
+            f"Nobody publishes weights of {name}: train it, or keep a file of yours: vpr weights add FILE --as {name}"
+        )
     known = find_published(name)
     if kept_at(name).is_file():
         return None

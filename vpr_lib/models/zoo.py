@@ -174,7 +174,9 @@ ZOO: dict[str, ModelConfig | MinkLocConfig] = {
     ),
     "lightmixvpr_resnet50_4096": _mixvpr("resnet50", 1024, 4),  # MixVPR as Lightweight-MixVPR's authors trained it
     "lightmixvpr_resnet18_512": _light("resnet18", 128, layers_to_crop=[4], layers_to_freeze=2),
-    "lightmixvpr_kd_resnet18_512": _light("resnet18", 128, layers_to_crop=[4], layers_to_freeze=2),
+    "lightmixvpr_kd_resnet18_512": _light("resnet18", 128, layers_to_crop=[4], layers_to_freeze=2).model_copy(
+        update={"system": "Lightweight-MixVPR KD"}  # a row of its own in the published table
+    ),
     "lightmixvpr_efficientnet_b0_128": _light("efficientnet_b0", 32, layers_to_freeze=2, classifier=True),
     "lightmixvpr_mobilenet_v2_1024": _light("mobilenet_v2", 256),
     # ours: the improvements that spec lightweight_mixvpr §8 names, and modern light trunks, all tapped at stride 16
@@ -214,6 +216,9 @@ ZOO: dict[str, ModelConfig | MinkLocConfig] = {
     "mixvpr_lite0_96px_512": _lite0(
         "Lightweight-MixVPR", "MixVPR", out_channels=128, out_rows=4, mix_depth=4
     ).model_copy(update={"image_size": (96, 96)}),
+    "mixvpr_lite0_last_512": _lite0("MixVPR", "MixVPR", out_channels=128, out_rows=4, mix_depth=4).model_copy(
+        update={"backbone_args": {"stride": 32, "layers_to_freeze": 7}}  # the last stage, 320 channels
+    ),
     "convap_lite0_512": _lite0("Conv-AP", "ConvAP", out_channels=128),
     "netvlad_lite0_1792": _lite0("NetVLAD", "NetVLAD", clusters=16),
     "cosplace_lite0_512": _lite0("CosPlace", "CosPlace", out_dim=512),

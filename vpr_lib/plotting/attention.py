@@ -114,9 +114,13 @@ def plot_attention(
         images: uint8 (B, H, W, 3).
         rows: B names, one per image.
     """
-    lines, width = len(images), len(columns) + 1
+    lines, width, tall = len(images), len(columns) + 1, images.shape[1] / images.shape[2]
     figure, axes = plt.subplots(
-        lines, width, figsize=(tile_in * width + 0.8, tile_in * lines + 0.35), squeeze=False, layout="constrained"
+        lines,
+        width,
+        figsize=(tile_in * width + 0.8, tile_in * lines * tall + 0.35),
+        squeeze=False,
+        layout="constrained",
     )
     tiles = {"image": images} | {
         title: overlay(tile, _fit(images, tile)) if tile.ndim == 3 else tile for title, tile in columns.items()
@@ -134,7 +138,7 @@ def plot_attention(
     if all(tile.ndim == 4 for tile in columns.values()):
         return figure
     bar = ScalarMappable(Normalize(0, 1), ListedColormap(jet() / 255))
-    figure.colorbar(bar, ax=axes, shrink=min(1, 3 / lines), aspect=25, label="attention (scaled per image)")
+    figure.colorbar(bar, ax=axes, shrink=min(0.8, 3 / lines), aspect=25, label="attention (scaled per image)")
     return figure
 
 

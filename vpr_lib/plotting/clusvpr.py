@@ -109,12 +109,13 @@ def plot_tokens_by_hand(tokens: np.ndarray, weights: np.ndarray, ax: Axes | None
     Args:
         tokens: (T, 2). weights: w between 0 and 1, (T,).
     """
-    ax = ax or plt.subplots(figsize=(4.6, 3.4))[1]
-    ax.scatter(*tokens.T, s=420 * (0.5 + weights), color=VERMILION, alpha=0.6)
+    ax = ax or plt.subplots(figsize=(6.2, 3.4))[1]
     for number, (token, weight) in enumerate(zip(tokens, weights)):
-        text = f"token {number}: × {0.5 + weight:.2f}"
-        ax.annotate(text, token, textcoords="offset points", xytext=(14, 8), fontsize=9)
-    ax.margins(0.35)
+        size, label = 420 * (0.5 + weight), f"token {number} counts × {0.5 + weight:.2f}"
+        ax.scatter(*token, s=size, color=VERMILION, alpha=0.6, label=label)
+        ax.annotate(str(number), token, ha="center", va="center", fontsize=10)
+    ax.legend(fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1), markerscale=0.5)
+    ax.margins(0.25)
     ax.set(xlabel="first number", ylabel="second number")
     factors = ", ".join(f"{0.5 + weight:.2f}" for weight in weights)
     return Picture(
@@ -130,7 +131,7 @@ def plot_vlad_by_hand(points: np.ndarray, centres: np.ndarray, shares: np.ndarra
     Args:
         points: (L, 2). centres: (K, 2). shares: (K, L), summing to one over K.
     """
-    ax = ax or plt.subplots(figsize=(4.6, 3.4))[1]
+    ax = ax or plt.subplots(figsize=(7.2, 3.6))[1]
     colours = (BLUE, GREEN, ORANGE, PURPLE, VERMILION)
     for k, centre in enumerate(centres):
         colour = colours[k % len(colours)]

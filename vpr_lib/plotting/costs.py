@@ -20,7 +20,7 @@ def plot_pareto(table: pd.DataFrame, x: str, y: str = "R@1", log: bool = True, a
         table: columns model, system, `x`, `y`, and optionally `<y> low` and `<y> high` for intervals.
     Spec: lightweight_mixvpr §7, suggested figures.
     """
-    ax = ax or plt.subplots(figsize=(5.2, 4.2))[1]
+    ax = ax or plt.subplots(figsize=(8.4, 4.4))[1]
     front = pareto_front(table[x], table[y])
     best = table[front].sort_values(x)
     ax.step(best[x], best[y], where="post", color=GREY, linewidth=1.4, linestyle="--", zorder=1, label="Pareto front")
@@ -71,7 +71,7 @@ def plot_parameters_and_latency(costs: pd.DataFrame, batch: int, published: dict
         costs: columns model, system, `parameters (M)` and `ms, batch <batch>` (per call), as of `cost_of_model`.
         published: model -> R@1 in per cent.
     """
-    figure, ax = plt.subplots(figsize=(7.2, 4.4))
+    figure, ax = plt.subplots(figsize=(6.4, 4.8))
     time = costs[f"ms, batch {batch}"] / batch
     for (_, row), ms in zip(costs.iterrows(), time):
         recall = (published or {}).get(row["model"])
@@ -85,7 +85,8 @@ def plot_parameters_and_latency(costs: pd.DataFrame, batch: int, published: dict
             label=label,
         )
     ax.set(xlabel="parameters (million)", ylabel=f"ms per image, batch {batch}", xlim=(0, None), ylim=(0, None))
-    ax.legend(fontsize=8.5, loc="upper left", bbox_to_anchor=(1.01, 1))
+    figure.legend(fontsize=8.5, loc="outside lower center")
+    ax.margins(0.1)
     numbers = "; ".join(
         f"{m} {p:.1f} M, {ms:.1f} ms" for m, p, ms in zip(costs["model"], costs["parameters (M)"], time)
     )

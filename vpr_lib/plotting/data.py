@@ -115,6 +115,7 @@ def _radius_panel(radius: pd.DataFrame | None, ax: Axes) -> str:
     ax.plot(radius["rule"], 100 * radius["with_positive"], "--s", color=VERMILION, label="queries with a positive")
     ax.axvline(25, color="grey", linewidth=1)
     ax.set(xscale="log", xlabel="radius (m)", ylabel="recall@1 (%)", title="Radius and denominator")
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.legend(fontsize=9)
     ends = [100 * radius[column].iloc[row] for column, row in (("all", 0), ("all", -1), ("with_positive", 0))]
     return (f"it goes from {ends[0]:.0f} % at {radius['rule'].iloc[0]} m to {ends[1]:.0f} % at {radius['rule'].iloc[-1]} m when every "

@@ -1,13 +1,14 @@
-"""Boxes and arrows, and with them the four methods after MixVPR in one picture each; sizes are read off the modules."""
+"""Boxes and arrows, and with them the methods after MixVPR in one picture each; sizes are read off the modules."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from torch import nn
 
 from vpr_lib.models.clusvpr import ClusVPR
+from vpr_lib.models.cost import count_parameters
 from vpr_lib.models.minkloc import MinkLoc
 from vpr_lib.models.zoo import VPRModel
 from vpr_lib.plotting.picture import Picture
@@ -31,7 +32,7 @@ class Diagram:
         self.ax.add_patch(
             FancyBboxPatch(corner, width, height, boxstyle=style, facecolor="white", edgecolor=colour, linewidth=1.8)
         )
-        self.ax.text(x, y, text, ha="center", va="center", fontsize=9)
+        self.ax.text(x, y, text, ha="center", va="center", fontsize=10.5)
         return x, y
 
     def row(self, y: float, xs: Sequence[float], texts: Sequence[str], colour: str, width: float = 1.6) -> list[Spot]:
@@ -51,12 +52,46 @@ class Diagram:
             self.note((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + 0.1, text, colour)
 
     def note(self, x: float, y: float, text: str, colour: str = "black", align: str = "center") -> None:
-        self.ax.text(x, y, text, ha=align, va="bottom", fontsize=8.5, color=colour)
+        self.ax.text(x, y, text, ha=align, va="bottom", fontsize=10, color=colour)
 
 
 def _map(model: VPRModel) -> str:
     grid = model.backbone.grid(model.config.image_size)
     return f"{model.backbone.out_channels} × {grid[0]} × {grid[1]}"
+
+
+def picture_of_light_models(models: Mapping[str, VPRModel]) -> Picture:
+    """One row for each network: image, trunk, mixers, projections, descriptor, with what every part has in parameters.
+
+    Args:
+        models: name -> a network with MixVPR's head; meta tensors will do, nothing is computed.
+    """
+    sheet, xs = Diagram(11.6, 1.25 * len(models) + 0.5), (1.0, 3.6, 6.2, 8.4, 10.5)
+    told = []
+    for place, (name, model) in enumerate(models.items()):
+        y, head = 1.25 * (len(models) - place) - 0.55, model.aggregator
+        trunk, mixers = count_parameters(model.backbone) / 1e6, count_parameters(head.mix) / 1e6
+        projections = count_parameters(head) / 1e6 - mixers
+        texts = ["image\n{} × {}".format(*model.config.image_size), f"{_map(model)}\n{trunk:.2f} M", f"{len(head.mix)} × {head.in_h * head.in_w} cells\n{mixers:.2f} M",
+                 f"{head.channel_proj.out_features} × {head.row_proj.out_features}\n{projections:.2f} M", f"{model.dim} numbers,\nunit length"]  # fmt: skip
+        spots = [
+            sheet.box(x, y, text, colour, 1.7)
+            for x, text, colour in zip(xs, texts, (GREY, SKY, BLUE, ORANGE, VERMILION))
+        ]
+        for left, right in itertools.pairwise(spots):
+            sheet.arrow((left[0] + 0.85, y), (right[0] - 0.85, y))
+        sheet.note(0.15, y + 0.42, name, align="left")
+        told.append(f"{name} {trunk:.2f}, {mixers:.2f} and {projections:.2f}")
+    for x, text, colour in zip(
+        xs[1:], ("trunk", "mixers", "projections", "descriptor"), (SKY, BLUE, ORANGE, VERMILION)
+    ):
+        sheet.note(x, 1.25 * len(models) + 0.2, text, colour)
+    return Picture(
+        sheet.ax,
+        f"{len(models)} rows of boxes from image through trunk, mixers and projections to the descriptor. Millions of parameters in these "
+        f"three parts: {'; '.join(told)}.",
+        "One head, several trunks, read off the modules: the map that enters the mixers, and parameters in millions (M).",
+    )
 
 
 def picture_of_distillation(student: VPRModel, teacher: VPRModel) -> Picture:
@@ -80,7 +115,8 @@ def picture_of_distillation(student: VPRModel, teacher: VPRModel) -> Picture:
     sheet.arrow((7.7, 1.58), (8.3, 2.02))
     sheet.arrow((link[0] - 1.3, 2.3), (below[2][0] + 0.2, 1.6), GREEN, dashed=True, bend=0.15)
     sheet.arrow((labels[0] - 0.6, 0.8), (below[1][0] + 0.2, 0.8), GREEN, dashed=True, bend=-0.22)
-    sheet.note(6.2, 2.05, "gradient", GREEN)
+    sheet.note(6.1, 2.15, "gradient", GREEN)
+    sheet.note(6.4, 0.32, "gradient", GREEN)
     sheet.note(10.3, 4.05, "✗ no path to the student: gradient 0", VERMILION)
     return Picture(
         sheet.ax,

@@ -36,8 +36,8 @@ def plot_similarity_matrices(matrices: Mapping[str, np.ndarray], reference: str)
         matrices: name -> (B, B); every panel is stretched between its own 1st and 99th percentile off the diagonal, because
             it is the pattern that the models share and not the level.
     """
-    columns = min(4, len(matrices))
-    lines = -(-len(matrices) // columns)
+    lines = -(-len(matrices) // 4)
+    columns = -(-len(matrices) // lines)
     figure, axes = plt.subplots(
         lines, columns, figsize=(3.1 * columns, 3.8 * lines), squeeze=False, layout="constrained"
     )
@@ -109,6 +109,7 @@ def plot_seed_gains(table: pd.DataFrame, runs: pd.DataFrame, control: str, k: in
         reach = max(reach, min(end, 100))
     ax.set_yticks(range(len(table)), table["model"])
     ax.set(xlabel=f"recall@{k} (%); bar: mean, marks: seeds, line: 95 % interval", xlim=(0, reach + 24))
+    ax.set_xticks(range(0, int(min(reach + 24, 100)) + 1, 20))
     ax.grid(axis="y", visible=False)
     return ax
 

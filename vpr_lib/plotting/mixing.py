@@ -106,7 +106,7 @@ def plot_mixing_weights(aggregator: MixVPR, units: int = 8) -> Figure:
         ax = figure.add_subplot(cells[line, units])
         distance, reach = reach_over_distance(mixer, grid)
         ax.plot(distance, reach, color=BLUE, marker="o", markersize=3.5)
-        ax.set(ylim=(0, None), ylabel="mean |weight|")
+        ax.set(ylim=(0, 1.12 * reach.max()), ylabel="mean |weight|")
         ax.yaxis.label.set_size(8)
         ax.tick_params(labelsize=8, labelbottom=line == depth - 1)
         if line == depth - 1:

@@ -69,5 +69,5 @@ def plot_descriptor_size(long: Evaluation, name: str, trained: Mapping[str, Sequ
         figure,
         f"Recall at 1 over the number of dimensions: principal components of {name} go from {cut[dims[0]]:.0f} % at {dims[0]} to "
         f"{cut[dims[-1]]:.0f} % at {dims[-1]}; diamonds mark models trained at their size.",
-        f"{long.benchmark.name}; components fitted on the {len(long.benchmark.database):,} database descriptors.",
+        f"{long.benchmark.name}; components of the first seed, fitted on the {len(long.benchmark.database):,} database descriptors.",
     )

@@ -100,7 +100,9 @@ def plot_published_curves(
                     color=method_colour(rows["system"].iloc[0]), label=f"measured here: {model}")  # fmt: skip
         if own.empty:
             ax.text(0.5, 0.5, "no number could be read", ha="center", transform=ax.transAxes)
-        ax.set(title=title, xlabel="N, top candidates", ylabel="recall@N (%)", xscale="log", ylim=(None, 101))
+        ax.set(title=title, xlabel="N, top candidates", ylabel="recall@N (%)", xscale="log")
+        ax.set_ylim(top=100 + 0.03 * (100 - ax.get_ylim()[0]))
+        ax.set_yticks([tick for tick in ax.get_yticks() if ax.get_ylim()[0] <= tick <= 100])
         ax.xaxis.set_major_formatter("{x:g}")
         ax.minorticks_off()
         if ax.get_legend_handles_labels()[0]:
@@ -120,11 +122,16 @@ def plot_published_bars(reported: pd.DataFrame, frames: dict[str, str]) -> Pictu
     Args:
         reported: rows of `results.reported`. frames: table -> title, in their order.
     """
-    figure, axes = plt.subplots(1, len(frames), figsize=(4.6 * len(frames), 4.4), squeeze=False)
-    known = 0
-    for ax, (table, title) in zip(axes[0], frames.items()):
+    columns = min(3, len(frames))
+    lines, known = -(-len(frames) // columns), 0
+    figure, axes = plt.subplots(lines, columns, figsize=(4.6 * columns, 3.9 * lines), squeeze=False)
+    for ax in axes.flat[len(frames) :]:
+        ax.set_axis_off()
+    for ax, (table, title) in zip(axes.flat, frames.items()):
         rows = reported[(reported["table"].astype(str) == table) & (reported["k"].astype(str) == "1")]
         rows = rows.assign(number=pd.to_numeric(rows["value"], errors="coerce")).iloc[::-1]
+        if rows.empty:
+            ax.text(0.5, 0.5, "no row of it could be read", ha="center", fontsize=8, transform=ax.transAxes)
         labels = [f"{m}{' ?' if c == '?' else ''}" for m, c in zip(rows["method"], rows["confidence"])]
         ax.barh(range(len(rows)), rows["number"].fillna(0), color=[method_colour(m) for m in rows["method"]])
         for place, number in enumerate(rows["number"]):
@@ -137,7 +144,7 @@ def plot_published_bars(reported: pd.DataFrame, frames: dict[str, str]) -> Pictu
             )
         known += int(rows["number"].notna().sum())
         ax.set_yticks(range(len(rows)), labels, fontsize=8.5)
-        ax.set(title=title, xlim=(0, 100), xlabel="AR@1 (%)")
+        ax.set(title=title, xlim=(0, 100), ylim=(-0.7, max(len(rows), 6) - 0.3), xlabel="AR@1 (%)")
     return Picture(
         figure,
         f"Frames of {len(frames)} published tables with one bar for each of their methods; {known} of the numbers are known.",

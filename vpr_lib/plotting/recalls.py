@@ -48,11 +48,11 @@ def plot_recalls(records: pd.DataFrame, curves: Sequence[str] = ()) -> Picture:
         curves: the models drawn over N; default all, where there are at most nine the bars and curves have the same ones.
     """
     table = mean_recalls(records, (1,))
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11.8, max(4.2, 0.42 * len(table) + 1.2)))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(13.8, max(4.2, 0.42 * len(table) + 1.2)))
     plot_mean_bars(table, ax=left).set_title("Recall@1")
     models = list(curves) or list(table.nlargest(9, "R@1")["model"])
     plot_recall_at_n(records[records["model"].isin(models)], ax=right).set_title("Recall@N")
-    right.legend(fontsize=8)
+    right.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
     recall, first = table.set_index("model")["R@1"].sort_values(ascending=False), records.iloc[0]
     queries, seeds = int(records.groupby(["model", "seed"])["counted"].sum().max()), int(table["seeds"].max())
     return Picture(
@@ -72,9 +72,12 @@ def plot_over_budget(table: pd.DataFrame, budget: str, ax: Axes | None = None) -
     ax = ax or plt.subplots(figsize=(5.6, 4.2))[1]
     for model, group in table.groupby("model", sort=False):
         colour, mean = method_colour(group["system"].iloc[0]), group.groupby(budget)["R@1"].mean()
-        line = "--" if "L = 0" in model else "-"
-        ax.plot(mean.index, mean, line, color=colour, label=model)
-        ax.plot(group[budget], group["R@1"], "o", color=colour, alpha=0.45, markersize=4)
+        bare = "L = 0" in model  # without mixers: dashed and hollow
+        ax.plot(mean.index, mean, "--" if bare else "-", color=colour, label=model)
+        ax.plot(
+            group[budget], group["R@1"], "s" if bare else "o", color=colour, alpha=0.7, markersize=5,
+            markerfacecolor="white" if bare else colour,
+        )  # fmt: skip
     ax.set_xscale("log")
     ticks = sorted(table[budget].unique())
     ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
@@ -118,7 +121,7 @@ def plot_histories(
         systems: model -> method, which chooses the colour.
         second: key of the history and the label of its axis.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.8))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12.6, 3.8))
     key, label = second
     validated = any("recall@1" in history[0] for history in histories.values())
     first = ("recall@1", 100) if validated else ("loss", 1)
@@ -144,7 +147,7 @@ def plot_histories(
     words = ("validation recall@1 (%)", "Validation recall@1") if validated else ("loss", "Loss")
     left.set(xlabel="epoch", ylabel=words[0], title=words[1])
     right.set(xlabel="epoch", ylabel=label, title=label[:1].upper() + label[1:])
-    left.legend(fontsize=8.5)
+    right.legend(*left.get_legend_handles_labels(), fontsize=8.5, loc="upper left", bbox_to_anchor=(1.01, 1))
     for ax in (left, right):
         ax.xaxis.get_major_locator().set_params(integer=True)
     last = {

@@ -1,4 +1,4 @@
-"""Pictures of relations: three geometries, descriptors in the Poincaré disc, matrices of teacher and student."""
+"""Pictures of triplets and relations: hardest triplets on a line, three geometries, descriptors in the Poincaré disc, matrices of teacher and student."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,6 +12,7 @@ from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from vpr_lib.losses.relational import to_ball
+from vpr_lib.losses.triplet import Triplets
 from vpr_lib.plotting.picture import Picture, listed
 from vpr_lib.plotting.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
 
@@ -184,4 +185,38 @@ def picture_of_discs(students: Mapping[str, Mapping[str, np.ndarray]], places: n
         f"Poincaré discs with the same submaps as the teacher (circles) and the student (triangles) see them, joined by geodesics: {', '.join(students)}.",
         "Each agent centred and scaled alike, two joint principal directions, mapped into the disc; six numbered places in colour, the "
         "others grey.",
+    )
+
+
+def plot_triplets(spots: Tensor, places: Tensor, mined: Triplets, ax: Axes | None = None) -> Picture:
+    """Descriptors of one number on a line; above it an arc from every anchor to its farthest positive, below to its nearest negative.
+
+    Args:
+        spots: (B,). places: place of every descriptor, (B,), which chooses its marker.
+    """
+    ax = ax or plt.subplots(figsize=(8.4, 3.2))[1]
+    x, colours, markers = spots.tolist(), (BLUE, ORANGE, PURPLE, SKY), "os^D"
+    for number, place in enumerate(places.tolist()):
+        ax.plot(x[number], 0, markers[place % 4], color=colours[place % 4], markersize=11, zorder=3)
+        ax.annotate(str(number), (x[number], 0), textcoords="offset points", xytext=(0, 9), ha="center", fontsize=10)
+    turn = np.linspace(0, np.pi, 60)
+    for others, side, colour in ((mined.positives, 1, GREEN), (mined.negatives, -1, VERMILION)):
+        for anchor, other in zip(mined.anchors.tolist(), others.tolist()):
+            centre, half = (x[anchor] + x[other]) / 2, (x[other] - x[anchor]) / 2
+            arc = np.stack([centre - half * np.cos(turn), side * (0.12 + 0.8 * abs(half)) * np.sin(turn)])
+            ax.plot(*arc, color=colour, linewidth=1.4, linestyle="-" if side > 0 else "--")
+            ax.annotate("", arc[:, -1], arc[:, -4], arrowprops={"arrowstyle": "-|>", "color": colour})
+    ax.axhline(0, color=GREY, linewidth=0.8, zorder=0)
+    ax.text(0.01, 0.97, "to the farthest positive", color=GREEN, transform=ax.transAxes, va="top", fontsize=9)
+    ax.text(0.01, 0.03, "to the nearest negative", color=VERMILION, transform=ax.transAxes, fontsize=9)
+    ax.margins(0.12, 0.16)
+    ax.set(yticks=[], xlabel="descriptor")
+    ax.grid(visible=False)
+    ax.spines["left"].set_visible(False)
+    rows = zip(mined.anchors.tolist(), mined.positives.tolist(), mined.negatives.tolist())
+    told = ", ".join(f"{a} with {p} and {n}" for a, p, n in rows)
+    return Picture(
+        ax,
+        f"{len(x)} descriptors on a line. Every anchor with its farthest positive and nearest negative: {told}.",
+        "One arc above and one below for every anchor; markers and colours are places.",
     )

@@ -20,14 +20,14 @@ def plot_protocols(groups: Mapping[tuple[str, str], pd.DataFrame], table: pd.Dat
     """
     columns = min(2, len(groups))
     lines = -(-len(groups) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(7.5 * columns, 4.6 * lines), squeeze=False)
+    figure, axes = plt.subplots(lines, columns, figsize=(8.6 * columns, 4.2 * lines), squeeze=False)
     for axis in axes.flat[len(groups) :]:
         axis.set_axis_off()
     for axis, ((dataset, protocol), group) in zip(axes.flat, groups.items()):
         own = table[(table["dataset"] == dataset) & (table["protocol"] == protocol)]
         best = own.groupby("model")["R@1"].mean().nlargest(leaders).index
         plot_recall_at_n(group[group["model"].isin(best)], ax=axis).set_title(f"{dataset}, {protocol}")
-        axis.legend(fontsize=7.5)
+        axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
     return Picture(
         figure,
         f"Recall over the number of candidates, one panel for each of {len(groups)} protocols, one line with its band for each of the best "
@@ -81,6 +81,7 @@ def plot_lens(lens: pd.DataFrame, systems: Mapping[str, str], dataset: str, radi
         ax.plot(lens.columns, values, marker=method_marker(name), color=method_colour(systems[name]), label=name)
     ax.axvline(radius_m, color="grey", linewidth=1)
     ax.set(xscale="log", xlabel="radius (m)", ylabel="first match within (%)")
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
     return Picture(
         figure,
@@ -99,7 +100,8 @@ def plot_near_misses(metres: np.ndarray, found: np.ndarray, near: int, name: str
     """
     figure, ax = plt.subplots(figsize=(7.5, 3.4))
     right, wrong = metres[found], metres[~found]
-    edges = np.geomspace(1, max(100.0, float(np.nanmax(metres))), 30)
+    per_side = np.geomspace(1, radius_m, 13), np.geomspace(radius_m, max(4 * radius_m, float(np.nanmax(metres))), 17)
+    edges = np.concatenate([per_side[0], per_side[1][1:]])  # no bin on both sides of the radius
     ax.hist(right.clip(1), edges, color=GREEN, label=f"✓ correct ({len(right)})")
     ax.hist(
         wrong.clip(1),
@@ -112,6 +114,7 @@ def plot_near_misses(metres: np.ndarray, found: np.ndarray, near: int, name: str
     )
     ax.axvline(radius_m, color="grey", linewidth=1)
     ax.set(xscale="log", xlabel="distance of the first match (m)", ylabel="queries")
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.legend()
     return Picture(
         figure,

@@ -11,8 +11,8 @@ RIGHT, WRONG = GREEN, VERMILION
 RIGHT_SIGN, WRONG_SIGN = "✓", "✗"
 
 METHOD_COLOURS = {
-    "MixVPR": BLUE, "Lightweight-MixVPR": SKY, "DINO-Mix": PURPLE, "ClusVPR": VERMILION, "DistilVPR": GREEN,
-    "NetVLAD": ORANGE, "CosPlace": "#8C6D1F", "Conv-AP": "#5D3A9B", "GeM": "#4D7C8A", "AVG": "#A6761D",
+    "MixVPR": BLUE, "Lightweight-MixVPR": SKY, "Lightweight-MixVPR KD": "#00768F", "DINO-Mix": PURPLE, "ClusVPR": VERMILION, "DistilVPR": GREEN,
+    "NetVLAD": ORANGE, "CosPlace": "#8C6D1F", "Conv-AP": "#5D3A9B", "GeM": "#4D7C8A", "AVG": "#333333",
     "Raw pixels": GREY, "Untrained": "#BBBBBB",
 }  # fmt: skip
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h")

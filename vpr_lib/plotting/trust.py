@@ -17,15 +17,16 @@ def plot_precision_recall(records: pd.DataFrame, ax: Axes | None = None) -> Axes
         records: of one data set and protocol; models without similarities (panorama suppression) raise ValueError.
     Source: the curves of VPR-Bench (Zaffar et al., IJCV 2021).
     """
-    ax = ax or plt.subplots(figsize=(6.4, 4.2))[1]
+    ax = ax or plt.subplots(figsize=(9, 4.2))[1]
     for model, group in records.groupby("model", sort=False):
         precision, colour = curve(group), method_colour(group["system"].iloc[0])
         label = f"{model}, AP {100 * precision.average_precision:.0f} %"
-        ax.step(100 * precision.recall, 100 * precision.precision, where="post", color=colour, label=label)
-        ax.plot(100 * precision.recall_at_full_precision, 100, method_marker(model), color=colour, clip_on=False)
+        ax.step(100 * precision.recall, 100 * precision.precision, where="post", color=colour)
+        at = (100 * precision.recall_at_full_precision, 100)
+        ax.plot(*at, method_marker(model), color=colour, clip_on=False, label=label, markersize=8)
     ax.set(xlabel="recall (% of the queries that have a match)", ylabel="precision (%)", ylim=(0, 101))
     ax.set_xlim(left=0)
-    ax.legend(fontsize=8, loc="lower left")
+    ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
     return ax
 
 

@@ -262,6 +262,8 @@ def _why(number: Mapping, systems: set[str]) -> str:
         return "not to be had from the public record: nothing to compare with"
     if not any(number["method"].startswith(system) for system in systems):
         return "a rival that this workbook does not build"
+    if not number["D"]:
+        return "its descriptor size is not stated: nothing is put beside it"
     if number["protocol"].endswith("@server"):
         return "scored by the data set's server only"
     if dataset not in known:

@@ -82,9 +82,10 @@ def measured_beside(published: pd.DataFrame, table: pd.DataFrame | None) -> pd.D
 
 
 def same_backbone(model: str, published: str) -> bool:
-    """Whether a model of the zoo has the backbone that a table names; no claim is made about models and tables that name none."""
+    """Whether a model of the zoo has the backbone that a table names, or one of several joined by '+'; no claim is made about
+    models and tables that name none."""
     plain = lambda text: re.sub(r"[^a-z0-9]", "", text.lower())
-    return model not in ZOO or plain(published) in plain(ZOO[model].backbone)
+    return model not in ZOO or any(plain(part) in plain(ZOO[model].backbone) for part in published.split("+"))
 
 
 def published_recall(system: str, protocol: str, k: int = 1) -> dict[str, float]:

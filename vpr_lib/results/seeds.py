@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from vpr_lib.results.statistics import mean_interval
-from vpr_lib.results.tables import compare, recall_table
+from vpr_lib.results.tables import recall_table
 
 
 def first_seed(records: pd.DataFrame) -> pd.DataFrame:
@@ -24,9 +25,8 @@ def seed_table(
         control: the model without the change, trained on the same seeds; a model with other seeds gets no gain.
         tested: the cut-offs, among `ks`, at which gains are given.
     Returns:
-        columns model, dim, seeds, `R@k` in per cent and, for the tested ones, `R@k low`, `R@k high`; `R@k gain` in points with
-        `R@k gain low`, `R@k gain high`, from the differences seed by seed; `R@k p`, exact McNemar over all seeds' queries (the
-        seeds share their queries, so it is a guide rather than a level).
+        columns model, dim, seeds, then for every k `R@k` in per cent and, for the tested ones, `R@k low`, `R@k high`, cut at 0 and
+        100, and `R@k gain` in points with `R@k gain low`, `R@k gain high`, Student's of the differences seed by seed.
     Raises:
         ValueError: when `control` has no records, or there are several data sets.
     """
@@ -41,16 +41,14 @@ def seed_table(
     by_seed = {model: group.set_index("seed") for model, group in table.groupby("model", sort=False)}
     rows = []
     for model, group in by_seed.items():
-        row = {"model": model, "dim": group["dim"].iloc[0], "seeds": len(group)} | {
-            f"R@{k}": group[f"R@{k}"].mean() for k in ks
-        }
+        row = {"model": model, "dim": group["dim"].iloc[0], "seeds": len(group)}
         paired = model != control and set(group.index) == set(by_seed[control].index)
-        for k in tested:
-            _, row[f"R@{k} low"], row[f"R@{k} high"] = mean_interval(group[f"R@{k}"])
-            if paired:
-                gains = mean_interval((group[f"R@{k}"] - by_seed[control][f"R@{k}"]).to_numpy())
-                row |= dict(zip((f"R@{k} gain", f"R@{k} gain low", f"R@{k} gain high"), gains))
-                row[f"R@{k} p"] = compare(records, model, control, k).p_value
+        for k in ks:
+            row[f"R@{k}"], low, high = mean_interval(group[f"R@{k}"])
+            if k in tested:
+                row |= {f"R@{k} low": max(low, 0), f"R@{k} high": min(high, 100)}  # NaN stays NaN
+                gain = (group[f"R@{k}"] - by_seed[control][f"R@{k}"]).to_numpy() if paired else np.full(1, np.nan)
+                row |= dict(zip((f"R@{k} gain", f"R@{k} gain low", f"R@{k} gain high"), mean_interval(gain)))
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -73,6 +71,11 @@ def mean_recalls(records: pd.DataFrame, ks: Sequence[int] = (1, 5, 10)) -> pd.Da
             mean, low, high = mean_interval(group[f"R@{k}"])
             if len(group) == 1:
                 low, high = first[f"R@{k} low"], first[f"R@{k} high"]
-            row |= {f"R@{k}": mean, f"R@{k} low": low, f"R@{k} high": high, f"R@{k} by seed": list(group[f"R@{k}"])}
+            row |= {
+                f"R@{k}": mean,
+                f"R@{k} low": max(low, 0),
+                f"R@{k} high": min(high, 100),
+                f"R@{k} by seed": list(group[f"R@{k}"]),
+            }
         rows.append(row)
     return pd.DataFrame(rows)

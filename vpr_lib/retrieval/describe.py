@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from vpr_lib.config import Compute, ComputeOptions
 from vpr_lib.data import clouds as clouds_module
 from vpr_lib.data import images as images_module
+from vpr_lib.data import pixels as pixels_module
 from vpr_lib.data.clouds import CloudError, CloudSet, SubmapSet, collate_submaps
 from vpr_lib.data.ground_truth import Benchmark
 from vpr_lib.data.images import ImageError, InputSpec
@@ -295,5 +296,6 @@ def _model_text(model: nn.Module) -> str:
 def code_hash(model_class: type) -> str:
     """SHA-256 over the sources that a model's output depends on."""
     folder = Path(inspect.getfile(model_class)).parent
-    files = [*sorted(folder.glob("*.py")), Path(images_module.__file__), Path(__file__)]
+    own = (images_module.__file__, pixels_module.__file__, __file__)
+    files = [*sorted(folder.glob("*.py")), *map(Path, own)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

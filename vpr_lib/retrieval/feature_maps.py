@@ -19,7 +19,7 @@ from vpr_lib.machine import cpu_has_bf16, keep_freed_memory
 from vpr_lib.models.backbone import Backbone
 from vpr_lib.models.checkpoints import weights_hash
 from vpr_lib.progress import track
-from vpr_lib.retrieval.describe import AUTOCAST, Descriptors, code_hash, contents_hash
+from vpr_lib.retrieval.describe import AUTOCAST, NOT_FINITE, Descriptors, UnreadableImages, code_hash, contents_hash
 from vpr_lib.retrieval.runtime import LEAST, Call, compile_openvino
 from vpr_lib.retrieval.store import DescriptorStore, file_fingerprints, joint_fingerprints
 from vpr_lib.seeds import derive_seed
@@ -165,6 +165,8 @@ def describe_on_maps(model: nn.Module, manifest: Manifest, cache: Path | None, *
 
     Args:
         options: `device`, `precision`, `workers` and `quiet` of `feature_maps`.
+    Raises:
+        UnreadableImages: for a descriptor that is not finite.
     """
     maps = feature_maps(model, manifest, cache, **options)
     device, precision = torch.device(options.get("device", "cpu")), options.get("precision", "fp32")
@@ -175,4 +177,7 @@ def describe_on_maps(model: nn.Module, manifest: Manifest, cache: Path | None, *
             parts.append(head(block.unflatten(1, maps.shape).float()).float().cpu().numpy())
     array = np.concatenate(parts)
     seconds = time.perf_counter() - start
+    if (odd := np.flatnonzero(~np.isfinite(array).all(1))).size:  # maps in fp16 end at 65504
+        paths = manifest.image_paths()
+        raise UnreadableImages({row: f"{paths[row]}: {NOT_FINITE}" for row in odd.tolist()}, len(array))
     return Descriptors(array, {}, None, seconds, len(array), contents_hash(manifest.image_paths()))

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -77,7 +78,7 @@ class Describer:
 
     def _decide(self, images: Tensor, torch_s: float) -> None:
         file = cache_root() / "runtimes" / f"{_name(self.model, self.precision)}.json"
-        known = Decision.model_validate_json(file.read_text(encoding="utf-8")) if file.is_file() else None
+        known = _read(file)
         if known is None:
             worth = self.left * torch_s > WORTH_S
         else:
@@ -111,6 +112,14 @@ class Describer:
             runtime="openvino" if exact and quick else "torch", why=why, torch_s=torch_s, openvino_s=openvino_s,
             compile_s=compile_s, cosine=cosine,
         ), call  # fmt: skip
+
+
+def _read(file: Path) -> Decision | None:
+    """What was decided before; None where nothing was, or the file is damaged."""
+    try:
+        return Decision.model_validate_json(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def compile_openvino(model: nn.Module, precision: str) -> Call:

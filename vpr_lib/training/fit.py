@@ -296,12 +296,13 @@ class _Loop:
     def resume(self) -> None:
         path = self.folder / "state.pt"
         if not path.is_file():
+            if self.fabric.global_rank == 0:
+                self.log.unlink(missing_ok=True)  # of a run that was killed before it stored anything
             return
         state = torch.load(path, map_location=self.fabric.device, weights_only=True)
         stored = FitSettings.model_validate_json(state["settings"])
-        neutral = dict(epochs=1, checkpoint_every_s=0.0)
-        same = stored.model_copy(update=neutral) == self.settings.model_copy(update=neutral)
-        if not same or state["batches"] != self.batches:
+        then, now = (each.model_dump(exclude=set(self.settings.neutral)) for each in (stored, self.settings))
+        if then != now or state["batches"] != self.batches:
             raise ValueError(
                 f"{self.folder} holds a run with other settings ({stored}, {state['batches']} batches per "
                 "epoch). Choose another folder, or remove it to start again."
@@ -312,6 +313,11 @@ class _Loop:
             raise ValueError(
                 f"{self.folder} holds a run of something else: {', '.join(differing)} differ. Choose another folder, or "
                 "remove it to start again."
+            )
+        if (state["epoch"], state["batch"]) > (self.settings.epochs, 0):
+            raise ValueError(
+                f"{self.folder} holds a run of more than {self.settings.epochs} epochs ({state['epoch']} are done): its weights "
+                "are none of a shorter one. Choose another folder, or remove it to start again."
             )
         self.model.module.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

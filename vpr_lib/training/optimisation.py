@@ -32,6 +32,12 @@ class FitSettings(Strict):
     restarts: tuple[int, ...] = ()  # epochs (from 0) that begin with an empty optimiser memory: new generations
     seed: int = 1
 
+    @property
+    def neutral(self) -> tuple[str, ...]:
+        """Fields that may differ between a run and the one it goes on with: it may be prolonged, unless its learning rates follow
+        from the number of epochs."""
+        return ("checkpoint_every_s",) if self.schedule == "cosine" else ("checkpoint_every_s", "epochs")
+
 
 def learning_rate(settings: FitSettings, step: int, steps_per_epoch: int) -> float:
     """Learning rate of optimiser step `step` (from 0), a pure function of the position in training.

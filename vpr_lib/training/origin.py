@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from vpr_lib.data import images, places, tuples
+from vpr_lib.data import images, pixels, places, tuples
 from vpr_lib.data.audit import file_paths
 from vpr_lib.data.ground_truth import Benchmark
 from vpr_lib.data.prepare import Content, manifests_of
@@ -25,6 +25,7 @@ from vpr_lib.files import content_hashes, locked, use, write_text
 from vpr_lib.models.checkpoints import weights_hash
 from vpr_lib.paths import content_memory
 from vpr_lib.training.fit import Recipe
+from vpr_lib.training.optimisation import FitSettings
 
 log = logging.getLogger(__name__)
 ROOM = Path(__file__).resolve().parent
@@ -32,8 +33,8 @@ DECIDES_NOTHING = {
     *("claim", "expected", "hardware", "variants", "workers", "keep_images", "keep_in_memory", "train_root"),
     *("validation_root",),  # where data lies: its content is compared
 }
-NEUTRAL_SETTINGS = ("epochs", "checkpoint_every_s")  # a run may be prolonged
 MADE_FROM = "made_from.json"
+OF_A_START = ("centres.hdf5", "tuples_*")  # what a training makes before its first state, and would find again
 
 
 class OtherTraining(ValueError):
@@ -49,7 +50,8 @@ def made_from(experiment: Recipe, model: nn.Module, data: Mapping[str, Content |
         more: a teacher's weights and the like.
     """
     recipe = experiment.model_dump(mode="json", exclude=DECIDES_NOTHING)
-    recipe["fit"] = {name: value for name, value in recipe["fit"].items() if name not in NEUTRAL_SETTINGS}
+    neutral = FitSettings.model_validate(recipe["fit"]).neutral
+    recipe["fit"] = {name: value for name, value in recipe["fit"].items() if name not in neutral}
     hashes = {name: _content_hash(content) for name, content in data.items() if content is not None}
     made = {"recipe": recipe, "start": weights_hash(model), "data": hashes, "code": code_hash(model), **more}
     return json.loads(json.dumps(made, sort_keys=True, default=str))
@@ -57,7 +59,8 @@ def made_from(experiment: Recipe, model: nn.Module, data: Mapping[str, Content |
 
 @contextmanager
 def training_folder(folder: Path, made: dict[str, Any], experiment: Recipe) -> Iterator[None]:
-    """Hold the folder of a training: one process trains in it, and only what it was begun with goes on.
+    """Hold the folder of a training: one process trains in it, and only what it was begun with goes on; what a start left that
+    was killed before its first state is made again.
 
     A folder that the program named after the experiment (`Recipe.folder_in`) is cleared and trained anew when its start,
     data, teacher or code differ; one that a person named is refused.
@@ -79,6 +82,9 @@ def training_folder(folder: Path, made: dict[str, Any], experiment: Recipe) -> I
                 )
             log.warning("%s is trained anew: %s", folder, differences)
             shutil.rmtree(folder)
+        if not (folder / "state.pt").is_file():
+            for left in (path for name in OF_A_START for path in folder.glob(name)):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
         write_text(folder / MADE_FROM, json.dumps(made, indent=1))
         yield
 
@@ -129,7 +135,7 @@ def code_hash(model: nn.Module) -> str:
     """Over the code of the model's modules, of losses, training and images; comments and docstrings are no code."""
     own = {inspect.getfile(type(part)) for part in model.modules() if type(part).__module__.startswith("vpr_lib.")}
     files = {Path(file).resolve() for file in own} | {
-        Path(room.__file__).resolve() for room in (images, places, tuples)
+        Path(room.__file__).resolve() for room in (images, pixels, places, tuples)
     }
     files |= {*ROOM.glob("*.py"), *(ROOM.parent / "losses").glob("*.py")}
     return hashlib.sha256("".join(_bare(file) for file in sorted(files)).encode()).hexdigest()

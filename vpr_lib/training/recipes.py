@@ -18,7 +18,7 @@ from vpr_lib.data.readers.gsv_cities import read_gsv_cities
 from vpr_lib.data.tuples import TupleSet, place_tuples, radius_tuples
 from vpr_lib.digests import digest_file
 from vpr_lib.models.backbones import build_backbone
-from vpr_lib.models.checkpoints import load_tensors, load_weights, trained_path
+from vpr_lib.models.checkpoints import load_tensors, load_weights, trained_path, weights_hash
 from vpr_lib.models.zoo import ZOO, build_model
 from vpr_lib.paths import cache_root
 from vpr_lib.registry import lookup
@@ -296,7 +296,9 @@ def _train_on_places(model: nn.Module, places: Places, experiment: Experiment, r
 
 
 def _teacher_hash(experiment: Experiment) -> dict[str, str]:
-    """The bytes of the teacher's file, where the recipe has a teacher and it is there."""
+    """The weights of the tokens' teacher, or the bytes of the teacher's file, where the recipe has one and it is there."""
+    if experiment.token_teacher:
+        return {"teacher": weights_hash(build_backbone(experiment.token_teacher, pretrained=True))}
     d = experiment.distillation
     if d is None or not (d.teacher or d.teacher_file):
         return {}

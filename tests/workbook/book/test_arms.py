@@ -20,3 +20,5 @@ def test_a_budget_keeps_the_steps_whatever_the_places():
     runs = {places: budget(base, places, 40) for places in (24, 96, 240)}
     assert {places: run.fit.epochs for places, run in runs.items()} == {24: 40, 96: 10, 240: 4}
     assert [run.places.use_places for run in runs.values()] == [24, 96, 240]
+    steps = base.fit.epochs * 10  # of all 240 places
+    assert budget(base, 240, steps, every=240) == base, "nothing is trained twice"

@@ -36,7 +36,7 @@ from miniatures import (
 )
 
 HEADS = {"MixVPR": dict(out_channels=8, out_rows=4, mix_depth=4), "ConvAP": dict(out_channels=16), "CosPlace": dict(out_dim=32),
-         "NetVLAD": dict(clusters=4), "ClusVPR": dict(clusters=16, neighbours=4), "ProjectedGeM": dict(out_channels=32)}  # fmt: skip
+         "NetVLAD": dict(clusters=4), "NetVLAD+PCA": dict(clusters=4, bias=False, dim=32), "ClusVPR": dict(clusters=16, neighbours=4), "ProjectedGeM": dict(out_channels=32)}  # fmt: skip
 NARROW = dict(backbone="tinyresnet", backbone_args=dict(widths=[8, 12, 16, 24]))
 
 

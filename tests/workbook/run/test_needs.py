@@ -29,6 +29,15 @@ def test_registered_weights_take_the_place_of_trainings():
     assert "mixvpr_resnet50_4096" in needs.weights and not needs.trunks and not needs.recipes
 
 
+def test_released_asks_for_what_is_evaluated_only(tmp_path, monkeypatch):
+    needs = needs_of("released")
+    assert needs.trunks == {"dinov2_vitb14": ("05_dino_mix",)} and not needs.recipes
+    assert not {"gsv_cities", "oxford_train"} & set(needs.data)
+    monkeypatch.setenv("VPR_DATA", str(tmp_path))
+    monkeypatch.setenv("VPR_CACHE", str(tmp_path / "cache"))
+    assert "pre-training" not in absent_of("released")["05_dino_mix"]  # it leaves a hole there
+
+
 def test_an_unknown_profile_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"Known: .*light"):
         needs_of("nowhere")
@@ -36,7 +45,7 @@ def test_an_unknown_profile_lists_the_known_ones():
 
 def test_nothing_keeps_a_generated_profile_from_running(tmp_path, monkeypatch):
     monkeypatch.setenv("VPR_DATA", str(tmp_path))
-    for name in ("toy", "gpu", "distilvpr_table"):
+    for name in ("toy", "gpu", "distilvpr_table", "mixvpr_table"):
         assert not {notebook: why for notebook, why in absent_of(name).items() if why}
     light = absent_of("light")
     assert light["01_data_preparation"] == "not on this disk: pitts30k_val, msls_val: vpr data get NAME"

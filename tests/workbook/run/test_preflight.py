@@ -26,8 +26,16 @@ def disk(tmp_path, monkeypatch):
 def test_what_is_here_and_what_is_left_out(disk):
     small.register("mixvpr_resnet50_128")
     found = look_ahead("released")
-    assert found.missing["msls_val"] == "vpr data get msls_val" and "pitts30k_val" not in found.missing
-    assert found.missing["mixvpr_resnet50_512"] == "vpr weights get mixvpr_resnet50_512"
+    assert (
+        found.missing["msls_val"] == "vpr data get msls_val (fetched, 2.4 GB)" and "pitts30k_val" not in found.missing
+    )
+    assert found.missing["tokyo247"] == "vpr data get tokyo247 (says what to do by hand, 16.0 GB)"
+    assert found.missing["mixvpr_resnet50_512"] == "vpr weights get mixvpr_resnet50_512 (~40 MB)"
+    assert found.missing["dinomix_vits14_4096"].endswith("(tells where: not for programs)")
+    assert found.missing["clusvpr_vgg16_8192"].startswith("nobody publishes them")
+    assert not {"gsv_cities", "oxford_train"} & set(found.missing)  # nothing is trained
+    splits = ["pitts30k_test", "pitts250k_test", "msls_val"]  # two of them in one folder
+    assert preflight._to_fetch_gb(splits) == pytest.approx(20.0 + 2.4)
     assert "mixvpr_resnet50_128" not in found.missing and "02_mixvpr_training" not in found.left_out
     assert "not on this disk: oxford, boreas: vpr data get NAME" in found.left_out["07_distilvpr"]
     images = 10_000 + 7_608  # of Pitts30k-val, described by every model that notebook 02 names
@@ -37,7 +45,8 @@ def test_what_is_here_and_what_is_left_out(disk):
     for part in (
         "data: 1 of",
         "weights: 1 of",
-        "○ msls_val: vpr data get msls_val",
+        "○ msls_val: vpr data get msls_val (fetched",
+        "at once: vpr weights get --profile released; vpr data get --profile released",
         "10 images/s measured",
         "left out: 07_distilvpr",
     ):

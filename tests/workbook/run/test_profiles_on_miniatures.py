@@ -106,7 +106,7 @@ def test_released_fills_its_tables_and_names_its_holes(bench):
             continue
         sentinels[name] = small.run_notebook(name, released)
     holes = sentinels["02_mixvpr_training"]["holes"]
-    assert "linked in the table of the README" in holes["convap_resnet50_8192"] and "nordland_2760" in holes
+    assert "vpr weights get convap_resnet50_8192" in holes["convap_resnet50_8192"] and "nordland_2760" in holes
     assert (
         "vpr weights get lightmixvpr_mobilenet_v2_1024"
         in sentinels["03_lightweight_backbones"]["holes"]["lightmixvpr_mobilenet_v2_1024"]
@@ -118,6 +118,7 @@ def test_released_fills_its_tables_and_names_its_holes(bench):
         "msls_val@740",
         "sped@listed",
         "dinomix_vitb14_4096 majority vote",
+        "avg_dinov2_vitb14_768",
         "clusvpr_vgg16_8192 reranked",
     )
     assert all(name in table for name in names)
@@ -208,6 +209,15 @@ def test_distilvpr_table_runs_on_a_small_town(bench, monkeypatch):
     assert not made_everything(found)
     gains = pd.read_csv(bench.parent / "figures/distilvpr_table/07_methods.csv")
     assert len(gains) == 12
+
+
+def test_mixvpr_table_measures_what_the_toy_profile_leaves_out(bench, monkeypatch):
+    monkeypatch.setitem(PRESETS, "toy", replace(PRESETS["toy"], **small.TINY))
+    monkeypatch.setitem(PRESETS, "town", replace(PRESETS["town"], **small.TINY))
+    fewer = dict(seeds=[1], shares=[8], place_counts=[2, 3], step_counts=[1], budgeted=["gem_lite0_112"]) | FEWER["02"]
+    told = small.run_notebook("02_mixvpr_training", profile("mixvpr_table"), **fewer)
+    unknown = {line["key"] for line in told["findings"] if line["verdict"] == "not measured"}
+    assert unknown == {"a_tiny_descriptor_costs_little"}  # these descriptors cannot be so many times shorter
 
 
 def test_nothing_at_all_leaves_every_notebook_out_with_its_commands(bench):

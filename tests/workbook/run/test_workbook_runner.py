@@ -216,6 +216,14 @@ def test_what_was_executed_or_recorded_is_looked_at_again(chain):
     assert chain.statuses() == dict.fromkeys(ALL, "resumed") | {"02_train": "green", "03_other": "green"}
 
 
+def test_a_check_that_could_not_be_run_is_green(project):
+    check = dict(
+        key="export", statement="change", target="≤ 0", measured=float("nan"), holds=False, skipped="no runtime"
+    )
+    [line] = project.add("01_data", f"nan = float('nan')\nfinish(checks=[{check!r}])").run().notebooks
+    assert line.status == "green", line.reason
+
+
 def test_a_swallowed_check_is_not_green(project):
     check = dict(key="recall_at_1", statement="R@1", target="at least 0.5", measured=0.1, holds=False)
     [line] = project.add("01_data", f"finish(checks=[{check!r}])").run().notebooks

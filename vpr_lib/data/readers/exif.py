@@ -15,16 +15,23 @@ LOOKED_AT = 20  # photos of a folder that say whether it has positions at all
 def read_gps(path: str | Path) -> tuple[float, float, float] | None:
     """Latitude and longitude in degrees and heading (clockwise from north, NaN where it is not recorded) of one photo.
 
-    None for a photo without a position, one whose numbers are none, and a file that is no picture.
+    None for a photo without a position, one whose numbers are none or lack their hemisphere, one that the camera marked void
+    (its last fix, taken elsewhere), and a file that is no picture.
     """
     try:
         with Image.open(path) as image:
             gps = image.getexif().get_ifd(ExifTags.IFD.GPSInfo)
-        lat = _degrees(gps[TAGS.GPSLatitude], gps.get(TAGS.GPSLatitudeRef) == "S")
-        lon = _degrees(gps[TAGS.GPSLongitude], gps.get(TAGS.GPSLongitudeRef) == "W")
+        lat = _degrees(gps[TAGS.GPSLatitude], gps[TAGS.GPSLatitudeRef], "NS")
+        lon = _degrees(gps[TAGS.GPSLongitude], gps[TAGS.GPSLongitudeRef], "EW")
     except (KeyError, TypeError, ValueError, ZeroDivisionError, OSError, SyntaxError, UnidentifiedImageError):
         return None
-    good = np.isfinite([lat, lon]).all() and (lat, lon) != (0, 0) and -80 <= lat <= 84 and abs(lon) <= 180
+    good = (
+        np.isfinite([lat, lon]).all()
+        and str(gps.get(TAGS.GPSStatus, "A")).strip("\0 ") != "V"
+        and (lat, lon) != (0, 0)
+        and -80 <= lat <= 84
+        and abs(lon) <= 180
+    )
     return (lat, lon, float(gps.get(TAGS.GPSImgDirection, np.nan))) if good else None
 
 
@@ -57,8 +64,8 @@ def _parts(degrees: float) -> tuple[float, float, float]:
     return minutes // 60, minutes % 60, seconds
 
 
-def _degrees(parts: Sequence[float], negative: bool) -> float:
-    """Degrees, minutes and seconds as EXIF has them."""
+def _degrees(parts: Sequence[float], letter: str | bytes, sides: str) -> float:
+    """Degrees, minutes and seconds as EXIF has them; `letter` is one of the two `sides` (ValueError: it says neither)."""
     degrees, minutes, seconds = (float(part) for part in parts)
-    value = degrees + minutes / 60 + seconds / 3600
-    return -value if negative else value
+    text = letter.decode("latin1") if isinstance(letter, bytes) else letter
+    return (1 - 2 * sides.index(text.strip("\0 ")[:1].upper() or "?")) * (degrees + minutes / 60 + seconds / 3600)

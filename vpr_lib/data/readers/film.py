@@ -1,7 +1,6 @@
 """A film as a folder of photos: frames at even times, the time in their names, the place of a GPX track in their EXIF."""
 
 import logging
-import os
 import shutil
 from collections.abc import Iterator
 from hashlib import sha256
@@ -17,7 +16,7 @@ from PIL import Image
 
 from vpr_lib.data.readers.exif import gps_exif
 from vpr_lib.data.readers.gpx import Track, read_gpx, seconds
-from vpr_lib.files import content_hashes, locked
+from vpr_lib.files import content_hashes, locked, publish_folder
 from vpr_lib.paths import cache_root, content_memory
 
 log = logging.getLogger(__name__)
@@ -55,7 +54,7 @@ def folder_of(path: Path, frames_per_second: float = 1.0) -> Path:
             temporary = Path(mkdtemp(dir=folder.parent, prefix=f".{path.stem}-"))
             try:
                 count = _write_frames(path, temporary, frames_per_second, track)
-                os.rename(temporary, folder)
+                publish_folder(temporary, folder)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
             log.info("%s: %d frames at %g per second, kept in %s", path.name, count, frames_per_second, folder)

@@ -32,8 +32,8 @@ def read_folders(
     """Two folders, searched recursively, as a benchmark.
 
     Ground truth (25 m, all queries count) is built when every image has a position: from '@' names, or from a CSV with
-    the columns `image` and `easting, northing` (metres) or `lat, lon` (degrees), where `image` is the path below its
-    folder; photos with GPS in their EXIF need neither, and those without one are as of a camera without a fix. `matches` names a VPR-Bench `ground_truth_new.npy` over the
+    the columns `image` and `easting, northing` (metres; with `utm_zone`, `utm_band` where there are several) or `lat, lon`
+    (degrees), where `image` is the path below its folder, or begins with the folder's name; photos with GPS in their EXIF need neither, and those without one are as of a camera without a fix. `matches` names a VPR-Bench `ground_truth_new.npy` over the
     numbered images instead. Without either, the benchmark
     can be retrieved from, not evaluated.
 
@@ -54,6 +54,11 @@ def read_folders(
         folder_manifest(Path(folder), role, name, "test", table)
         for folder, role in ((database, "db"), (queries, "query"))
     ]
+    if table is not None:
+        _tell_shared(*sides, table)
+    if sides[0].has_positions != sides[1].has_positions:
+        without = sides[int(sides[0].has_positions)].root
+        log.info("%s: only the other folder's images have positions: nothing is scored by them", without)
     return Benchmark(name, *sides, radius_cards(*sides, name, name, radius_m))
 
 
@@ -103,18 +108,23 @@ def _read_positions(path: Path) -> pd.DataFrame:
     known = next((pair for pair in (METRES, DEGREES) if {"image", *pair} <= has), None)
     if known is None:
         raise ValueError(f"{path} needs the columns image and easting, northing (or lat, lon); it has {sorted(has)}.")
-    table = read_csv(path, ("image", *known), text=("image",), numbers=known)
+    zone = ("utm_zone",) if known == METRES and "utm_zone" in has else ()
+    table = read_csv(path, ("image", *known), text=("image", "utm_band"), numbers=(*known, *zone))
     table["image"] = table["image"].map(_same)
     if (again := table["image"].duplicated()).any():
         raise ValueError(f"{path} names '{table['image'][again].iloc[0]}' twice.")
     first, second = (table[column].to_numpy(np.float64) for column in known)
-    columns = {"utm_east": first, "utm_north": second} if known == METRES else utm_columns(first, second)
+    columns = utm_columns(first, second) if known == DEGREES else {"utm_east": first, "utm_north": second}
+    if known == METRES and "utm_zone" in table:
+        columns["utm_zone"] = table["utm_zone"].to_numpy(np.int64)
+    if known == METRES and "utm_band" in table:
+        columns["utm_band"] = table["utm_band"].to_numpy(object)
     return pd.DataFrame(columns, index=table["image"])
 
 
 def _positions_of(paths: list[str], table: pd.DataFrame, folder: Path) -> dict[str, object]:
     """Rows of the table for these images; names are compared in Unicode's composed form, with / for every separator."""
-    keys = [_same(path) for path in paths]
+    keys = [_key(path, folder, table.index) for path in paths]
     if missing := [path for path, key in zip(paths, keys) if key not in table.index]:
         hint, base = "", missing[0].rsplit("/", 1)[-1]
         if close := get_close_matches(_same(missing[0]), list(table.index), 1):
@@ -125,6 +135,23 @@ def _positions_of(paths: list[str], table: pd.DataFrame, folder: Path) -> dict[s
             f"{len(missing)} images under {folder} have no row in the file of positions, for instance '{missing[0]}'.{hint}"
         )
     return {column: values.to_numpy() for column, values in table.loc[keys].items()}
+
+
+def _key(path: str, folder: Path, names: pd.Index) -> str:
+    """How the table calls an image: by its path below the folder, or with the folder's name before it."""
+    inside = _same(f"{folder.resolve().name}/{path}")
+    return inside if inside in names else _same(path)
+
+
+def _tell_shared(database: Manifest, queries: Manifest, table: pd.DataFrame) -> None:
+    """Say when one row of the table is the position of an image in either folder."""
+    keys = [{_key(path, side.root, table.index) for path in side.table["image_path"]} for side in (database, queries)]
+    if shared := sorted(keys[0] & keys[1]):
+        log.warning(
+            "%d names, for instance '%s', are in both folders, and the file of positions has one row for both: they stand at the "
+            "same place. If they do not, write %s/... and %s/... in the column image", len(shared), shared[0],
+            database.root.name, queries.root.name,
+        )  # fmt: skip
 
 
 def _same(name: str) -> str:

@@ -66,6 +66,10 @@ def read_csv(path: Path, columns: Sequence[str], text: Sequence[str] = (), numbe
         table = pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, encoding="utf-8-sig")
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a readable CSV: {error}") from error
+    if not isinstance(table.index, pd.RangeIndex):
+        raise ValueError(
+            f"{path}: rows have more fields than the first line names columns; is there a comma at their end?"
+        )
     table.columns = [str(name).strip() for name in table.columns]
     if missing := [column for column in columns if column not in table]:
         raise ValueError(f"{path} lacks the columns {missing}; it has {list(table.columns)}.")

@@ -48,8 +48,8 @@ def read_msls(
     not the whole database, the 11k cards would be searched in too little and are left out. Other subtasks than `all` have
     `@matchable` and `@listed` in place of the first two.
 
-    Training has `<name>@10m` (the official positives) and `<name>@25m`, every query counts. Test cities have no positions
-    and so no card, unless their `postprocessed.csv` is there.
+    Training has `<name>@10m` (the official positives) and `<name>@25m`, every query counts. Test cities have `@matchable` and
+    `@listed` where their `postprocessed.csv` and `raw.csv` are, as the other cities have them; without, no positions, no card.
 
     Args:
         cities: some cities of the split, as spelled on disk; one city alone is a per-city search. Default: all.
@@ -71,14 +71,18 @@ def read_msls(
     for side, what in ((database, "database"), (queries, "query")):
         if not side.in_subtask.any():
             raise ValueError(f"{name}: no {what} image of {', '.join(cities)} is in the subtask '{subtask}'.")
+    if split == "test":  # a submission names the official queries and no other
+        chosen = np.flatnonzero(queries.in_subtask)
+        queries = Side(queries.manifest.take(chosen), queries.in_subtask[chosen])
     searched = database.manifest if whole else database.manifest.take(np.flatnonzero(database.in_subtask))
     if not (searched.has_positions and queries.manifest.has_positions):
         return Benchmark(name, searched, queries.manifest.take(np.flatnonzero(queries.in_subtask)))
-    if not whole:
+    validation = split == "val"
+    if validation and not whole:
         log.warning("%s: the subtask holds %d of %d database images, so there are no 11k cards over it", name, len(searched),
                     len(database.manifest))  # fmt: skip
-    labels = ("740", "747") if subtask == "all" else ("matchable", "listed")
-    cards = _cards(name, searched, queries, labels, whole, joint=len(cities) > 1)
+    labels = ("740", "747") if validation and subtask == "all" else ("matchable", "listed")
+    cards = _cards(name, searched, queries, labels, validation and whole, joint=len(cities) > 1)
     return Benchmark(name, searched, queries.manifest, cards)
 
 

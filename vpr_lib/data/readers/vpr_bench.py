@@ -92,21 +92,30 @@ def _read_table(path: Path) -> np.ndarray:
 
 def _rows(path: Path, table: np.ndarray, n_queries: int) -> list[list[int]]:
     """One list of reference indices per query, in query order; sentinels and out-of-range indices still inside."""
-    named = [query for query, _ in table if isinstance(query, str)]
-    if named:
-        raise ValueError(
-            f"{path}: the rows name files ('{named[0]}'), expected numbers: the index of a query and a list of indices of "
-            "references, both in the order of the images' numbers."
-        )
     rows: dict[int, list[int]] = {}
-    for query, references in table:
-        query = int(query)
+    for number, references in table:
+        query = int(_indices(path, number).item())
         if query in rows or not 0 <= query < n_queries:
             raise ValueError(
                 f"{path}: row for query {query}, but the {n_queries} images in query/ are numbered 0 to "
                 f"{n_queries - 1}, once each. Ground truth and images belong to different sets."
             )
-        rows[query] = np.atleast_1d(np.asarray(references)).astype(int).ravel().tolist()
+        rows[query] = _indices(path, references).tolist()
     if len(rows) != n_queries:
         raise ValueError(f"{path}: {len(rows)} rows for {n_queries} images in query/.")
     return [rows[query] for query in range(n_queries)]
+
+
+def _indices(path: Path, values: object) -> np.ndarray:
+    """What a cell of the ground truth holds, a number or a list of numbers, int64 (n,) (ValueError when those are no indices)."""
+    row = np.array(np.atleast_1d(np.asarray(values)).ravel().tolist())  # an array of objects gets a type
+    if row.dtype.kind in "US":
+        raise ValueError(
+            f"{path}: the rows name files ('{row[0]}'), expected numbers: the index of a query and a list of indices of "
+            "references, both in the order of the images' numbers."
+        )
+    if row.size and (row.dtype.kind not in "iuf" or not (np.isfinite(row) & (row == np.rint(row))).all()):
+        raise ValueError(
+            f"{path}: {row.tolist()} are no indices; expected whole numbers, -1 for a query without a match."
+        )
+    return row.astype(np.int64)

@@ -37,8 +37,12 @@ def trained_to(book: Book, run: Recipe, **given: Any) -> tuple[nn.Module, list[d
     return model.to(book.device).eval(), result.history
 
 
-def budget(run: Experiment, places: int, steps: int) -> Experiment:
-    """The experiment on so many training places for about so many steps; the places of a smaller number are among a larger's."""
-    recipe = run.places.model_copy(update={"use_places": places})
+def budget(run: Experiment, places: int, steps: int, every: int = 0) -> Experiment:
+    """The experiment on so many training places for about so many steps; the places of a smaller number are among a larger's.
+
+    Args:
+        every: how many places the set has; on all of them it is the experiment itself, which is not trained twice.
+    """
+    recipe = run.places.model_copy(update={"use_places": 0 if places == every else places})
     epochs = max(1, round(steps / -(-places // recipe.places_per_batch)))
     return run.model_copy(update={"places": recipe, "fit": run.fit.model_copy(update={"epochs": epochs})})

@@ -10,14 +10,14 @@ from vpr_lib.results.run_pairs import run_pair_table
 from vpr_lib.results.tables import recall_table
 from vpr_lib.workbook.book.measure import measure, own_records
 from vpr_lib.workbook.book.session import Book
-from vpr_lib.workbook.book.trained import at_hand, trained_model
+from vpr_lib.workbook.book.trained import at_hand, can_start, trained_model
 
 SHOWN = ["dataset", "protocol", "system", "model", "dim", "queries", "R@1", "R@1 low", "R@1 high", "R@5", "R@10"]
 
 
 def show_registered(
     book: Book, models: Sequence[str], datasets: Sequence[str], variants: Sequence[Mapping[str, Any]] = (),
-    only: Mapping[str, str] = {},
+    only: Mapping[str, str] = {}, pretrained: Sequence[str] = (),
 ) -> None:  # fmt: skip
     """Measure what is registered of `models` on what is here of `datasets`, show the recalls, and end the notebook.
 
@@ -26,6 +26,7 @@ def show_registered(
     Args:
         variants: further evaluations of the first model: fields of results.measure.Variant.
         only: models that are made for one of the data sets, and measured on no other.
+        pretrained: further models that are nothing but the pre-training of their trunk.
     Raises:
         Stopped: always; the notebook is green. FileNotFoundError: when no model, or no data set, is there.
     """
@@ -42,6 +43,10 @@ def show_registered(
         raise FileNotFoundError(f"The drives or images that these models are made for are not here: {dict(only)}")
     opened = {name: open_dataset(name) for name in here}
     measure(book, build_model("pixels"), opened[here[0]], "pixels", "Raw pixels", "training-free")
+    for name in can_start(book, pretrained):
+        model = build_model(name, pretrained=True).to(book.device).eval()
+        for benchmark in opened.values():
+            measure(book, model, benchmark, name, ZOO[name].system, f"the pre-training of {ZOO[name].backbone}")
     for number, name in enumerate(names):
         model, _, source = trained_model(book, name, "", "registered")
         for benchmark in (opened[key] for key in here if only.get(name, key) == key):

@@ -70,6 +70,13 @@ class CheckResult(Strict, ser_json_inf_nan="strings"):
         return "holds" if self.holds else "does not hold"
 
     @property
+    def number(self) -> str:
+        """What was measured, for tables: four digits, a large count whole."""
+        if self.skipped:
+            return "–"
+        return f"{self.measured:,.0f}" if 1e4 <= abs(self.measured) < 1e12 else f"{self.measured:.4g}"
+
+    @property
     def sign(self) -> str:
         return "–" if self.skipped else "✓" if self.holds else "✗"
 
@@ -109,6 +116,9 @@ class FindingResult(Strict, ser_json_inf_nan="strings"):
     seeds: int = 0
     queries: int = 0
     p_value: float | None = None
+
+    def _ipython_display_(self) -> None:
+        """Nothing: `book.finding` has just said it, and a cell need not print it again."""
 
     @property
     def measured(self) -> str:

@@ -123,7 +123,7 @@ class Shelf:
     ) -> Path:
         """Save a table as CSV (all digits) and Markdown (`digits` decimals), and show it; returns the CSV's path.
 
-        A named or non-trivial index becomes the first columns.
+        An index that is named or made of words becomes the first columns.
 
         Args:
             shown: another layout of the same numbers, for the page and the Markdown; a cell in **stars** is bold, and columns

@@ -60,8 +60,8 @@ def picture(path: Path, alt: str, caption: str, dpi: int) -> None:
 
 
 def plain_index(frame: "pandas.DataFrame") -> bool:
-    """Whether the index only counts the rows."""
-    return frame.index.name is None and list(frame.index) == list(range(len(frame)))
+    """Whether the index only counts rows, those of a longer table too, and tells a reader nothing."""
+    return frame.index.nlevels == 1 and frame.index.name is None and frame.index.dtype.kind in "iu"
 
 
 def _cell(value: Any, digits: int) -> str:
@@ -113,7 +113,8 @@ def html_table(
     )
     above = f"<tr>{above}</tr>" if above else ""
     body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
-    title = f'<caption style="caption-side:bottom;text-align:left">{escape(caption)}</caption>' if caption else ""
+    words = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(caption))
+    title = f'<caption style="caption-side:bottom;text-align:left">{words}</caption>' if caption else ""
     return f'<table class="vpr">{title}<thead>{above}<tr>{line("th", head)}</tr></thead><tbody>{body}</tbody></table>'
 
 
@@ -140,7 +141,7 @@ def checks(results: Sequence[CheckResult], notes: Mapping[str, float]) -> None:
         [
             r.statement + (f" ({r.source})" if r.source else ""),
             r.target,
-            f"{r.measured:.4g}",
+            r.number,
             f"{r.sign} {r.verdict}",
         ]
         for r in results

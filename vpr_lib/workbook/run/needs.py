@@ -75,7 +75,7 @@ def absent(entry: Entry, parameters: Mapping[str, Any]) -> str:
         return ""
     missing: dict[str, list[str]] = {kind: [] for kind in ("data", "weights", "trunks", "recipes")}
     registered = parameters.get("weights") == "registered"
-    spared = {*OPTIONAL, "train_set"} - {"further"} if registered else OPTIONAL
+    spared = {*OPTIONAL, "pooled"} - {"further"} if registered else OPTIONAL
     for kind, word in _named({key: value for key, value in parameters.items() if key not in spared}):
         missing[kind].append(word)
     keys = (*SHOWN, "further") if registered else SHOWN
@@ -103,7 +103,7 @@ def _is_data(word: str) -> bool:
 def _named(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     released = values.get("weights") == "registered"
     for key, value in values.items():
-        if key in COUNTED:
+        if key in COUNTED or (released and key == "train_set"):
             continue
         if released and key == "further":
             value = [word for teacher, drives, *_ in value.values() for word in (teacher, drives)]

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vpr_lib.config import Profile, load_profile
-from vpr_lib.data.catalogue import find, is_here
+from vpr_lib.data.catalogue import default_root, find, is_here, status
 from vpr_lib.data.get import disk_need_gb
 from vpr_lib.models.published import load_published
 from vpr_lib.models.registration import kept_at, may_start
 from vpr_lib.models.zoo import ZOO, build_model
-from vpr_lib.paths import cache_root, data_root
+from vpr_lib.paths import data_root
 from vpr_lib.retrieval.approximate import gpus
 from vpr_lib.training.recipes import open_recipe
 from vpr_lib.workbook.run.needs import COUNTED, Needs, absent, needs_of
@@ -22,6 +22,7 @@ from vpr_lib.workbook.run.plan import load_workbook
 YARDSTICK = "mixvpr_resnet50_4096"  # every network is taken to cost as much as this one
 BACKWARD = 3  # a training step costs about three forward passes
 IMAGES_PER_GB = 22_600  # of GSV-Cities, for a set whose images nobody counted
+WAYS = {"fetch": "fetched", "account": "fetched with Kaggle's key", "by hand": "says what to do by hand"}
 SPARE = 3  # a notebook may take so many times its estimate before it is ended
 
 
@@ -70,7 +71,7 @@ def look_ahead(profile: str | Path | Profile, measure: bool = True) -> Preflight
     data_root().mkdir(parents=True, exist_ok=True)
     return Preflight(
         profile=profile, needs=needs, missing=_missing(needs), left_out=left_out,
-        to_fetch_gb=sum(disk_need_gb(name) or 0.0 for name in needs.data if not is_here(name)),
+        to_fetch_gb=_to_fetch_gb([name for name in needs.data if not is_here(name)]),
         to_write_gb=sum(written for _, _, written in images.values()) / 1e9,
         free_gb=shutil.disk_usage(data_root()).free / 1e9, gpu_gb=_gpu_gb(profile), images_per_s=rate, hours=hours,
     )  # fmt: skip
@@ -80,12 +81,31 @@ def _values(path: Path) -> dict:
     return {key: literal_eval(known.default) for key, known in read_parameters(path).items()}
 
 
+def _to_fetch_gb(names: list[str]) -> float:
+    """Sets that share a folder, as the splits of Pittsburgh do, are one download: the largest counts."""
+    folders: dict[Path | None, float] = {}
+    for name in names:
+        folder = default_root(name)
+        folders[folder] = max(folders.get(folder, 0.0), disk_need_gb(name) or 0.0)
+    return sum(folders.values())
+
+
 def _missing(needs: Needs) -> dict[str, str]:
-    missing = {name: f"vpr data get {name}" for name in needs.data if not is_here(name)}
-    unpublished = "nobody publishes them: train the model, then vpr weights add FILE --as"
-    missing |= {name: f"{'vpr weights get' if name in load_published() else unpublished} {name}"
-                for name in needs.weights if not kept_at(name).is_file()}  # fmt: skip
+    missing = {}
+    for name in needs.data:
+        if (found := status(name))["here"] == "no":
+            size = f", {need:.1f} GB" if (need := disk_need_gb(name)) else ""
+            missing[name] = f"vpr data get {name} ({WAYS[found['get']]}{size})"
+    for name in needs.weights:
+        if not kept_at(name).is_file():
+            missing[name] = _how_to_get_weights(name)
     return missing | {name: f"vpr weights get {name}" for name in needs.trunks if not may_start(name)}
+
+
+def _how_to_get_weights(name: str) -> str:
+    if (known := load_published().get(name)) is None:
+        return f"nobody publishes them: train the model, then vpr weights add FILE --as {name}"
+    return f"vpr weights get {name} ({'tells where: not for programs' if known.by_hand else known.size_in_words})"
 
 
 def _images(notebook: str, values: dict) -> tuple[float, float, float]:
@@ -202,13 +222,17 @@ def in_words(found: Preflight) -> list[str]:
             here = [name for name in names if name not in found.missing]
             lines.append(f"{title}: {len(here)} of {len(names)} here" + (f" ({', '.join(here)})" if here else ""))
             lines += [f"  ○ {name}: {found.missing[name]}" for name in names if name in found.missing]
+    if found.missing:
+        lines.append(
+            f"what can be fetched, at once: vpr weights get --profile {profile.name}; vpr data get --profile {profile.name}"
+        )
     memory = f"GPU with {found.gpu_gb:.0f} GB" if found.gpu_gb else "no GPU: computing on the CPU"
     lines.append(f"disk: {found.free_gb:.0f} GB free, about {found.to_write_gb:.1f} GB of descriptors to write"
                  + (f", {found.to_fetch_gb:.0f} GB to fetch for what is missing" if found.to_fetch_gb else ""))  # fmt: skip
     if found.to_write_gb > found.free_gb:
         lines.append("  ✗ the disk is too small for the descriptors: set VPR_CACHE to another one")
     if profile.device == "cuda" and not found.gpu_gb:
-        lines.append(f"  ✗ the profile asks for a GPU and torch sees none (cache {cache_root()})")
+        lines.append("  ✗ the profile asks for a GPU and torch sees none")
     lines.append(memory)
     if found.gpu_gb and not gpus():
         lines.append("faiss-cpu: its indexes stay on the CPU; `make gpu` puts faiss-gpu in its place")

@@ -40,6 +40,6 @@ def checks_table(profile: Profile, run: Path) -> pd.DataFrame:
             verdict = f"{result.sign} {result.verdict}" if result else "– not run yet"
             rows.append({
                 "notebook": name[:2], "check": check.statement, "source": check.source, "target": check.target(),
-                "measured": result.measured if result else float("nan"), "verdict": verdict, "run": run_id,
+                "measured": result.number if result else "–", "verdict": verdict, "run": run_id,
             })  # fmt: skip
     return pd.DataFrame(rows)
