@@ -107,3 +107,11 @@ def test_code_never_runs_and_the_message_is_one_line(tmp_path, content):
         and "\x1b" not in str(caught.value)
     )
     assert "weights_only" not in str(caught.value) and not os.path.exists("/tmp/silent_evil")
+
+
+def test_a_damaged_file_of_facts_is_named(tmp_path, model):
+    save_file(model.state_dict(), path := tmp_path / "a.safetensors")
+    assert loaded(path) == weights_hash(model)
+    path.with_suffix(".json").write_text('{"source": "he')
+    with pytest.raises(CheckpointError, match=r"a\.json.*damaged.*remove it"):
+        loaded(path)

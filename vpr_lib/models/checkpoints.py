@@ -138,13 +138,21 @@ def load_weights(model: nn.Module, path: Path, ignore: tuple[str, ...] = ()) -> 
     Args:
         ignore: prefixes of keys that the file may hold although the model does not (an unused classifier).
     Raises:
-        FileNotFoundError; CheckpointError naming the keys that are missing, left over or of another shape.
+        FileNotFoundError; CheckpointError naming the keys that are missing, left over or of another shape, or a damaged
+            metadata file.
     """
     path = Path(path)
     tensors = {k: v for k, v in read_state_dict(path).items() if not k.startswith(ignore or ("\0",))}
     load_tensors(model, tensors, path)
     about = path.with_suffix(".json")
-    return json.loads(about.read_text(encoding="utf-8")) if path.suffix == ".safetensors" and about.is_file() else {}
+    if path.suffix != ".safetensors" or not about.is_file():
+        return {}
+    try:
+        return json.loads(about.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(
+            f"{about}, which says where the weights come from, is damaged ({error}); remove it."
+        ) from error
 
 
 def load_tensors(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
