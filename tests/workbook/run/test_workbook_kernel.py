@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -141,6 +142,17 @@ def test_a_kernel_that_dies_before_it_answers_is_started_once_more(project, monk
     assert (line.status, line.cells_done) == ("green", line.cells), line.reason
     assert (project.root / "died").exists()
     assert "it is started once more" in (result.folder / "01_good.log").read_text()
+
+
+def test_a_long_temporary_folder_leaves_the_kernel_its_ports(project, monkeypatch):
+    (project.root / ("t" * 90)).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(project.root / ("t" * 90)))
+    transport = (
+        "from ipykernel.connect import get_connection_info as info; assert info(unpack=True)['transport'] == 'tcp'"
+    )
+    add(project, "01_good", transport, DRAW, "book.finish()", makes=["01_good.png"])
+    (line,) = project.run(command=EXECUTE).notebooks
+    assert line.status == "green", line.reason
 
 
 DRIVER = """

@@ -101,7 +101,8 @@ def _client(journal: Journal, sockets: str) -> type:
         def create_kernel_manager(self):
             # Ports are chosen free and bound a second later: of two kernels that start side by side one may die of it.
             manager = super().create_kernel_manager()
-            manager.transport, manager.ip = "ipc", sockets
+            if len(os.fsencode(sockets)) < 90:  # a socket's path, with a number behind it, has 103 bytes or more
+                manager.transport, manager.ip = "ipc", sockets
             return manager
 
         def start_new_kernel(self, **kwargs):

@@ -51,7 +51,7 @@ class Job:
         return self.run / f"{self.name}.events.jsonl"
 
     def line(self, sockets: str) -> str:
-        """The job as the child reads it. `sockets`: how the paths of the kernel's sockets begin, 100 characters at most."""
+        """The job as the child reads it. `sockets`: how the paths of the kernel's sockets begin; ports instead where it is long."""
         names = ("source", "output", "log", "events", "cwd")
         files = {name: str(getattr(self, name)) for name in names} | {"jupyter": str(self.run / ".jupyter")}
         values = {"parameters": pack(self.parameters), "timeout_s": max(1, round(self.timeout_s)), "sockets": sockets}
