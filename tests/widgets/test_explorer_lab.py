@@ -51,7 +51,7 @@ def home(tmp_path_factory):
         for name, folder in folders.items():
             patch.setenv(name, str(folder))
         benchmark = open_benchmark("toycity_val")
-        recipe = load_experiment("lite0+toy")
+        recipe, given = load_experiment("lite0+toy"), dict(zip(MODELS, ("lite0+toy", "lite0+toy+rate008")))
         for name in MODELS:
             model = build_model(name, pretrained=True, **(recipe.model_changes if name in MODELS[:2] else {}))
             result = evaluate(model, benchmark, home / "cache" / "descriptors", (1, 5, 10), quiet=True)
@@ -61,7 +61,7 @@ def home(tmp_path_factory):
                 query_records(benchmark, result.scores[0], result.ranking.scores, run),
             )
             if name in MODELS[:2]:
-                folder = recipe.model_copy(update={"model": name}).folder_in(home / "cache/toy")
+                folder = load_experiment(given[name]).model_copy(update={"model": name}).folder_in(home / "cache/toy")
                 save_weights(model, folder / "best.safetensors", {})
     return home, {name: str(folder) for name, folder in folders.items()}
 
