@@ -125,6 +125,15 @@ def test_a_finished_run_is_not_repeated_and_can_be_prolonged(tmp_path):
     assert len(fit(other, Source(), square, tiny(epochs=3), TrainingRun(tmp_path, quiet=True)).history) == 3
 
 
+def test_a_full_disk_is_told_with_the_file(tmp_path, monkeypatch):
+    def no_space(*_):
+        raise RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(torch, "save", no_space)
+    with pytest.raises(OSError, match=r"state.*\.pt could not be written: [\d,]+ bytes are free on its disk"):
+        fit(nn.Linear(3, 1), Source(), square, tiny(), TrainingRun(tmp_path, quiet=True))
+
+
 def test_a_longer_run_is_none_of_fewer_epochs(tmp_path):
     fit(nn.Linear(3, 1), Source(), square, tiny(epochs=3), TrainingRun(tmp_path, quiet=True))
     with pytest.raises(ValueError, match=r"holds a run of more than 2 epochs \(3 are done\)"):

@@ -7,6 +7,7 @@ because a batch, its augmentation and its learning rate depend on (seed, epoch, 
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -289,7 +290,11 @@ class _Loop:
         }
         if self.fabric.global_rank == 0:
             with atomic_path(self.folder / "state.pt") as temporary:
-                torch.save(state, temporary)
+                try:
+                    torch.save(state, temporary)
+                except RuntimeError as error:  # of torch's writer, which names neither the disk nor the file
+                    free = shutil.disk_usage(self.folder).free
+                    raise OSError(f"{temporary} could not be written: {free:,} bytes are free on its disk.") from error
             write_text(self.folder / "history.json", json.dumps(self.history, indent=1))
         self.fabric.barrier()
 
