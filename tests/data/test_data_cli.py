@@ -158,7 +158,7 @@ def test_get_for_a_profile_goes_on_after_a_failure(vpr, tmp_path, monkeypatch):
     monkeypatch.setattr(getting, "fetch_all", lambda name, keep_archive: None)
     text = " ".join(vpr("get", "--profile", "released", code=1).split())
     assert "the same steps as for pitts30k_test, above" in text and "failed" not in text
-    assert "by hand, the steps are above: pitts30k_test, " in text
+    assert "by hand, see above: pitts30k_test, " in text
     with pytest.raises(ValueError, match="Say NAME or --profile P"):
         vpr("get")
 

@@ -287,7 +287,7 @@ def test_the_command(net, monkeypatch, capsys):
     with pytest.raises(typer.Exit):
         command.get("", False, "released")
     text = " ".join(capsys.readouterr().out.split())
-    assert f"1 of {len(own)} are here failed, run this again: two not for programs: three;" in text
+    assert f"1 of {len(own)} are here failed, run this again: two by hand, see above: three;" in text
     command.list_weights()
     assert MODEL in capsys.readouterr().out
     monkeypatch.undo()

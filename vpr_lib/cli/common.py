@@ -35,6 +35,15 @@ RawFrame = Annotated[
 Untrained = Annotated[bool, typer.Option(help="Use random weights, as a baseline.")]
 
 
+def sum_up(here: int, count: int, things: str, failed: list[str], by_hand: list[str]) -> None:
+    """The last lines of a command that fetches several: what is here, what failed, what waits for a person."""
+    show(f"[bold]{here} of {count} {things}are here[/bold]")
+    if failed:
+        show(f"  failed, run this again: {', '.join(failed)}")
+    if by_hand:
+        show(f"  by hand, see above: {', '.join(by_hand)}; without them the notebooks leave holes")
+
+
 def choose_device(name: str) -> str:
     """`auto` becomes cuda where there is one."""
     import torch

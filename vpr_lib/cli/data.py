@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vpr_lib.cli.common import JsonFile, plain, show, write_json
+from vpr_lib.cli.common import JsonFile, plain, show, sum_up, write_json
 from vpr_lib.cli.data_build import build
 
 Name = Annotated[str, typer.Argument(help="A data set; `vpr data list` names them.")]
@@ -78,18 +78,10 @@ def get(
             show(f"  [red]✗[/red] {plain(error)}")
     missing = [wanted for wanted in names if not find(wanted).generated and not is_here(wanted)]
     if profile:
-        _sum_up(names, missing, failed)
+        by_hand = [wanted for wanted in missing if wanted not in failed]
+        sum_up(len(names) - len(missing), len(names), "data sets ", failed, by_hand)
     if missing:
         raise typer.Exit(1)
-
-
-def _sum_up(names: list[str], missing: list[str], failed: list[str]) -> None:
-    """The last lines of `vpr data get --profile`: what is here, what failed, what waits for a person."""
-    show(f"[bold]{len(names) - len(missing)} of {len(names)} data sets are here[/bold]")
-    if failed:
-        show(f"  failed, run this again: {', '.join(failed)}")
-    if by_hand := [name for name in missing if name not in failed]:
-        show(f"  by hand, the steps are above: {', '.join(by_hand)}; without them the notebooks leave holes")
 
 
 def _get(name: str, keep_archive: bool, told: dict[tuple[str, ...], str]) -> None:

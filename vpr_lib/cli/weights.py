@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vpr_lib.cli.common import JsonFile, plain, show, write_json
+from vpr_lib.cli.common import JsonFile, plain, show, sum_up, write_json
 
 WIDE = 130  # columns of a terminal
 
@@ -62,21 +62,11 @@ def get(
             show(f"[red]✗[/red] {wanted}: {plain(error)}")
     write_json(json, outcomes)
     if len(names) > 1:
-        _sum_up(len(outcomes), failed)
+        by_hand = [wanted for wanted in failed if wanted in load_published() and load_published()[wanted].by_hand]
+        again = [wanted for wanted in failed if wanted not in by_hand]
+        sum_up(len(names) - len(failed), len(names), "", again, by_hand)
     if failed:
         raise typer.Exit(1)
-
-
-def _sum_up(count: int, failed: list[str]) -> None:
-    """The last lines for several: what is here, what failed, what waits for a person."""
-    from vpr_lib.models.published import load_published
-
-    by_hand = [name for name in failed if name in load_published() and load_published()[name].by_hand]
-    show(f"[bold]{count - len(failed)} of {count} are here[/bold]")
-    if again := [name for name in failed if name not in by_hand]:
-        show(f"  failed, run this again: {', '.join(again)}")
-    if by_hand:
-        show(f"  not for programs: {', '.join(by_hand)}; without them the notebooks leave holes")
 
 
 def add(

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 
 from vpr_lib.config import Strict
 from vpr_lib.files import atomic_path, write_text
-from vpr_lib.machine import allow_tf32, keep_freed_memory, peak_memory_bytes
+from vpr_lib.machine import allow_tf32, keep_freed_memory
 from vpr_lib.models.checkpoints import save_weights
 from vpr_lib.progress import ProgressLine
 from vpr_lib.registry import lookup
 from vpr_lib.seeds import derive_seed, seed_everything
 from vpr_lib.training.optimisation import FitSettings, learning_rate, make_optimizer
-from vpr_lib.training.step_log import append_row, cut_after
+from vpr_lib.training.step_log import append_row, cut_after, line_values
 
 FABRIC_PRECISION = {"fp32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 SHORT_EPOCHS_S = 3.0  # epochs that follow each other more quickly are done again after a kill, rather than each stored
@@ -186,7 +186,7 @@ class _Loop:
         self.start_time, self.start_batch = time.monotonic(), self.batch
         name, quiet = f"epoch {self.epoch + 1}/{self.settings.epochs}", self.quiet or self.fabric.global_rank > 0
         line = ProgressLine(name, self.batches, quiet)
-        asked = time.monotonic()
+        on_gpu, asked = self.fabric.device.type == "cuda", time.monotonic()
         for batch in self.source.epoch(self.epoch, self.batch):
             if self.batch >= self.batches:
                 break
@@ -196,7 +196,9 @@ class _Loop:
             for name, value in values.items():
                 self.sums[name] = self.sums.get(name, 0.0) + value
             self.batch += 1
-            line.update(self.batch, self._line_values(values))
+            done, seconds = self.batch - self.start_batch, time.monotonic() - self.start_time
+            left = (self.settings.epochs - self.epoch) * self.batches - self.batch
+            line.update(self.batch, line_values(values, done, left, seconds, self.fabric.world_size, on_gpu))
             if self.fabric.global_rank == 0:
                 append_row(self.log, self.epoch + 1, self.batch, values)
             at_step = self.batch % self.settings.accumulate == 0  # half a step's gradients are not stored
@@ -258,8 +260,8 @@ class _Loop:
             raise ValueError(f"'{select}' is to select the best epoch, but validation gives {', '.join(scores)}.")
         value = scores.get(select, float(self.epoch))  # without validation the last epoch is the best
         improved, self.best = value > self.best, max(value, self.best)
-        stored = self.epoch > 0 and time.monotonic() - self._saved < SHORT_EPOCHS_S
-        due = self.fabric.broadcast(self.epoch + 1 == self.settings.epochs or not stored)
+        just_saved = self.epoch > 0 and time.monotonic() - self._saved < SHORT_EPOCHS_S
+        due = self.fabric.broadcast(self.epoch + 1 == self.settings.epochs or not just_saved)
         if self.fabric.global_rank == 0:
             about = self.about | {"epoch": self.epoch + 1, "scores": scores, "settings": self.settings.model_dump()}
             if improved and (scores or due):
@@ -345,17 +347,3 @@ class _Loop:
 
     def _scaler_state(self) -> dict | None:
         return scaler.state_dict() if (scaler := self._scaler()) is not None else None
-
-    def _line_values(self, values: dict[str, float]) -> dict[str, str]:
-        done, seconds = self.batch - self.start_batch, time.monotonic() - self.start_time
-        shown = {"loss": f"{values['loss']:.3f}"}
-        if "useful" in values:
-            shown["useful"] = f"{100 * values['useful']:.0f} %"
-        if "images" in values:
-            shown["img/s"] = f"{done * values['images'] * self.fabric.world_size / max(seconds, 1e-9):.0f}"
-        on_gpu = self.fabric.device.type == "cuda"
-        peak = torch.cuda.max_memory_allocated() if on_gpu else peak_memory_bytes()
-        shown["GPU GB" if on_gpu else "GB"] = f"{peak / 2**30:.1f}"
-        left = (self.settings.epochs - self.epoch) * self.batches - self.batch
-        shown["training left"] = str(timedelta(seconds=round(left * seconds / done)))
-        return shown

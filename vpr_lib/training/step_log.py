@@ -1,10 +1,29 @@
-"""log.csv of a training: a row for every batch, the same after a kill as without one."""
+"""What a training says of its batches: log.csv, a row for each, the same after a kill as without one, and the progress line."""
 
 import csv
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 
+import torch
+
 from vpr_lib.files import write_text
+from vpr_lib.machine import peak_memory_bytes
+
+
+def line_values(
+    values: Mapping[str, float], done: int, left: int, seconds: float, processes: int, on_gpu: bool
+) -> dict[str, str]:
+    """The progress line's words and numbers after `done` batches in `seconds`, with `left` to come in the whole training."""
+    shown = {"loss": f"{values['loss']:.3f}"}
+    if "useful" in values:
+        shown["useful"] = f"{100 * values['useful']:.0f} %"
+    if "images" in values:
+        shown["img/s"] = f"{done * values['images'] * processes / max(seconds, 1e-9):.0f}"
+    peak = torch.cuda.max_memory_allocated() if on_gpu else peak_memory_bytes()
+    shown["GPU GB" if on_gpu else "GB"] = f"{peak / 2**30:.1f}"
+    shown["training left"] = str(timedelta(seconds=round(left * seconds / done)))
+    return shown
 
 
 def append_row(path: Path, epoch: int, batch: int, values: Mapping[str, float]) -> None:

@@ -27,7 +27,7 @@ def read_gps(path: str | Path) -> tuple[float, float, float] | None:
         return None
     good = (
         np.isfinite([lat, lon]).all()
-        and str(gps.get(TAGS.GPSStatus, "A")).strip("\0 ") != "V"
+        and _letter(gps.get(TAGS.GPSStatus, "A")) != "V"
         and (lat, lon) != (0, 0)
         and -80 <= lat <= 84
         and abs(lon) <= 180
@@ -67,5 +67,9 @@ def _parts(degrees: float) -> tuple[float, float, float]:
 def _degrees(parts: Sequence[float], letter: str | bytes, sides: str) -> float:
     """Degrees, minutes and seconds as EXIF has them; `letter` is one of the two `sides` (ValueError: it says neither)."""
     degrees, minutes, seconds = (float(part) for part in parts)
-    text = letter.decode("latin1") if isinstance(letter, bytes) else letter
-    return (1 - 2 * sides.index(text.strip("\0 ")[:1].upper() or "?")) * (degrees + minutes / 60 + seconds / 3600)
+    return (1 - 2 * list(sides).index(_letter(letter))) * (degrees + minutes / 60 + seconds / 3600)
+
+
+def _letter(value: str | bytes) -> str:
+    """The first letter, large, of what cameras write: "N", "North", b"n\\0"; "" for none."""
+    return (value.decode("latin1") if isinstance(value, bytes) else value).strip("\0 ")[:1].upper()

@@ -33,9 +33,10 @@ def read_folders(
 
     Ground truth (25 m, all queries count) is built when every image has a position: from '@' names, or from a CSV with
     the columns `image` and `easting, northing` (metres; with `utm_zone`, `utm_band` where there are several) or `lat, lon`
-    (degrees), where `image` is the path below its folder, or begins with the folder's name; photos with GPS in their EXIF need neither, and those without one are as of a camera without a fix. `matches` names a VPR-Bench `ground_truth_new.npy` over the
-    numbered images instead. Without either, the benchmark
-    can be retrieved from, not evaluated.
+    (degrees), where `image` is the path below its folder, or begins with the folder's name; photos with GPS in their EXIF
+    need neither, and those without one are as of a camera without a fix. `matches` names a VPR-Bench
+    `ground_truth_new.npy` over the numbered images instead. Without either, the benchmark can be retrieved from, not
+    evaluated.
 
     Raises:
         FileNotFoundError: if a folder or the CSV is absent. ValueError: if a folder holds no image, or the CSV lacks a
