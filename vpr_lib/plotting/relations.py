@@ -197,8 +197,10 @@ def plot_triplets(spots: Tensor, places: Tensor, mined: Triplets, ax: Axes | Non
     ax = ax or plt.subplots(figsize=(8.4, 3.2))[1]
     x, colours, markers = spots.tolist(), (BLUE, ORANGE, PURPLE, SKY), "os^D"
     for number, place in enumerate(places.tolist()):
-        ax.plot(x[number], 0, markers[place % 4], color=colours[place % 4], markersize=11, zorder=3)
-        ax.annotate(str(number), (x[number], 0), textcoords="offset points", xytext=(0, 9), ha="center", fontsize=10)
+        ax.plot(x[number], 0, markers[place % 4], color=colours[place % 4], markersize=17, zorder=3)
+        ax.text(
+            x[number], 0, str(number), ha="center", va="center", fontsize=10, color="white", weight="bold", zorder=4
+        )
     turn = np.linspace(0, np.pi, 60)
     for others, side, colour in ((mined.positives, 1, GREEN), (mined.negatives, -1, VERMILION)):
         for anchor, other in zip(mined.anchors.tolist(), others.tolist()):
