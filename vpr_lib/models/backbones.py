@@ -196,13 +196,27 @@ class TinyResNet(Backbone):
 
             cropped = {"layer1", "layer2", "layer3"} - set(self.stages)
             load_toy_start(self, "tinyresnet", ignore=tuple(f"model.{stage}." for stage in cropped))
+        self.fixed_groups = layers_to_freeze if fixed_statistics else -1
         if layers_to_freeze >= 0:
             frozen = ["conv1", "bn1", *self.stages[:layers_to_freeze]]
             self.freeze([getattr(self.model, part) for part in frozen], fixed_statistics)
 
+    def fixed_map(self, images: Tensor) -> Tensor:
+        if self.fixed_groups < 0:
+            return super().fixed_map(images)
+        return self._stages(self._stem(images), self.stages[: self.fixed_groups])
+
+    def from_fixed(self, maps: Tensor) -> Tensor:
+        return self._stages(maps, self.stages[self.fixed_groups :]) if self.fixed_groups >= 0 else maps
+
     def forward(self, images: Tensor) -> Tensor:
-        features = torch.relu(self.model.bn1(self.model.conv1(images)))
-        for stage in self.stages:
+        return self._stages(self._stem(images), self.stages)
+
+    def _stem(self, images: Tensor) -> Tensor:
+        return torch.relu(self.model.bn1(self.model.conv1(images)))
+
+    def _stages(self, features: Tensor, stages: tuple[str, ...]) -> Tensor:
+        for stage in stages:
             features = getattr(self.model, stage)(features)
         return features
 

@@ -139,15 +139,34 @@ def _map_shape(model: nn.Module, device: str | torch.device) -> tuple[int, int, 
     return tuple(_fixed(model, torch.zeros(1, 3, *model.input_spec.size, dtype=torch.uint8), device, "fp32").shape[1:])
 
 
+class MapSpec:
+    """What a `HeadLearner` reads, in the place of an `InputSpec`."""
+
+    @staticmethod
+    def normalise(maps: Tensor) -> Tensor:
+        """float16 maps as float32."""
+        return maps.float()
+
+
 class HeadLearner(nn.Module):
     """A model from its frozen layers on: maps of `backbone.fixed_map` (B, C, h, w) -> descriptors (B, D)."""
 
+    input_spec = MapSpec()
+
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.model = model
+        self.model, self.dim = model, model.dim
+
+    @property
+    def aggregator(self) -> nn.Module:
+        return self.model.aggregator
+
+    def feature_map(self, maps: Tensor) -> Tensor:
+        """The model's feature map (B, C', h', w')."""
+        return self.model.backbone.from_fixed(maps)
 
     def forward(self, maps: Tensor) -> Tensor:
-        return self.model.aggregator(self.model.backbone.from_fixed(maps))
+        return self.aggregator(self.feature_map(maps))
 
 
 def has_frozen_layers(model: nn.Module) -> bool:

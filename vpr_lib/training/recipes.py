@@ -71,9 +71,13 @@ class Experiment(Recipe):
     keep_images: bool = False
 
     @model_validator(mode="after")
-    def _maps_serve_places(self) -> "Experiment":
-        if self.cached_views and (self.tuples or self.distillation or self.token_teacher):
-            raise ValueError("cached_views trains by places alone: leave out tuples, distillation and token_teacher")
+    def _maps_serve_the_training(self) -> "Experiment":
+        if self.cached_views and (self.distillation or self.token_teacher):
+            raise ValueError("cached_views trains by places or tuples: leave out distillation and token_teacher")
+        if self.tuples and self.cached_views and (self.cached_views > 1 or self.tuples.augmentation != "none"):
+            raise ValueError(
+                "tuples learn from one cached view of a picture: cached_views 1 and tuples.augmentation none"
+            )
         return self
 
 
@@ -273,7 +277,8 @@ def train(
         run = TrainingRun(folder, device, experiment.workers, experiment.keep_images, validate, experiment.select,
                           {"experiment": experiment.model_dump()}, quiet=quiet)  # fmt: skip
         if places is None:
-            result = train_tuples(model, tuples, experiment.tuples, experiment.fit, run)
+            maps = cache_root() / "maps" if experiment.cached_views else None
+            result = train_tuples(model, tuples, experiment.tuples, experiment.fit, run, maps)
         else:
             result = _train_on_places(model, places, experiment, run)
         load_weights(model, result.best)

@@ -4,7 +4,7 @@ What was mined is kept in files, so an interrupted epoch goes on with the same t
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from vpr_lib.data.tuples import TupleSet
 from vpr_lib.models.checkpoints import save_weights
 from vpr_lib.paths import atomic_path
 from vpr_lib.retrieval.describe import describe_batch
+from vpr_lib.retrieval.feature_maps import FeatureMaps
 from vpr_lib.retrieval.rerank import k_reciprocal_distances
 from vpr_lib.seeds import derive_seed
 from vpr_lib.training.fit import TrainingRun
@@ -120,6 +121,25 @@ class TupleBatch:
     generation: int
 
 
+class MapRows:
+    """Cached maps where `TupleSource` asks for pictures: rows of several files, one behind the other."""
+
+    augment = None
+
+    def __init__(self, maps: Sequence[FeatureMaps]):
+        self.maps, self.ends = maps, np.cumsum([part.images for part in maps])
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def batches(self, keys: Iterable[Sequence[int]], workers: int) -> Iterator[Tensor]:
+        """Batches of rows -> float16 (B, C, h, w)."""
+        for rows in keys:
+            places = [(part := int(np.searchsorted(self.ends, row, "right")), row - self.ends[part]) for row in rows]
+            block = np.stack([self.maps[part].array[row] for part, row in places])
+            yield torch.from_numpy(block).unflatten(1, self.maps[0].shape)
+
+
 class TupleSource:
     """Batches of tuples for `fit`: refreshes the cache with the model being trained, mines, and keeps what it mined.
 
@@ -127,10 +147,12 @@ class TupleSource:
         network: the model in training, on its device; refreshing uses it in evaluation mode.
         folder: receives `epoch_EE_chunk_CCC.npz` with the tuples and the remembered negatives, and `teacher_G.safetensors`.
         run: launched; its fabric says which share of the tuples is this process's.
+        maps: of the database's pictures, then the queries'; `network` is then a `HeadLearner`.
     """
 
     def __init__(
-        self, network: nn.Module, tuples: TupleSet, recipe: TupleRecipe, settings: FitSettings, folder: Path, run: TrainingRun
+        self, network: nn.Module, tuples: TupleSet, recipe: TupleRecipe, settings: FitSettings, folder: Path, run: TrainingRun,
+        maps: Sequence[FeatureMaps] = (),
     ):  # fmt: skip
         self.network, self.tuples, self.recipe, self.folder = network, tuples, recipe, folder
         self.seed, self.precision, self.workers = settings.seed, settings.precision, run.workers
@@ -141,9 +163,8 @@ class TupleSource:
             )
         self.same = tuples.queries is tuples.database
         paths = tuples.database.image_paths() + ([] if self.same else tuples.queries.image_paths())
-        self.images = ImageSet(
-            paths, network.input_spec, AUGMENTATIONS[recipe.augmentation](), run.keep_images and run.workers == 0
-        )
+        augment, keep = AUGMENTATIONS[recipe.augmentation](), run.keep_images and run.workers == 0
+        self.images = MapRows(maps) if maps else ImageSet(paths, network.input_spec, augment, keep)
 
     # ---- the order of an epoch
 

@@ -7,6 +7,7 @@ teacher of every generation, lie in the run folder: a killed run goes on with ex
 import copy
 import hashlib
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from vpr_lib.models.checkpoints import load_weights
 from vpr_lib.models.clusvpr import PYRAMIDS
 from vpr_lib.models.cost import LiveTensors
 from vpr_lib.registry import lookup
+from vpr_lib.retrieval.feature_maps import FeatureMaps, HeadLearner, feature_maps
 from vpr_lib.training.centres import start_head
 from vpr_lib.training.fit import FitResult, TrainingRun, fit, make_fabric
 from vpr_lib.training.optimisation import FitSettings, make_optimizer
@@ -162,12 +164,17 @@ def _anchor_rows(found: Tensor, counts: list[int]) -> list[Tensor]:
 
 
 def train_tuples(
-    model: nn.Module, tuples: TupleSet, recipe: TupleRecipe, settings: FitSettings, run: TrainingRun
-) -> FitResult:
+    model: nn.Module, tuples: TupleSet, recipe: TupleRecipe, settings: FitSettings, run: TrainingRun,
+    maps: Path | None = None,
+) -> FitResult:  # fmt: skip
     """Train a model on tuples; see `fit` for resuming and errors. The authors' best epoch has the highest recall@5.
 
+    Args:
+        maps: folder of cached maps: the frozen layers run once over the pictures and the rest learns from what they make,
+            for a recipe without augmentation.
     Raises:
-        ValueError: if the settings ask for more epochs than the generations have.
+        ValueError: if the settings ask for more epochs than the generations have, or maps are wanted and the backbone
+            learns from its first layer on.
     """
     if settings.epochs > recipe.epochs:
         raise ValueError(
@@ -181,14 +188,20 @@ def train_tuples(
     mined = run.folder / f"tuples_{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     mined.mkdir(parents=True, exist_ok=True)
     model.to(device)
+    learner: nn.Module = model
+    sides = [tuples.database] if tuples.queries is tuples.database else [tuples.queries, tuples.database]
     if recipe.centres_images and not run.begun:
-        sides = [tuples.database] if tuples.queries is tuples.database else [tuples.queries, tuples.database]
         start_head(model, sides, mined / "centres.hdf5", recipe.centres_images, device=device, quiet=run.quiet)
     if recipe.sync_bn and run.fabric.world_size > 1 and device.type == "cuda":  # torch has none for the CPU
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    source = TupleSource(model, tuples, recipe, settings, mined, run)
-    step = TupleStep(source, recipe, model.input_spec)
+    rows: list[FeatureMaps] = []
+    if maps is not None:
+        options = {"device": device, "precision": settings.precision, "workers": run.workers, "quiet": run.quiet}
+        rows, learner = [feature_maps(model, side, maps, **options) for side in reversed(sides)], HeadLearner(model)
+    source = TupleSource(learner, tuples, recipe, settings, mined, run, rows)
+    step = TupleStep(source, recipe, learner.input_spec)
     pairs = f"{identity}{tuples.positives.hash}{tuples.non_negatives.hash}"
     about = {"recipe": recipe.model_dump(), "data": hashlib.sha256(pairs.encode()).hexdigest(),
              "queries": len(tuples.usable), "images": len(source.images)}  # fmt: skip
-    return fit(TupleNet(model), source, step, settings, run.saying(**about), lambda net: net.network)
+    weights_of = (lambda net: net.network) if maps is None else (lambda net: net.network.model)
+    return fit(TupleNet(learner), source, step, settings, run.saying(**about), weights_of)
