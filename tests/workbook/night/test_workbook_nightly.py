@@ -56,7 +56,7 @@ def put_records(hits, model="mixvpr", notebook="02_train", card="card1", seed=1)
             "top_distance_m": [np.array([3.0, np.nan], np.float32) for _ in hits],
         }
     )
-    constants = dict(dataset="town", protocol="town@25m", card=card, rule="25 m", n_database=100, model=model, system=model,
+    constants = dict(dataset="village", protocol="village@25m", card=card, rule="25 m", n_database=100, model=model, system=model,
                      dim=8, profile="tiny", notebook=notebook, seed=seed, device="cpu", precision="fp32")  # fmt: skip
     folder = paths.cache_root() / "tiny" / "records" / notebook
     return write_records(folder, table.assign(**constants))
@@ -90,7 +90,7 @@ def test_first_night_then_the_same_again(night, chain):
     first = night()
     assert first.exit_code == 0 and first.night.comparison is None and first.run_id.endswith("-tiny-nightly")
     assert "no green night to compare with" in first.night.summary
-    kept = first.folder / "records/02_train/town/town@25m/mixvpr__1.parquet"
+    kept = first.folder / "records/02_train/village/village@25m/mixvpr__1.parquet"
     assert kept.is_file() and (first.folder / "figures/02.png").is_file()
     second = night()
     assert second.exit_code == 0 and {line.status for line in second.notebooks} == {"resumed"}
@@ -122,7 +122,7 @@ def test_significant_regression_alarms_every_night_until_it_is_accepted(night):
         worse = night(force=True)
         assert worse.exit_code == 4 and worse.night.comparison.reference == first.run_id
         assert {line.status for line in worse.notebooks} == {"green"} and read_status(worse.run_id).exit_code == 4
-    assert any("recall regressed: mixvpr on town" in line and "10 queries lost" in line for line in worse.night.summary)
+    assert any("recall regressed: mixvpr on village" in line and "10 queries lost" in line for line in worse.night.summary)
     accepted = night(force=True, accept=True)
     assert accepted.exit_code == 4 and accepted.night.accepted
     after = night(force=True)
@@ -143,7 +143,7 @@ def test_what_is_gone_or_scored_otherwise_ends_in_6(night):
     night()
     path.unlink()
     result = night(force=True)
-    assert result.exit_code == 6 and result.night.comparison.gone == ("gem on town (town@25m, seed 1, 02)",)
+    assert result.exit_code == 6 and result.night.comparison.gone == ("gem on village (village@25m, seed 1, 02)",)
     put_records(ranks(5), model="gem")
     put_records(ranks(10), card="card2")
     result = night(force=True)
@@ -411,7 +411,7 @@ def test_a_night_dated_in_the_future_does_not_stay_the_reference(night):
 
 def test_records_and_pictures_edited_in_place_are_told(night, chain):
     first = night()
-    record = paths.cache_root() / "tiny/records/02_train/town/town@25m/mixvpr__1.parquet"
+    record = paths.cache_root() / "tiny/records/02_train/village/village@25m/mixvpr__1.parquet"
     other = pd.read_parquet(record)
     other["first_hit"] = other["first_hit"].where(other["query"] >= 40, 3).astype(np.int32)
     content = put_records(ranks(10)).with_suffix(".new")
@@ -441,14 +441,14 @@ def picture(path, shade, size=(40, 30)):
 
 
 @pytest.fixture
-def town(tmp_path, monkeypatch):
+def village(tmp_path, monkeypatch):
     """A data set with one picture for everything."""
     path = str(picture(tmp_path / "house.png", 120))
     queries = SimpleNamespace(
         image_paths=lambda: [path] * QUERIES, table=pd.DataFrame({"sample_id": [f"q{n}" for n in range(QUERIES)]})
     )
     benchmark = SimpleNamespace(queries=queries, database=SimpleNamespace(image_paths=lambda: [path] * 100))
-    monkeypatch.setattr("vpr_lib.data.catalogue.open_benchmark", lambda name: {"town": benchmark}[name])
+    monkeypatch.setattr("vpr_lib.data.catalogue.open_benchmark", lambda name: {"village": benchmark}[name])
 
 
 def two_nights(night, chain, shade):
@@ -461,14 +461,14 @@ def two_nights(night, chain, shade):
     return first, night(force=True, report=True)
 
 
-def test_pages_show_the_flips_the_figures_and_need_nothing_from_outside(night, chain, town):
+def test_pages_show_the_flips_the_figures_and_need_nothing_from_outside(night, chain, village):
     first, second = two_nights(night, chain, shade=130)
     (file,) = second.night.comparison.files
     assert (file.name, file.kind, file.mean_difference, file.changed_share) == ("02.png", "pixels", 10.0, 1.0)
     html = (second.folder / "nightly.html").read_text()
     soup = BeautifulSoup(html, "html.parser")
     assert len(soup.find_all("img")) == 5 + 2 and all(i["alt"] and i["src"].startswith("data:") for i in soup("img"))
-    assert "Query 10 of town: first match right before, wrong tonight." in html
+    assert "Query 10 of village: first match right before, wrong tonight." in html
     assert "▼" in html and "regressed" in html and "prefers-color-scheme: dark" in html
     assert not soup.find_all(["script", "iframe", "link", "object"]) and not re.search(
         r"https?://(?!www\.w3\.org)", html
@@ -478,14 +478,14 @@ def test_pages_show_the_flips_the_figures_and_need_nothing_from_outside(night, c
     assert '<a href="nightly.html">' in (report / "index.html").read_text()
     assert 'href="index.html"' in (report / "nightly.html").read_text()
     told = (second.folder / "nightly.md").read_text()
-    assert told.startswith("# ✗ tiny: nightly: all green, but recall fell") and "| ▼ regressed | mixvpr on town" in told
+    assert told.startswith("# ✗ tiny: nightly: all green, but recall fell") and "| ▼ regressed | mixvpr on village" in told
     assert "100.0 % of the pixels differ, 10.00 of 255" in told and first.run_id in told
 
 
 def test_no_pictures_without_the_data(night, chain):
     _, second = two_nights(night, chain, shade=100)
     assert not second.night.comparison.files, "the same pixels"
-    assert "No pictures of mixvpr on town" in (second.folder / "nightly.html").read_text()
+    assert "No pictures of mixvpr on village" in (second.folder / "nightly.html").read_text()
 
 
 def test_junit(night, chain):
