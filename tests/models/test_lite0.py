@@ -69,6 +69,10 @@ def test_a_backbone_without_a_cut_says_so():
         build_backbone("efficientnet_lite0").fixed_map(photos(64))
     with pytest.raises(ValueError, match="TinyResNet has no layer from which on it learns"):
         build_backbone("tinyresnet", layers_to_freeze=1).fixed_map(photos(64))
+    tiny = build_backbone("tinyresnet", layers_to_freeze=1, fixed_statistics=True)
+    with torch.no_grad():
+        maps = tiny.train().fixed_map(photos(64))
+        torch.testing.assert_close(tiny.eval().from_fixed(maps), tiny(photos(64)))
     frozen = build_backbone("pixels")
     assert torch.equal(frozen.from_fixed(frozen.fixed_map(photos(64))), frozen(photos(64)))
 

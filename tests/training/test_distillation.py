@@ -7,6 +7,7 @@ import pytest
 import torch
 from pictures import write_picture
 
+from vpr_lib.data.images import load_image
 from vpr_lib.data.manifest import build_manifest
 from vpr_lib.data.places import Places
 from vpr_lib.models.checkpoints import load_weights, save_weights, weights_hash
@@ -101,6 +102,25 @@ def test_clean_views_are_the_described_images_and_a_file_of_them_does_the_same(p
     assert weights_hash(one) == weights_hash(two)
 
 
+def test_maps_of_clean_views_are_those_of_a_fixed_trunk(places, tmp_path, monkeypatch):
+    monkeypatch.setenv("VPR_DATA", str(tmp_path))
+    monkeypatch.setitem(ZOO, "teacher", ZOO["convap_lite0_512"].model_copy(update={"image_size": (64, 64)}))
+    model = build_model("teacher", seed=8, pretrained=True).eval()
+    save_weights(model, tmp_path / "teacher.safetensors", {})
+    asked = Distillation(
+        mode="feature", views="clean", teacher="teacher", teacher_weights=str(tmp_path / "teacher.safetensors")
+    )
+    stored = load_teacher(asked, places.manifest, make_fabric(SETTINGS, "cpu"))
+    rows = np.array([7, 0, 3])
+    images = torch.stack([load_image(places.manifest.image_paths()[row], model.input_spec) for row in rows])
+    with torch.no_grad():
+        expected = model.feature_map(model.input_spec.normalise(images))
+    assert stored.map_shape == expected.shape[1:] == (112, 4, 4)
+    torch.testing.assert_close(stored(None, rows), expected, atol=5e-3, rtol=1e-2)
+    _, result = distil(places, tmp_path / "run", asked)
+    assert result.history[-1]["distillation"] < result.history[0]["distillation"]
+
+
 def test_augmented_views_are_the_students_own_images(places, teacher):
     fabric = make_fabric(SETTINGS, "cpu")
     live = load_teacher(Distillation(**teacher), places.manifest, fabric)
@@ -149,7 +169,7 @@ def test_a_fixed_order_repeats_places_but_not_images(places):
         ({"teacher_file": "x.npz"}, "needs one teacher"),
         ({"teacher": None, "teacher_file": "absent.npz"}, "No teacher descriptors absent.npz"),
         ({"teacher": None, "teacher_file": "x.npz", "mode": "feature"}, "holds no maps"),
-        ({"mode": "feature", "views": "clean"}, "use views: augmented"),
+        ({"mode": "feature", "views": "clean"}, "that of teacher learned: use views: augmented"),
         ({"teacher_weights": None}, "No weights of the teacher 'teacher'"),
         ({"mode": "direct", "teacher": "gem_toy_160"}, "does not fit this model"),
     ],
@@ -207,11 +227,10 @@ def test_lessons_differ_in_the_teacher_alone():
     experiment = load_experiment("light_kd_toy")
     control, feature = (lesson(experiment, mode, 7, weight=2.0) for mode in ("control", "feature"))
     assert control.distillation is None and control.fit.seed == 7
-    assert (feature.distillation.mode, feature.distillation.views, feature.distillation.weight) == (
-        "feature",
-        "augmented",
-        2.0,
-    )
+    taught = feature.distillation
+    assert (taught.mode, taught.views, taught.weight) == ("feature", "clean", 2.0)
+    full_size = lesson(load_experiment("light_kd_paper"), "feature", 7)
+    assert full_size.distillation.views == "augmented"
     assert feature.model_copy(update={"distillation": None}) == control
 
 

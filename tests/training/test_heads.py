@@ -107,11 +107,35 @@ def test_batches_are_the_same_from_any_start(tmp_path):
     assert HeadLearner(model)(shown.float()).shape == (12, 512)
 
 
-def test_a_recipe_with_cached_views_trains_by_places_alone():
-    values = load_experiment("lite0").model_dump()
-    set_field(values, "token_teacher", "tinyresnet")
-    with pytest.raises(ValueError, match="cached_views trains by places alone"):
-        type(load_experiment("lite0")).model_validate(values)
+@pytest.mark.parametrize(
+    ("recipe", "field", "value", "told"),
+    [
+        ("lite0", "token_teacher", "tinyresnet", "trains by places or tuples"),
+        ("clusvpr_toy", "cached_views", 2, "one cached view of a picture"),
+        ("clusvpr_toy", "tuples.augmentation", "jitter", "one cached view of a picture"),
+    ],
+)
+def test_what_cannot_learn_from_cached_views_is_refused(recipe, field, value, told):
+    values = load_experiment(recipe).model_dump()
+    set_field(values, field, value)
+    with pytest.raises(ValueError, match=told):
+        type(load_experiment(recipe)).model_validate(values)
+
+
+def test_maps_are_told_apart_by_the_layers_that_made_them_alone(tmp_path):
+    places = write_places(tmp_path)
+    arguments = {"widths": (4, 4, 8, 16), "layers_to_freeze": 2, "fixed_statistics": True}
+    model = build_model("clusvpr_toy_640", image_size=(64, 64), backbone_args=arguments)
+    first = feature_maps(model, places.manifest, tmp_path / "maps", quiet=True)
+    with torch.no_grad():
+        next(model.backbone.model.layer3.parameters()).add_(1.0)
+    assert feature_maps(model, places.manifest, tmp_path / "maps", quiet=True).path == first.path
+    plain = describe(model, places.manifest, None, quiet=True)
+    found = describe_on_maps(model, places.manifest, tmp_path / "maps", quiet=True)
+    assert (plain.array * found.array).sum(1).min() > 0.9999
+    with torch.no_grad():
+        next(model.backbone.model.layer2.parameters()).add_(1.0)
+    assert feature_maps(model, places.manifest, tmp_path / "maps", quiet=True).path != first.path
 
 
 def test_a_head_answers_from_cached_maps_as_from_the_pictures(tmp_path):

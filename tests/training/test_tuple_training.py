@@ -17,6 +17,7 @@ from pictures import picture
 from PIL import Image
 
 from vpr_lib.data.ground_truth import Benchmark, Positives, make_protocol
+from vpr_lib.data.images import load_image
 from vpr_lib.data.manifest import build_manifest
 from vpr_lib.data.tuples import TupleSet, place_tuples, radius_tuples
 from vpr_lib.losses.tuples import TUPLE_LOSSES, hardest_regions, soft_loss, tuple_loss
@@ -302,6 +303,43 @@ def test_a_pooled_model_trains_without_regions(town, tmp_path):
         regions(model, torch.zeros(1, 3, 64, 64), "21")
     with pytest.raises(ValueError, match="make 3 epochs, the settings ask for 9"):
         train_tuples(model, town, RECIPE, SETTINGS.model_copy(update={"epochs": 9}), TrainingRun(tmp_path, "cpu"))
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_tuples_from_cached_maps_are_those_of_the_pictures(town, tmp_path, same):
+    """The frozen layers are run once; what is mined, and what the rest learns, is as through the whole network."""
+    tuples = radius_tuples(town.database, town.database) if same else town
+    frozen = {"widths": (4, 4, 8, 16), "layers_to_freeze": 2, "fixed_statistics": True}
+    trained = {}
+    for maps in (None, tmp_path / "maps"):
+        model = build_model("clusvpr_toy_640", seed=0, image_size=(64, 64), backbone_args=frozen,
+                            aggregator_args=dict(clusters=4, cwtnets=1, neighbours=4, dropout=0.0))  # fmt: skip
+        start = {name: value.clone() for name, value in model.state_dict().items()}
+        run = TrainingRun(tmp_path / f"{maps is None}", "cpu", quiet=True)
+        result = train_tuples(model, tuples, RECIPE, SETTINGS, run, maps)
+        moved = {name for name, value in model.state_dict().items() if not torch.equal(value, start[name])}
+        assert any(name.startswith("backbone.") for name in moved)
+        assert not any(
+            name.startswith(("backbone.model.conv1", "backbone.model.layer1", "backbone.model.layer2"))
+            for name in moved
+        )
+        mined = [module._read(path)[0] for path in sorted(run.folder.glob("tuples_*/epoch_*.npz"))]
+        trained[maps is None] = (
+            [(t.query, t.easy, t.negatives.tolist(), t.difficult.tolist()) for c in mined for t in c],
+            model,
+        )
+        load_weights(model, result.last)  # names of the whole network
+    (tuples_before, through), (tuples_after, cached) = trained[True], trained[False]
+    assert tuples_before[:10] == tuples_after[:10]
+    images = torch.stack([load_image(path, through.input_spec) for path in town.database.image_paths()])
+    with torch.no_grad():
+        one, two = (model.eval()(through.input_spec.normalise(images)) for model in (through, cached))
+    assert (one * two).sum(dim=1).min() > 0.999  # maps in half precision are all that differs
+
+
+def test_maps_need_layers_that_stay(town, tmp_path):
+    with pytest.raises(ValueError, match="has no layer from which on it learns"):
+        train_tuples(network(), town, RECIPE, SETTINGS, TrainingRun(tmp_path, "cpu", quiet=True), tmp_path / "maps")
 
 
 @pytest.mark.slow  # starts two Python processes

@@ -29,6 +29,11 @@ class Backbone(nn.Module):
         self._held = modules if fixed_statistics else []
         self.train(self.training)
 
+    @property
+    def after_fixed(self) -> tuple[str, ...]:
+        """Prefixes of the names of what `from_fixed` alone uses."""
+        return ()
+
     def fixed_map(self, images: Tensor) -> Tensor:
         """What the frozen layers make of images (B, 3, H, W): it can be computed once for a whole training.
 

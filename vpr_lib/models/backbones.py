@@ -201,6 +201,10 @@ class TinyResNet(Backbone):
             frozen = ["conv1", "bn1", *self.stages[:layers_to_freeze]]
             self.freeze([getattr(self.model, part) for part in frozen], fixed_statistics)
 
+    @property
+    def after_fixed(self) -> tuple[str, ...]:
+        return tuple(f"model.{stage}." for stage in self.stages[self.fixed_groups :]) if self.fixed_groups >= 0 else ()
+
     def fixed_map(self, images: Tensor) -> Tensor:
         if self.fixed_groups < 0:
             return super().fixed_map(images)

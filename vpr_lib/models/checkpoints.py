@@ -32,10 +32,12 @@ class CheckpointError(ValueError):
     """Weights that do not fit, with what was expected and what came."""
 
 
-def weights_hash(model: nn.Module) -> str:
-    """SHA-256 over names, shapes and bytes of a model's parameters and buffers."""
+def weights_hash(model: nn.Module, without: tuple[str, ...] = ()) -> str:
+    """SHA-256 over names, shapes and bytes of a model's parameters and buffers, but for those with a prefix of `without`."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
+        if name.startswith(without):
+            continue
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

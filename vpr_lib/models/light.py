@@ -72,6 +72,10 @@ class EfficientNetLite0(TimmTrunk):
             self.freeze([*stem, *self.model.blocks[:layers_to_freeze]], fixed_statistics=True)
             self._held = [self.model]
 
+    @property
+    def after_fixed(self) -> tuple[str, ...]:
+        return tuple(f"model.blocks.{group}." for group in range(self.fixed_groups, len(self.model.blocks)))
+
     def fixed_map(self, images: Tensor) -> Tensor:
         if self.fixed_groups < 0:
             raise ValueError("Nothing of this EfficientNet-Lite0 is frozen; give layers_to_freeze in backbone_args.")

@@ -25,7 +25,7 @@ from vpr_lib.models.checkpoints import load_weights, trained_path, weights_hash
 from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import cache_root, write_text
 from vpr_lib.retrieval.describe import describe
-from vpr_lib.retrieval.feature_maps import describe_on_maps, has_frozen_layers
+from vpr_lib.retrieval.feature_maps import describe_on_maps, feature_maps, has_frozen_layers
 from vpr_lib.training.fit import FitResult, TrainingRun, fit
 from vpr_lib.training.metric_learning import PlaceRecipe, gather, place_batches, scaled_rate
 from vpr_lib.training.optimisation import FitSettings
@@ -76,6 +76,8 @@ class LiveTeacher:
         self.model = model.eval().requires_grad_(False).to(fabric.device, memory_format=torch.channels_last)
         self.on_maps, self.fabric, self.dim = on_maps, fabric, model.dim
         self.identity = weights_hash(model)
+        if on_maps:
+            self.map_shape = (model.backbone.out_channels, *model.backbone.grid(model.input_spec.size))
 
     @torch.no_grad()
     def __call__(self, images: Tensor, rows: np.ndarray) -> Tensor:
@@ -88,10 +90,11 @@ class LiveTeacher:
 
 
 class StoredTeacher:
-    """Descriptors of the clean images, float32 (N, D), in the order of the training manifest."""
+    """Descriptors of the clean images (N, D), or their feature maps (N, C, h, w), in the order of the training manifest."""
 
     def __init__(self, array: np.ndarray, identity: str, device: torch.device):
-        self.array, self.identity, self.device, self.dim = array, identity, device, array.shape[1]
+        self.array, self.identity, self.device = array, identity, device
+        self.dim, self.map_shape = array.shape[1], array.shape[1:]
 
     def __call__(self, images: Tensor, rows: np.ndarray) -> Tensor:
         return torch.from_numpy(np.asarray(self.array[rows], np.float32)).to(self.device, non_blocking=True)
@@ -114,8 +117,6 @@ def load_teacher(distillation: Distillation, manifest: Manifest, fabric: Fabric)
             raise ValueError("Mode 'feature' needs a teacher model: a file of descriptors holds no maps.")
         array, identity = read_teacher_file(Path(d.teacher_file), manifest)
         return StoredTeacher(array, identity, fabric.device)
-    if on_maps and d.views == "clean":
-        raise ValueError("Mode 'feature' compares maps, which are not kept per clean image: use views: augmented.")
     model = build_model(d.teacher, **d.teacher_changes)
     path = Path(d.teacher_weights or trained_path(d.teacher))
     if not path.is_file():
@@ -126,6 +127,14 @@ def load_teacher(distillation: Distillation, manifest: Manifest, fabric: Fabric)
     load_weights(model, path)
     if d.views == "augmented":
         return LiveTeacher(model, on_maps, fabric)
+    if on_maps:
+        if not has_frozen_layers(model) or model.backbone.after_fixed:
+            raise ValueError(
+                f"Mode 'feature' compares maps, which are kept per clean image where a trunk is fixed; that of {d.teacher} "
+                "learned: use views: augmented."
+            )
+        maps = feature_maps(model, manifest, cache_root() / "maps", device=fabric.device, quiet=True)
+        return StoredTeacher(maps.array.reshape(-1, *maps.shape), weights_hash(model), fabric.device)
     if has_frozen_layers(model):
         described = describe_on_maps(model, manifest, cache_root() / "maps", device=fabric.device, quiet=True)
     else:
@@ -188,9 +197,8 @@ def make_adapter(mode: Mode, student: nn.Module, teacher: LiveTeacher | StoredTe
         torch.manual_seed(seed)
         if mode == "proj":
             return nn.Linear(student.dim, teacher.dim)
-        backbone = teacher.model.backbone
-        grid = tuple(backbone.grid(teacher.model.input_spec.size))
-        return MapAdapter(student.backbone.out_channels, backbone.out_channels, grid)
+        channels, *grid = teacher.map_shape
+        return MapAdapter(student.backbone.out_channels, channels, tuple(grid))
 
 
 class RowBatches:

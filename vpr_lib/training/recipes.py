@@ -190,7 +190,10 @@ def lesson(experiment: Experiment, mode: str, seed: int, **changes: Any) -> Expe
     fit = experiment.fit.model_copy(update={"seed": seed})
     taught = None
     if mode != "control":
-        views = {"views": "augmented"} if mode == "feature" else {}  # maps are not kept per clean image
+        augmented = (
+            mode == "feature" and experiment.places.augmentation != "none"
+        )  # maps of clean images do not fit then
+        views = {"views": "augmented"} if augmented else {}
         taught = Distillation.model_validate(experiment.distillation.model_dump() | changes | views | {"mode": mode})
     return experiment.model_copy(update={"fit": fit, "distillation": taught})
 

@@ -122,7 +122,9 @@ def test_significant_regression_alarms_every_night_until_it_is_accepted(night):
         worse = night(force=True)
         assert worse.exit_code == 4 and worse.night.comparison.reference == first.run_id
         assert {line.status for line in worse.notebooks} == {"green"} and read_status(worse.run_id).exit_code == 4
-    assert any("recall regressed: mixvpr on village" in line and "10 queries lost" in line for line in worse.night.summary)
+    assert any(
+        "recall regressed: mixvpr on village" in line and "10 queries lost" in line for line in worse.night.summary
+    )
     accepted = night(force=True, accept=True)
     assert accepted.exit_code == 4 and accepted.night.accepted
     after = night(force=True)
@@ -478,7 +480,9 @@ def test_pages_show_the_flips_the_figures_and_need_nothing_from_outside(night, c
     assert '<a href="nightly.html">' in (report / "index.html").read_text()
     assert 'href="index.html"' in (report / "nightly.html").read_text()
     told = (second.folder / "nightly.md").read_text()
-    assert told.startswith("# ✗ tiny: nightly: all green, but recall fell") and "| ▼ regressed | mixvpr on village" in told
+    assert (
+        told.startswith("# ✗ tiny: nightly: all green, but recall fell") and "| ▼ regressed | mixvpr on village" in told
+    )
     assert "100.0 % of the pixels differ, 10.00 of 255" in told and first.run_id in told
 
 
