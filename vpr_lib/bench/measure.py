@@ -32,7 +32,7 @@ class Size:
     scored: int = 8000
     clouds: int = 32
     repeats: int = 5
-    toy: bool = True  # measure recall on the toy city, which takes a trained model
+    toy: bool = True  # measure what int8 does to the recall of a trained network, too
 
 
 SIZES = {
