@@ -76,7 +76,7 @@ class Shelf:
         return git_state()
 
     def figure(
-        self, figure: Any, name: str, *, alt: str = "", caption: str = "", vector: bool = False, dpi: int = 200
+        self, figure: Any, name: str, *, alt: str = "", caption: str = "", vector: bool = False, dpi: int = 160
     ) -> Path:
         """Save a figure with its provenance, and show it.
 
@@ -101,7 +101,8 @@ class Shelf:
             )
         figure, path = show.figure_of(figure), self._target(name, ".png")
         with paths.atomic_path(path) as temporary:
-            figure.savefig(temporary, format="png", dpi=dpi, bbox_inches="tight")
+            packed = {"compress_level": 3}  # a tenth larger than the usual level, in half the time
+            figure.savefig(temporary, format="png", dpi=dpi, bbox_inches="tight", pil_kwargs=packed)
         self._record(path, caption, alt)
         if vector:
             with paths.atomic_path(path.with_suffix(".svg")) as temporary, show.reproducible_svg():

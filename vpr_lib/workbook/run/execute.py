@@ -142,6 +142,7 @@ def _register_engine(Client: type, journal: Journal) -> None:
         @classmethod
         def execute_managed_notebook(cls, nb_man, kernel_name, *, execution_timeout, start_timeout, **kwargs):
             limits = {"timeout": execution_timeout, "startup_timeout": start_timeout, "iopub_timeout": 60}
+            limits["shutdown_kernel"] = "immediate"  # asked kindly, one that holds torch takes three seconds to go
             for last in (False, True):
                 client = Client(nb_man, kernel_name=kernel_name, log_output=True, **limits)
                 client.total = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in nb_man.nb.cells)
