@@ -62,9 +62,8 @@ def small_recipe(load):
 
     def load_small(name):
         recipe = load(name)
-        changes = {
-            key: value for key, value in recipe.model_changes.items() if key not in ("backbone_args", "image_size")
-        }
+        ours = () if "toy" in recipe.model else ("backbone_args", "image_size")  # toy models are small as they are
+        changes = {key: value for key, value in recipe.model_changes.items() if key not in ours}
         if "aggregator_args" in changes:
             changes["aggregator_args"] = ZOO[recipe.model].aggregator_args | changes["aggregator_args"]
         first = {"start": None} if hasattr(recipe, "start") else {}  # no other training before this one
