@@ -76,7 +76,8 @@ def feature_maps(
     pictures = np.tile(file_fingerprints(manifest.image_paths()), views)
     prints = joint_fingerprints(pictures, np.arange(len(pictures)))  # a view depends on its number
     parts = {
-        "weights": weights_hash(model.backbone, without=model.backbone.after_fixed), "backbone": f"{model.config.backbone} {model.config.backbone_args}",
+        "weights": weights_hash(model.backbone, without=model.backbone.after_fixed),
+        "backbone": f"{model.config.backbone} {model.config.backbone_args}",
         "input": f"{model.input_spec}", "images": manifest.list_hash, "views": views, "precision": precision,
         "augmentation": f"{augment}, seed {seed}" if views > 1 else "none", "code": code_hash(type(model)),
     }  # fmt: skip

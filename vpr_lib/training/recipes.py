@@ -190,10 +190,8 @@ def lesson(experiment: Experiment, mode: str, seed: int, **changes: Any) -> Expe
     fit = experiment.fit.model_copy(update={"seed": seed})
     taught = None
     if mode != "control":
-        augmented = (
-            mode == "feature" and experiment.places.augmentation != "none"
-        )  # maps of clean images do not fit then
-        views = {"views": "augmented"} if augmented else {}
+        clean = mode != "feature" or experiment.places.augmentation == "none"  # else maps would show other pictures
+        views = {} if clean else {"views": "augmented"}
         taught = Distillation.model_validate(experiment.distillation.model_dump() | changes | views | {"mode": mode})
     return experiment.model_copy(update={"fit": fit, "distillation": taught})
 
