@@ -51,6 +51,7 @@ def _exporter() -> Any:
 
     config = Config({"NbConvertBase": {"display_data_priority": _PRIORITY}})
     exporter = HTMLExporter(config=config, template_name="body", extra_template_basedirs=[str(TEMPLATES)])
+    exporter.optimistic_validation = True  # once at the end, not after each of eleven preprocessors
     exporter.register_filter("markdown2html", markdown)
     return exporter
 
