@@ -51,7 +51,7 @@ constraints: .venv/installed-dev
 	$(BIN)/python tests/write_environment.py
 
 # The machine of examples/gpu, played without a GPU and without a network: Python 3.12, torch 2.11, the rest from wheels.
-PYTHON312 ?= python3.12
+PYTHON312 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.12*/bin/python) python3.12)
 GPU_STACK := torch==2.11.0 torchvision==0.26.0 timm numpy pandas scipy scikit-learn matplotlib seaborn h5py pillow pyarrow rich typer \
 	tqdm pyyaml safetensors jinja2 lightning
 

@@ -208,3 +208,22 @@ def test_notebooks_open_with_their_number_and_carry_no_outputs():
         cells = json.loads(path.read_text())["cells"]
         assert "".join(cells[0]["source"]).startswith(f"# {path.name[:2]} · "), path.name
         assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells), path.name
+
+
+def test_a_machine_without_a_network_has_every_package_that_is_imported_at_once():
+    """The wheels of examples/gpu and what the Makefile's machine has; the rest of the dependencies is imported where it is used."""
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    name = lambda text: re.match(r"[\w.-]+", text)[0].lower().replace("_", "-")
+    wheels = (ROOT / "examples" / "gpu" / "wheels.txt").read_text().splitlines()
+    stack = re.search(r"GPU_STACK := (.*?)\n\n", (ROOT / "Makefile").read_text(), re.DOTALL)[1].replace("\\\n", " ")
+    there = {name(text) for text in [*stack.split(), *wheels] if not text.startswith("#")} | {
+        "joblib"
+    }  # scikit-learn's
+    later = {"openvino", "huggingface-hub", "gdown", "pillow-heif", "jupyterlab"}
+    assert {name(text) for text in asked} - there == later
+    at_once = {
+        match[1].replace("_", "-")
+        for path in (ROOT / "vpr_lib").rglob("*.py")
+        for match in re.finditer(r"^(?:from|import) (\w+)", path.read_text(), re.MULTILINE)
+    }
+    assert not later & at_once

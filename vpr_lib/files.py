@@ -15,6 +15,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 _CHUNK = 2**22  # bytes read at a time
 _SAVED = 500  # files hashed between two entries into the memory
+_ASKED = 500  # files that the memory is asked for at a time; SQLite takes 999 values
 _GRAIN_NS = 3 * 10**9  # a file changed this lately may change again under the same times (FAT counts in steps of 2 s)
 
 
@@ -215,10 +216,11 @@ def _recall(memory: Path | None, stats: list[tuple[int, ...]]) -> dict[tuple[int
         return known
     try:
         with _table(memory) as table:
-            for stat in stats:
-                row = table.execute("SELECT hash FROM content WHERE file = ?", (_key(stat),)).fetchone()
-                if row is not None:
-                    known[stat] = row[0]
+            for start in range(0, len(stats), _ASKED):
+                asked = {_key(stat): stat for stat in stats[start : start + _ASKED]}
+                places = ",".join("?" * len(asked))
+                rows = table.execute(f"SELECT file, hash FROM content WHERE file IN ({places})", list(asked))
+                known |= {asked[key]: value for key, value in rows}
     except (sqlite3.Error, OSError) as error:
         log.warning("%s cannot be read (%s): all files are hashed again. Remove it if that goes on.", memory, error)
     return known

@@ -161,9 +161,14 @@ def test_maps_beyond_half_precision_are_named(tmp_path, monkeypatch):
 def test_frozen_layers_go_through_openvino_where_that_is_exact(monkeypatch):
     pytest.importorskip("openvino")
     model, images = small("gem_lite0_112"), torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
-    layers, plain = (feature_maps_module._frozen_layers(model, "cpu", "fp32", pictures) for pictures in (100, 1))
+    layers, plain = (feature_maps_module._frozen_layers(model, "cpu", "fp32", n, "trunk") for n in (100, 1))
     assert not isinstance(layers, partial) and isinstance(plain, partial)
     assert torch.cosine_similarity(layers(images).flatten(1), plain(images).flatten(1)).min() > 0.99999
     wrong = lambda network, precision: lambda images: torch.randn(len(images), *plain(images).shape[1:])
     monkeypatch.setattr(feature_maps_module, "compile_openvino", wrong)
-    assert isinstance(feature_maps_module._frozen_layers(model, "cpu", "fp32", 100), partial)
+    assert isinstance(feature_maps_module._frozen_layers(model, "cpu", "fp32", 100, "other"), partial)
+    assert feature_maps_module._frozen_layers(model, "cpu", "fp32", 100, "trunk") is layers, "compiled once"
+    monkeypatch.undo()
+    for number in range(feature_maps_module.KEPT + 1):
+        feature_maps_module._frozen_layers(model, "cpu", "fp32", 100, f"{number}")
+    assert len(feature_maps_module._compiled) == feature_maps_module.KEPT

@@ -1,5 +1,6 @@
 """Light backbones from timm by name, tapped at a stride of one's choice; Lightweight-MixVPR's obvious improvements (§8)."""
 
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -110,10 +111,14 @@ def lite0_tensors() -> dict[str, Tensor]:
     Raises:
         FileNotFoundError, CheckpointError: see `lite0_file`; CheckpointError also when number or shapes differ from timm's.
     """
+    return dict(_timm_tensors(lite0_file()))
+
+
+@lru_cache(maxsize=1)
+def _timm_tensors(path: Path) -> dict[str, Tensor]:
     import timm
     import torch
 
-    path = lite0_file()
     tensors = read_state_dict(path)
     with torch.device("meta"):
         names = timm.create_model("tf_efficientnet_lite0").state_dict()

@@ -25,6 +25,8 @@ from vpr_lib.retrieval.store import DescriptorStore, file_fingerprints, joint_fi
 from vpr_lib.seeds import derive_seed
 
 log = logging.getLogger(__name__)
+KEPT = 3  # trunks at a time that stay compiled
+_compiled: dict[str, Call] = {}  # frozen layers that ran before, by their weights, input, precision and threads
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,14 @@ def feature_maps(
     shape = _map_shape(model, device)
     pictures = np.tile(file_fingerprints(manifest.image_paths()), views)
     prints = joint_fingerprints(pictures, np.arange(len(pictures)))  # a view depends on its number
-    parts = {
+    trunk = {
         "weights": weights_hash(model.backbone, without=model.backbone.after_fixed),
         "backbone": f"{model.config.backbone} {model.config.backbone_args}",
-        "input": f"{model.input_spec}", "images": manifest.list_hash, "views": views, "precision": precision,
-        "augmentation": f"{augment}, seed {seed}" if views > 1 else "none", "code": code_hash(type(model)),
+        "input": f"{model.input_spec}", "precision": precision, "code": code_hash(type(model)),
+    }  # fmt: skip
+    parts = trunk | {
+        "images": manifest.list_hash, "views": views,
+        "augmentation": f"{augment}, seed {seed}" if views > 1 else "none",
     }  # fmt: skip
     with DescriptorStore.open(cache, parts, prints, int(np.prod(shape)), np.float16, wait=True) as store:
         if len(todo := store.missing_rows()):
@@ -89,7 +94,7 @@ def feature_maps(
             chunks = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
             keys = [[_key(row, len(manifest), seed) for row in chunk] for chunk in chunks]
             pictures = images.batches(keys, workers)
-            layers = _frozen_layers(model, device, precision, len(todo))
+            layers = _frozen_layers(model, device, precision, len(todo), f"{trunk} {torch.get_num_threads()}")
             for rows, batch in zip(track(chunks, "frozen layers", quiet=quiet), pictures):
                 store.write(np.array(rows), layers(batch).flatten(1).half().cpu().numpy())
         store.finish()
@@ -112,12 +117,17 @@ class _FrozenLayers(nn.Module):
         return self.model.backbone.fixed_map(images)
 
 
-def _frozen_layers(model: nn.Module, device: str | torch.device, precision: str, pictures: int) -> Call:
-    """uint8 images -> maps: in OpenVINO on a CPU, four times as fast, where it gives the same maps; otherwise in torch."""
+def _frozen_layers(model: nn.Module, device: str | torch.device, precision: str, pictures: int, trunk: str) -> Call:
+    """uint8 images -> maps: in OpenVINO on a CPU, four times as fast, where it gives the same maps; otherwise in torch.
+
+    Compiling takes seconds, so the last trunks are kept compiled.
+    """
     plain = partial(_fixed, model, device=device, precision=precision)
     fits = torch.device(device).type == "cpu" and precision in LEAST and find_spec("openvino") is not None
     if not fits or pictures < 100 or (precision == "bf16" and not cpu_has_bf16()):
         return plain
+    if trunk in _compiled:
+        return _compiled[trunk]
     size, generator = model.input_spec.size, torch.Generator().manual_seed(1)
     probe = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8, generator=generator)
     try:
@@ -126,7 +136,12 @@ def _frozen_layers(model: nn.Module, device: str | torch.device, precision: str,
     except Exception as error:  # what a converter cannot do has no common name
         log.info("frozen layers in torch: OpenVINO cannot run them (%s: %s)", type(error).__name__, str(error)[:200])
         return plain
-    return compiled if cosine.min() >= LEAST[precision] else plain
+    if cosine.min() < LEAST[precision]:
+        return plain
+    while len(_compiled) >= KEPT:
+        del _compiled[next(iter(_compiled))]
+    _compiled[trunk] = compiled
+    return compiled
 
 
 @torch.no_grad()
