@@ -15,17 +15,19 @@ SHARED = Path(os.environ.get("VPR_SHARED", Path(__file__).resolve().parent.paren
 
 
 def pytest_collection_modifyitems(items):
-    """Tests marked `gpu` are skipped where torch sees no CUDA device; VPR_TEST_ORDER=seed shuffles files and their tests."""
+    """Tests marked `gpu` are skipped without a CUDA device, those marked `gpu(or_cpu=True)` then run on the CPU, so that they do
+    not rot; VPR_TEST_ORDER=seed shuffles files and their tests."""
     if seed := os.environ.get("VPR_TEST_ORDER"):
         place = random.Random(int(seed))
         files = {path: place.random() for path in dict.fromkeys(item.path for item in items)}
         items.sort(key=lambda item: (files[item.path], place.random()))
-    marked = [item for item in items if item.get_closest_marker("gpu")]
-    if marked:
+    marked = {item: mark for item in items if (mark := item.get_closest_marker("gpu"))}
+    if marked and os.environ.get("VPR_CUDA_TESTS") != "cpu":
         import torch
 
-        for item in marked if not torch.cuda.is_available() and os.environ.get("VPR_CUDA_TESTS") != "cpu" else []:
-            item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
+        for item, mark in marked.items() if not torch.cuda.is_available() else ():
+            if not mark.kwargs.get("or_cpu"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,8 @@
-"""On a CUDA device everything gives what it gives on the CPU. VPR_CUDA_TESTS=cpu runs these tests without one."""
+"""On a CUDA device everything gives what it gives on the CPU; without one, or with VPR_CUDA_TESTS=cpu, on the CPU."""
 
 import copy
 import os
+from types import SimpleNamespace
 
 import faiss
 import numpy as np
@@ -35,8 +36,8 @@ from vpr_lib.training.optimisation import FitSettings
 from vpr_lib.training.throughput import measure_training
 from vpr_lib.workbook.book.trained import trained_model
 
-WHERE = os.environ.get("VPR_CUDA_TESTS", "cuda")
-pytestmark = pytest.mark.gpu
+WHERE = os.environ.get("VPR_CUDA_TESTS", "cuda" if torch.cuda.is_available() else "cpu")
+pytestmark = pytest.mark.gpu(or_cpu=True)
 
 
 @pytest.fixture(autouse=True)
@@ -168,13 +169,11 @@ def test_a_training_in_low_precision_resumes(precision, tmp_path):
     assert len(found.history) == 2 and all(np.isfinite(row["loss"]) for row in found.history)
 
 
-@pytest.mark.parametrize("weights", ["registered", "train"])
-def test_a_trained_model_is_on_the_device_of_the_book(weights, tmp_path, monkeypatch):
-    from vpr_lib.workbook.book import trained
-
-    monkeypatch.setattr(trained, "train", lambda *_: (build_model("gem_toy_160"), type("Result", (), {"history": []})))
+@pytest.mark.parametrize("weights", ["registered", "trained"])
+def test_a_trained_model_is_on_the_device_of_the_book(weights):
+    train = lambda run, quiet: (build_model(run.model), SimpleNamespace(history=[]))
     save_weights(build_model("gem_toy_160"), trained_path("gem_toy_160"), {})
-    desk = type("Desk", (), {"device": torch.device(WHERE), "cache": tmp_path})
+    desk = SimpleNamespace(device=torch.device(WHERE), train=train)
     model, *_ = trained_model(desk, "gem_toy_160", "toy", weights)
     assert {part.device.type for part in (*model.parameters(), *model.buffers())} == {WHERE}
 

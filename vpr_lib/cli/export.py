@@ -77,7 +77,9 @@ def _int8_in_words(info: "ExportInfo", by_recall: bool) -> str:
     if info.lost is None:
         return kept + "too few images to say what int8 loses on others: give more, or --dataset"
     what = (
-        "R@1 lost on other images, with two standard errors:" if by_recall else "nearest images lost on other images:"
+        "R@1 lost on other images with two standard errors, or 1 - cosine if more:"
+        if by_recall
+        else "nearest images lost on other images:"
     )
     said = f"{what} {100 * info.lost:.1f} points"
     if info.lost <= MOST_LOST and info.int8_share >= LEAST_INT8:

@@ -34,7 +34,7 @@ ExportPrecision = Literal["fp32", "bf16", "int8"]
 PRECISIONS: dict[str, tuple[str, ...]] = {"onnx": ("fp32", "int8"), "openvino": ("fp32", "bf16", "int8")}
 FILES = {"onnx": "model.onnx", "openvino": "model.xml"}
 OPSET = 17
-MOST_LOST = 0.01  # of R@1 that int8 may cost
+MOST_LOST = 0.01  # of R@1, and of the cosine, that int8 may cost
 LEAST_INT8 = 0.5  # of the arithmetic, below which int8 is not worth it
 INT8_BACKBONES = ("resnet", "resnext", "wide_resnet", "tinyresnet", "vgg", "dinov2", "vit")
 
@@ -55,7 +55,7 @@ class ExportInfo(Strict):
     calibration_images: int = 0
     kept_in_float: str = ""
     int8_share: float | None = None  # of the multiply-adds of convolutions and linear layers
-    lost: float | None = None  # int8: what the judge of the export said, share of R@1
+    lost: float | None = None  # int8: what the judge of the export said
     made_with: dict[str, str] = {}  # package -> version
 
 
@@ -111,7 +111,7 @@ def export(
     Args:
         name: of the model, for the record.
         calibration: uint8 images (N, 3, height, width) of the model's input size; int8 needs them.
-        judge: what an int8 export loses, as a share of R@1 on images that were not calibrated on. More and more of the
+        judge: what an int8 export loses on images that were not calibrated on, as a share of R@1 or of the cosine. More and more of the
             network is kept in float (`quantise.rungs`) until that is at most MOST_LOST; where nothing keeps it there, the
             best is taken.
     Raises:
