@@ -17,4 +17,7 @@ def seed_everything(seed: int) -> None:
 
     random.seed(seed)
     numpy.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:  # the same, without a stack trace kept for a device that never comes; called at every step
+        torch.default_generator.manual_seed(seed)
