@@ -259,6 +259,9 @@ def test_export_and_retrieve_with_it(vpr, tmp_path, two_folders):
     assert "--weights goes with --runtime torch" in vpr(
         *arguments, "--model", "mixvpr_toy_student", "--runtime", "openvino", "--weights", "x", code=2
     )
+    torch.save(build_model("mixvpr_toy_student", seed=5).state_dict(), tmp_path / "newer.ckpt")
+    vpr("weights", "add", tmp_path / "newer.ckpt", "--as", "mixvpr_toy_student")
+    assert "holds other weights than" in vpr(*arguments, "--model", "mixvpr_toy_student", "--runtime", "openvino")
 
 
 def test_export_measures_the_change_of_recall(vpr, tmp_path, real_data):

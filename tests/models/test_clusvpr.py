@@ -240,6 +240,15 @@ def test_whitening_files(tmp_path):
         assert np.allclose(file["Utmu"][:], file["U"][:].T @ file["mu"][:], atol=1e-6)
     again = Whitening.load(path)
     assert again.key == "abc" and torch.equal(again.components, fitted.components)
+    whole = path.read_bytes()
+    at = whole.index(fitted.components.numpy().tobytes()[:16])
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    with pytest.raises(ValueError, match="is damaged"):
+        Whitening.load(path)
+    path.write_bytes(whole)
+    Whitening(fitted.components, fitted.eigenvalues * torch.nan, fitted.mean).save(tmp_path / "nan.h5")
+    with pytest.raises(ValueError, match="not finite"):
+        Whitening.load(tmp_path / "nan.h5")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["U"] = np.zeros((3, 2))
     with pytest.raises(ValueError, match=r"lacks \['lams', 'mu'\]"):

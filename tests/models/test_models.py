@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -152,8 +153,11 @@ def test_foreign_files(tmp_path, capsys):
     torch.save([1, 2], tmp_path / "list.ckpt")
     (tmp_path / "text.ckpt").write_text("hello")
     (tmp_path / "text.safetensors").write_text("hello")
+    torch.save({"weight": torch.arange(100.0)}, tmp_path / "flipped.ckpt")
+    whole = (tmp_path / "flipped.ckpt").read_bytes()
+    (tmp_path / "flipped.ckpt").write_bytes(whole.replace(np.float32(50).tobytes(), np.float32(51).tobytes(), 1))
     for name, message in [("evil.ckpt", "cannot be read as weights only"), ("list.ckpt", "without tensors"),
-                          ("text.ckpt", "cannot be read"), ("text.safetensors", "not a safetensors file")]:  # fmt: skip
+                          ("flipped.ckpt", "not those that were written"), ("text.ckpt", "cannot be read"), ("text.safetensors", "not a safetensors file")]:  # fmt: skip
         with pytest.raises(CheckpointError, match=message):
             load_weights(build_model(SMALL), tmp_path / name)
     assert "ran" not in capsys.readouterr().out

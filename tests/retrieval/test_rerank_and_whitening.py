@@ -6,6 +6,7 @@ import torch
 
 from vpr_lib.data.ground_truth import Benchmark, Positives, make_protocol
 from vpr_lib.data.manifest import build_manifest
+from vpr_lib.models.whitening import Whitening
 from vpr_lib.models.zoo import build_model
 from vpr_lib.retrieval import rerank as module
 from vpr_lib.retrieval.protocol import evaluate
@@ -100,6 +101,10 @@ def test_whitening_is_fitted_once(two_folders, tmp_path, monkeypatch):
     monkeypatch.setattr("vpr_lib.retrieval.whitening.describe", None)  # a second call describes nothing
     assert torch.equal(whiten(model, sides, 6, cache, quiet=True).matrix, first.matrix)
     monkeypatch.undo()
+    (file,) = cache.iterdir()
+    file.write_bytes(file.read_bytes()[:2000])
+    again = whiten(model, sides, 6, cache, quiet=True)  # damaged: fitted anew, and kept
+    assert torch.equal(again.matrix, first.matrix) and Whitening.load(file).key
     with torch.no_grad():
         model.backbone.model.conv1.weight.add_(0.1)  # other weights, another file
     assert not torch.equal(whiten(model, sides, 6, cache, quiet=True).matrix, first.matrix)

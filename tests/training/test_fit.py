@@ -140,6 +140,17 @@ def test_a_longer_run_is_none_of_fewer_epochs(tmp_path):
         fit(nn.Linear(3, 1), Source(), square, tiny(epochs=2), TrainingRun(tmp_path, quiet=True))
 
 
+@pytest.mark.parametrize("fault", ["a flipped bit", "cut short"])
+def test_a_damaged_state_is_not_gone_on_with(tmp_path, fault):
+    model, state = nn.Linear(3, 1), tmp_path / "state.pt"
+    fit(model, Source(), square, tiny(), TrainingRun(tmp_path, quiet=True))
+    whole = state.read_bytes()
+    at = whole.index(model.weight.detach().numpy().tobytes())
+    state.write_bytes(whole[:at] + (b"" if fault == "cut short" else bytes([whole[at] ^ 1]) + whole[at + 1 :]))
+    with pytest.raises(ValueError, match=r"state\.pt is damaged, or cut short: remove"):
+        fit(nn.Linear(3, 1), Source(), square, tiny(epochs=3), TrainingRun(tmp_path, quiet=True))
+
+
 def test_other_settings_are_refused(tmp_path):
     fit(nn.Linear(3, 1), Source(), square, tiny(), TrainingRun(tmp_path, quiet=True))
     with pytest.raises(ValueError, match="holds a run with other settings"):

@@ -442,6 +442,15 @@ def test_damaged_centre_files(tmp_path):
     write_centres(tmp_path / "odd.hdf5", np.zeros((4, 8)), np.zeros((9, 7)))
     with pytest.raises(ValueError, match="do not fit together"):
         read_centres(tmp_path / "odd.hdf5")
+    rows = np.random.default_rng(1).random((9, 8), np.float32)
+    whole = write_centres(tmp_path / "flipped.hdf5", rows[:4], rows).read_bytes()
+    at = whole.index(rows[4:].tobytes()[:16])
+    (tmp_path / "flipped.hdf5").write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    with pytest.raises(ValueError, match="is damaged"):
+        read_centres(tmp_path / "flipped.hdf5")
+    write_centres(tmp_path / "nan.hdf5", rows[:4] * np.nan, rows)
+    with pytest.raises(ValueError, match="not finite"):
+        read_centres(tmp_path / "nan.hdf5")
 
 
 def test_centres_command(town, tmp_path, monkeypatch):

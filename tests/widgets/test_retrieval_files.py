@@ -52,9 +52,17 @@ def test_a_missing_match_has_no_name(two_folders, tmp_path):
     assert np.all(found.ranking.indices[1:] >= 0)
 
 
-def test_strips_of_an_earlier_retrieval_go(two_folders, tmp_path):
-    found = retrieve_folders(build_model("pixels"), read_folders(*two_folders), 3, None)
-    (tmp_path / "out/strips").mkdir(parents=True)
-    (tmp_path / "out/strips/old.png").write_bytes(b"x")
-    write_retrieval(found, tmp_path / "out", RUN, strips=2)
-    assert len(list((tmp_path / "out/strips").glob("*.png"))) == 2 and not (tmp_path / "out/strips/old.png").exists()
+def test_what_an_earlier_retrieval_left_goes(two_folders, tmp_path):
+    found, out = retrieve_folders(build_model("pixels"), read_folders(*two_folders), 3, None), tmp_path / "out"
+    out.mkdir()
+    (out / "index.html").write_text("a page of one's own")
+    write_retrieval(found, out, RUN, strips=0)
+    assert (out / "index.html").is_file(), "not a retrieval's folder before"
+    (out / "strips").mkdir()
+    for name in ("strips/old.png", "found.geojson", "run.json"):
+        (out / name).write_bytes(b"x")
+    write_retrieval(found, out, RUN, strips=2)
+    assert len(list((out / "strips").glob("*.png"))) == 2 and "own" not in (out / "index.html").read_text()
+    assert not any((out / name).exists() for name in ("strips/old.png", "found.geojson", "run.json"))
+    write_retrieval(found, out, RUN, strips=0)
+    assert not list(out.rglob("*.png")) and not (out / "index.html").exists()

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import numpy as np
 import torch
@@ -61,6 +62,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         if path.suffix == ".mat":
             return _read_matconvnet(path)
+        if is_zipfile(path) and damaged(path):
+            raise CheckpointError("bytes of it are not those that were written: get or copy it again")
         with torch.serialization.safe_globals(_numpy_numbers()):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
@@ -76,6 +79,15 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as weights only: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
         ) from error
     return _unwrapped(content, path)
+
+
+def damaged(path: Path) -> bool:
+    """Whether a file of torch.save is cut short, or its bytes do not give the sums beside them, which torch does not look at."""
+    try:
+        with ZipFile(path) as parts:
+            return parts.testzip() is not None
+    except (BadZipFile, EOFError):
+        return True
 
 
 @cache

@@ -37,12 +37,12 @@ class Whitening:
         return self.components * self.eigenvalues.clamp(min=FLOOR).rsqrt()
 
     def save(self, path: Path) -> Path:
-        """Write the published HDF5 layout: U (D, d), lams (d), mu (D, 1), Utmu (d, 1); the key as an attribute."""
+        """Write the published HDF5 layout: U (D, d), lams (d), mu (D, 1), Utmu (d, 1), with sums; the key as an attribute."""
         arrays = {"U": self.components, "lams": self.eigenvalues, "mu": self.mean[:, None],
                   "Utmu": self.components.T @ self.mean[:, None]}  # fmt: skip
         with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
             for name, values in arrays.items():
-                file[name] = values.cpu().numpy()
+                file.create_dataset(name, data=values.cpu().numpy(), fletcher32=True)
             file.attrs["key"] = self.key
         return Path(path)
 
@@ -51,7 +51,8 @@ class Whitening:
         """Read what `save` or OpenIBL's code wrote.
 
         Raises:
-            FileNotFoundError; ValueError: for another file, or shapes that do not belong together.
+            FileNotFoundError; ValueError: for another or a damaged file, numbers that are not finite, or shapes that do not
+                belong together.
         """
         if not Path(path).is_file():
             raise FileNotFoundError(f"No whitening {path}; fit one on a training split first.")
@@ -62,7 +63,9 @@ class Whitening:
                 u, lams, mu = (torch.from_numpy(np.asarray(file[name], np.float32)) for name in ("U", "lams", "mu"))
                 key = str(file.attrs.get("key", ""))
         except OSError as error:
-            raise ValueError(f"{path} is not an HDF5 file, or is cut short: {error}") from error
+            raise ValueError(f"{path} is not an HDF5 file, or is damaged: {error}") from error
+        if not all(torch.isfinite(part).all() for part in (u, lams, mu)):
+            raise ValueError(f"{path} holds numbers that are not finite.")
         if u.ndim != 2 or u.shape != (mu.numel(), lams.numel()):
             raise ValueError(f"{path}: U is {tuple(u.shape)}, but mu has {mu.numel()} and lams {lams.numel()} entries.")
         return cls(u, lams.flatten(), mu.flatten(), key)

@@ -33,7 +33,7 @@ def whiten(
 
     Args:
         cache: folder of `pca_params_<hash>.h5`; the hash is over weights, transform, images, sample and dim, so a file
-            that no longer fits is not found rather than believed. None fits anew.
+            that no longer fits is not found rather than believed, and a damaged one is made again. None fits anew.
     Raises:
         ValueError: if the split has too few images for `dim`; UnreadableImages as `describe`.
     """
@@ -42,8 +42,12 @@ def whiten(
     parts = [cache_key(model, manifest, compute.get("precision", "fp32")) for manifest in chosen] + [dim]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
     path = Path(cache) / f"pca_params_{key}.h5" if cache else None
-    if path is not None and path.is_file() and (stored := Whitening.load(path)).key == key:
-        return Whitened(model, stored)
+    if path is not None and path.is_file():
+        try:
+            if (stored := Whitening.load(path)).key == key:
+                return Whitened(model, stored)
+        except ValueError as error:
+            log.warning("%s It is fitted anew.", error)
     descriptors = np.concatenate([describe(model, manifest, None, device, **compute).array for manifest in chosen])
     fitted = fit_whitening(descriptors, dim, key=key)
     log.info("whitening fitted on %d images, %d -> %d", len(descriptors), descriptors.shape[1], dim)

@@ -84,7 +84,8 @@ def cluster(descriptors: np.ndarray, clusters: int, seed: int = SEED) -> np.ndar
 def write_centres(path: Path, centroids: np.ndarray, descriptors: np.ndarray) -> Path:
     """Write the datasets `centroids` (K, d) and `descriptors` (n, d), both float32."""
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        file["centroids"], file["descriptors"] = np.float32(centroids), np.float32(descriptors)
+        for name, rows in (("centroids", centroids), ("descriptors", descriptors)):
+            file.create_dataset(name, data=np.float32(rows), fletcher32=True)  # a sum that is checked when it is read
     return Path(path)
 
 
@@ -92,7 +93,8 @@ def read_centres(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """`centroids` (K, d) and `descriptors` (n, d) of a centre file, ours or OpenIBL's.
 
     Raises:
-        FileNotFoundError; ValueError: for another file, or arrays of different widths.
+        FileNotFoundError; ValueError: for another or a damaged file, numbers that are not finite, or arrays of different
+            widths.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"No centres {path}; `vpr centres` makes them.")
@@ -102,7 +104,9 @@ def read_centres(path: Path) -> tuple[np.ndarray, np.ndarray]:
                 raise ValueError(f"{path} lacks the datasets {sorted(missing)}; it has {sorted(file)}.")
             centroids, descriptors = (np.asarray(file[name], np.float32) for name in ("centroids", "descriptors"))
     except OSError as error:
-        raise ValueError(f"{path} is not an HDF5 file, or is cut short: {error}") from error
+        raise ValueError(f"{path} is not an HDF5 file, or is damaged: {error}") from error
+    if not (np.isfinite(centroids).all() and np.isfinite(descriptors).all()):
+        raise ValueError(f"{path} holds numbers that are not finite.")
     if centroids.shape[1:] != descriptors.shape[1:] or centroids.ndim != 2:
         raise ValueError(
             f"{path}: centroids {centroids.shape} and descriptors {descriptors.shape} do not fit together."

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from vpr_lib.config import Strict
 from vpr_lib.files import atomic_path, write_text
 from vpr_lib.machine import allow_tf32, keep_freed_memory
-from vpr_lib.models.checkpoints import save_weights
+from vpr_lib.models.checkpoints import damaged, save_weights
 from vpr_lib.progress import ProgressLine
 from vpr_lib.registry import lookup
 from vpr_lib.seeds import derive_seed, seed_everything
@@ -306,6 +306,8 @@ class _Loop:
             if self.fabric.global_rank == 0:
                 self.log.unlink(missing_ok=True)  # of a run that was killed before it stored anything
             return
+        if damaged(path):  # torch reads it without looking at its sums
+            raise ValueError(f"{path} is damaged, or cut short: remove {self.folder} to train again from the start.")
         state = torch.load(path, map_location=self.fabric.device, weights_only=True)
         stored = FitSettings.model_validate_json(state["settings"])
         then, now = (each.model_dump(exclude=set(self.settings.neutral)) for each in (stored, self.settings))

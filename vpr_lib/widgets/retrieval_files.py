@@ -30,6 +30,7 @@ def write_retrieval(found: FolderRetrieval, out: Path, run: Run, strips: int) ->
         strips: draw at most this many queries, evenly spread; 0 draws none.
     """
     out, about, title = Path(out), find_all(found), f"{run.model} on {found.benchmark.name}"
+    _forget_earlier(out)
     files = {"matches": _write_matches(found, out / "matches.csv")} | write_geo_files(about, title, out)
     if found.benchmark.protocols:
         scored = score(found.ranking.indices, found.benchmark.protocol)
@@ -41,8 +42,6 @@ def write_retrieval(found: FolderRetrieval, out: Path, run: Run, strips: int) ->
     shown = np.unique(np.linspace(0, n - 1, min(strips, n)).round().astype(int))
     rows = [_row(found, query, about[query]) for query in shown]
     names = strip_names([row.name for row in rows])
-    for earlier in (out / "strips").glob("*.png"):  # of another retrieval into this folder
-        earlier.unlink()
     for file, row in zip(names, rows):
         with atomic_path(out / "strips" / file) as temporary:
             draw_strip(row.query, row.matches).save(temporary)
@@ -54,6 +53,14 @@ def write_retrieval(found: FolderRetrieval, out: Path, run: Run, strips: int) ->
         words += f"; {int(found.foreign.sum())} not in this map, by a best similarity under {found.foreign_below:.3f}"
     page = retrieval_page(title, words, rows, out / "index.html", draw_map(found, about, shown))
     return files | {"strips": out / "strips", "page": page}
+
+
+def _forget_earlier(out: Path) -> None:
+    """Remove what another retrieval wrote into this folder: what this one does not write again would pass for its own."""
+    if (out / "matches.csv").is_file():
+        for pattern in ("index.html", "strips/*.png", "found.geojson", "found.kml", "found.gpx", "run.json"):
+            for file in out.glob(pattern):
+                file.unlink()
 
 
 def strip_names(paths: Sequence[str]) -> list[str]:
