@@ -1,6 +1,9 @@
 """`describe` goes over to OpenVINO where that is as exact and pays, and says so once per machine."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -112,3 +115,20 @@ def test_compiling_has_to_pay_for_itself_where_it_is_known(model, manifest, monk
     monkeypatch.setattr(runtime, "compile_openvino", None)
     describe(model, manifest, batch_size=4, quiet=True)
     assert not runtime._compiled
+
+
+def test_openvino_on_a_processor_that_is_told_to_hold_back():
+    """It fell with a segmentation fault in depthwise convolutions where the processor has AVX-512 and oneDNN may not use it."""
+    script = """
+import os, torch
+from vpr_lib.models.zoo import build_model
+from vpr_lib.retrieval.runtime import compile_openvino
+model = build_model("mixvpr_lite0_512", pretrained=False).eval()
+images = torch.randint(0, 256, (8, 3, 224, 224), dtype=torch.uint8)
+with torch.no_grad():
+    expected = model(model.input_spec.normalise(images))
+assert torch.cosine_similarity(compile_openvino(model, "fp32")(images), expected).min() > 0.9999
+assert os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+"""
+    done = subprocess.run([sys.executable, "-c", script], env=os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"})
+    assert done.returncode == 0

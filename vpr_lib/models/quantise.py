@@ -4,6 +4,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -108,9 +109,26 @@ def _in_steps(rows: Tensor) -> Tensor:
 def package(name: str) -> ModuleType:
     """Raises ValueError, saying what to install."""
     try:
+        if name in ("openvino", "nncf"):
+            _let_openvino_see_the_processor()
         return import_module(name)
     except ImportError as error:
         raise ValueError(f"Exporting and running exports needs '{name}': pip install 'vpr-workbook[ship]'.") from error
+
+
+@cache
+def _let_openvino_see_the_processor() -> None:
+    """Where oneDNN's variable hides instructions of the processor, OpenVINO's depthwise convolutions end in a segmentation
+    fault: part of its kernels does not ask. It reads the variable once, so that happens here, with the variable away.
+    """
+    hidden = {name: os.environ.pop(name) for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA") if name in os.environ}
+    try:
+        if hidden:
+            openvino = import_module("openvino")
+            image = openvino.opset13.parameter([1, 1, 2, 2], np.float32)
+            openvino.Core().compile_model(openvino.Model([openvino.opset13.relu(image)], [image]), "CPU")
+    finally:
+        os.environ |= hidden
 
 
 def quantise_onnx(graph: Path, path: Path, calibration: np.ndarray, kept: Sequence[str]) -> None:
