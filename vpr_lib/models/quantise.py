@@ -174,7 +174,7 @@ def quantise_openvino(network: Any, calibration: np.ndarray, kept: Sequence[str]
     """An openvino.Model in int8 where `kept` and norms and pooling do not stay in float. Args as `quantise_onnx`."""
     os.environ.setdefault("NNCF_CI", "1")  # otherwise nncf reports its use over the network
     nncf = package("nncf")
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # nncf.set_log_level sets the handlers, which may be others' too
     images = nncf.Dataset([image[None] for image in calibration])
     scope = nncf.IgnoredScope(types=list(NORMS_AND_POOLING), patterns=list(kept), validate=False)
     return nncf.quantize(
