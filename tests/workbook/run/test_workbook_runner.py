@@ -339,6 +339,34 @@ def test_notebooks_side_by_side_wait_for_what_they_need_alone(chain, monkeypatch
     assert again["04_last"] == "resumed", "`after` orders, and needs nothing"
 
 
+def test_a_second_run_of_a_profile_waits_for_the_notebook_and_takes_it_over(chain, fake):
+    """Records, figures and tables of a profile have one place: the second run emptied it below the first."""
+
+    def states(name):
+        found = [read_status(path.parent) for path in paths.runs_root().glob("2*/status.json")]
+        return sorted(str(line.status) for status in found for line in status.notebooks if line.name == name)
+
+    def another(so_many):
+        driver = start_driver(chain, *fake)
+        while states("01_data") != ["green", *["resumed"] * so_many]:
+            assert driver.poll() is None
+            time.sleep(0.05)
+        time.sleep(1)
+        return driver
+
+    slow_second(chain)
+    first = start_driver(chain, *fake)
+    wait_for(chain.root / "started")
+    (chain.root / "started").unlink()
+    second, third = another(1), another(2)
+    os.kill(third.pid, signal.SIGINT)
+    assert third.wait(20) == 130, "one that waits can be stopped"
+    assert second.poll() is None and not (chain.root / "started").exists(), "it is not executed beside the first"
+    (chain.root / "go").touch()
+    assert first.wait(60) == second.wait(60) == 0 and not (chain.root / "started").exists()
+    assert states("02_train") == ["green", "resumed", "skipped"]
+
+
 @pytest.mark.parametrize("together", [1, 2])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interruption_ends_in_a_clean_state(chain, fake, number, code, together):
