@@ -156,7 +156,9 @@ def test_a_long_temporary_folder_leaves_the_kernel_its_ports(project, monkeypatc
 
 
 DRIVER = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
 from pathlib import Path
 from vpr_lib.workbook.run import keys
 from vpr_lib.workbook.run.prepare import Request

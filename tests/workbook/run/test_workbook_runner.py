@@ -292,7 +292,9 @@ def test_latest_as_a_text_file_where_links_are_refused(chain, monkeypatch):
 
 
 DRIVER = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
 from pathlib import Path
 from vpr_lib.workbook.run import keys
 from vpr_lib.workbook.run.prepare import Request
