@@ -53,6 +53,17 @@ def gflops(module: nn.Module, *inputs: Tensor) -> float:
     return counter.get_total_flops() / 1e9
 
 
+def model_latency(
+    model: nn.Module, batch: int = 1, seconds: float = 1.0, device: str | torch.device = "cpu"
+) -> Latency:
+    """`latency` of a model on images of its input size, channels last, on `device`, where the model stays."""
+    keep_freed_memory()
+    model.eval().to(device, memory_format=torch.channels_last)
+    images = torch.randn(batch, 3, *model.input_spec.size).to(device, memory_format=torch.channels_last)
+    with torch.inference_mode():
+        return latency(lambda: model(images), batch, seconds, device)
+
+
 def latency(
     call: Callable[[], object], batch: int, seconds: float = 2.0, device: str | torch.device = "cpu"
 ) -> Latency:
@@ -139,12 +150,8 @@ def cost_of_model(
         "parameters (M)": count_parameters(model) / 1e6, "used (M)": (count_parameters(model) - unused) / 1e6,
         "trained (M)": count_parameters(model, trainable=True) / 1e6, "dim": model.dim, "GMAC": flop / 2, "GFLOP": flop,
     }  # fmt: skip
-    keep_freed_memory()
-    model.eval().to(device, memory_format=torch.channels_last)
     for batch in batches:
-        images = torch.randn(batch, 3, *size).to(device, memory_format=torch.channels_last)
-        with torch.inference_mode():
-            timed = latency(lambda images=images: model(images), batch, seconds, device)
+        timed = model_latency(model, batch, seconds, device)
         row |= {f"ms, batch {batch}": timed.best_ms, f"p90 ms, batch {batch}": timed.p90_ms,
                 f"images/s, batch {batch}": timed.images_per_s,
                 f"MB, batch {batch}": peak_memory_mb(shapes, one.expand(batch, -1, -1, -1).clone())}  # fmt: skip
