@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
+from threading import Event
 
 log = logging.getLogger(__name__)
 _CHUNK = 2**22  # bytes read at a time
@@ -63,18 +64,21 @@ def write_text(path: Path, text: str) -> Path:
 
 
 @contextmanager
-def locked(path: Path, doing: str = "") -> Iterator[None]:
+def locked(path: Path, doing: str = "", until: Event | None = None) -> Iterator[None]:
     """Be the only process that makes `path` (a file or a folder); others wait, and say so once.
 
     The lock is the hidden sibling `.<name>.lock`. The kernel gives it back when its holder dies, however it dies.
 
     Args:
         doing: what the other process is probably doing, for the message of the one that waits.
+        until: ends the waiting when it is set; the block is then entered without the lock.
     """
     lock = try_lock(path)
     if lock is None:
         log.info("waiting for another process%s (%s)", f" that is {doing}" if doing else "", path)
-        lock = try_lock(path, wait=True)
+        while until and lock is None and not until.wait(0.5):
+            lock = try_lock(path)
+        lock = lock if until else try_lock(path, wait=True)
     try:
         yield
     finally:

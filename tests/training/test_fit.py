@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from vpr_lib.models.checkpoints import load_weights, weights_hash
+from vpr_lib.seeds import seed_everything
 from vpr_lib.training.fit import TrainingDiverged, TrainingRun, fit, make_fabric
 from vpr_lib.training.optimisation import FitSettings, learning_rate, make_optimizer
 
@@ -288,3 +289,10 @@ def test_devices_by_name(monkeypatch):
 class Launched:
     def launch(self):
         pass
+
+
+def test_a_seed_gives_torch_s_own_numbers():
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    seed_everything(7)
+    assert torch.equal(torch.rand(3), expected)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -118,15 +119,14 @@ def how_to_get(name: str) -> tuple[str, str]:
 
 
 def load_export(model: str, runtime: str, weights: Path | None, device: str) -> tuple["nn.Module", str, str, str]:
-    """An export with where it came from, the device it runs on and the precision it computes in; says so when the model's
-    registered weights are others than those it was made from.
+    """An export with where it came from, the device it runs on and the precision it computes in; says so when the weights
+    that the model's name stands for are others.
 
     Raises:
         ValueError: with --weights, or for an export of another model; what `find_export` raises.
     """
-    from vpr_lib.models.checkpoints import load_weights, trained_path, weights_hash
+    from vpr_lib.models.checkpoints import weights_hash
     from vpr_lib.models.export import ShippedModel, find_export
-    from vpr_lib.models.zoo import build_model
 
     if weights is not None:
         raise ValueError("--weights goes with --runtime torch: an export holds its own. Export those weights first.")
@@ -134,13 +134,10 @@ def load_export(model: str, runtime: str, weights: Path | None, device: str) -> 
     shipped = ShippedModel(folder, "cpu" if device == "auto" else device)
     if shipped.config.model != model:
         raise ValueError(f"{folder} is an export of '{shipped.config.model}', not of '{model}'.")
-    if trained_path(model).is_file():
-        network = build_model(model, pretrained=False)
-        load_weights(network, trained_path(model))
+    with suppress(ValueError):  # no weights are registered: nothing to compare with
+        network, source = load_model(model, None, untrained=False)
         if weights_hash(network) != shipped.config.weights:
-            show(
-                f"[yellow]{plain(str(folder))} holds other weights than {plain(str(trained_path(model)))}: `vpr export` again[/yellow]"
-            )
+            show(f"[yellow]{plain(folder)} holds other weights than {plain(source)}: `vpr export` again[/yellow]")
     return shipped, str(folder), "cpu" if device == "auto" else device, f"{shipped.config.format} {shipped.runs_in}"
 
 

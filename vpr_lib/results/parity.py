@@ -138,7 +138,7 @@ def recall_change(
     first, second = (e.scores[0].first_hits[e.scores[0].counted] == 1 for e in (before, after))
     test = mcnemar(first, second)
     pairs = [(before.database, after.database), (before.queries, after.queries)]
-    cosine = np.concatenate([(a.array * b.array).sum(1) for a, b in pairs])
+    cosine = np.concatenate([_cosines(a.array, b.array) for a, b in pairs])
     return {
         "dataset": benchmark.name, "protocol": before.scores[0].protocol.card.name, "queries": len(first),
         "recall": {str(k): v for k, v in before.recall.items()},

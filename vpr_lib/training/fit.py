@@ -287,7 +287,7 @@ class _Loop:
             "history": json.dumps(self.history),
             "settings": self.settings.model_dump_json(),
             "batches": self.batches,
-            "scaler": self._scaler_state(),
+            "scaler": scaler.state_dict() if (scaler := self._scaler()) is not None else None,
             "identity": self._identity(),
         }
         if self.fabric.global_rank == 0:
@@ -346,6 +346,3 @@ class _Loop:
 
     def _scaler(self) -> Any:
         return getattr(self.fabric._precision, "scaler", None)
-
-    def _scaler_state(self) -> dict | None:
-        return scaler.state_dict() if (scaler := self._scaler()) is not None else None

@@ -1,18 +1,15 @@
 """Bring one notebook of a run to its final status: blocked, resumed, or executed and judged."""
 
-import logging
-import os
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vpr_lib import paths
 from vpr_lib.config import Profile
-from vpr_lib.files import try_lock
+from vpr_lib.files import locked
 from vpr_lib.workbook.book.sentinel import checked_path, read_sentinel, sentinel_path
 from vpr_lib.workbook.run import status as state
 from vpr_lib.workbook.run.keys import notebook_key, threads_each
@@ -23,7 +20,6 @@ from vpr_lib.workbook.run.status import NotebookStatus, RunStatus, Status
 from vpr_lib.workbook.run.terminal import Display
 from vpr_lib.workbook.run.verify import Verdict, judge
 
-log = logging.getLogger(__name__)
 _BY_CHANCE = {Status.KILLED, Status.TIMEOUT}  # another attempt may end otherwise
 
 
@@ -84,29 +80,13 @@ def run_one(run: Run, entry: Entry) -> None:
     needs = {need: run.keys.get(need) for need in entry.needs}
     key = notebook_key(entry, run.profile, run.parameters[entry.name], needs)
     run.set(entry.name, key=key, parameters=run.parameters[entry.name])
-    with _alone(run, entry.name):
+    # records, figures and tables of a profile have one place: another run of it may be writing them
+    place = paths.cache_root() / run.profile.name / "records" / entry.name
+    with locked(place, f"executing {entry.name} of profile {run.profile.name}", run.stopped):
         if run.stopped.is_set():
             return
         if run.request.force or None in needs.values() or not _resume(run, entry, key):
             _start(run, entry, key, whole=None not in needs.values())
-
-
-@contextmanager
-def _alone(run: Run, name: str) -> Iterator[None]:
-    """Keep other runs of this profile from the notebook: its records, figures and tables have one place.
-
-    Waits for one that has it, and for no longer than this run goes on.
-    """
-    path = paths.cache_root() / run.profile.name / "records" / name
-    if (lock := try_lock(path)) is None:
-        log.info("%s waits: another run of profile %s executes it", name, run.profile.name)
-        while lock is None and not run.stopped.wait(0.5):
-            lock = try_lock(path)
-    try:
-        yield
-    finally:
-        if lock is not None:
-            os.close(lock)
 
 
 def _blocked(run: Run, missing: Sequence[str]) -> str:
