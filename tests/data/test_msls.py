@@ -1,4 +1,7 @@
-"""MSLS: 740 is not 11k, cities never meet, keys stay text, the tables must agree."""
+"""MSLS: 740 is not 11k, cities never meet, keys stay text, the tables must agree.
+
+Covers cli.submit.
+"""
 
 import re
 from pathlib import Path
