@@ -1,6 +1,6 @@
 """`vpr data`: what is printed, what is written, exit codes.
 
-Covers cli.data_pictures, plotting.data, plotting.overview.
+Covers cli.data_pictures, plotting.data.
 """
 
 import io
