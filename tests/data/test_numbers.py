@@ -116,7 +116,9 @@ def test_names_that_do_not_tell_which_reference_is_lost_are_refused(tmp_path, st
     assert both_recalls(stepped(tmp_path / "whole", UNKNOWN[style])) == (1.0, 1.0)
     for lost in (0, 11) if style == "from one" else (0, 5, 11):  # a gap between numbers would tell
         root = stepped(tmp_path / f"lost {lost}", UNKNOWN[style], lose=[("ref", lost)])
-        with pytest.raises(ValueError, match="holds 11 images.*refers to 12.*do not tell whether the first is missing"):
+        with pytest.raises(
+            ValueError, match=r"holds 11 images.*refers to 12.*do not tell whether the first is missing"
+        ):
             both_recalls(root)
 
 
@@ -127,7 +129,7 @@ def test_one_side_from_one_and_the_other_from_zero(tmp_path):
 
 @pytest.mark.parametrize("named", [lambda n: f"frame_{n}_t{97 + 37 * n}.png", lambda n: f"seq{n // 11}/{n % 11}.png"])
 def test_an_order_that_depends_on_who_sorts_is_refused(tmp_path, named):
-    with pytest.raises(ValueError, match="10.*comes before.*as text, after it as a number"):
+    with pytest.raises(ValueError, match=r"11?.*comes before.*as text, after it as a number"):
         both_recalls(stepped(tmp_path, named))
 
 

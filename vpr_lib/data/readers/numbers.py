@@ -4,6 +4,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ def _by_number(paths: list[str], pattern: re.Pattern, folder: Path) -> dict[int,
 def _step(numbers: Iterable[int]) -> int:
     """By how much most numbers differ from the one before, 1 where there are few."""
     rising = sorted(numbers)
-    steps = Counter(after - before for before, after in zip(rising, rising[1:]))
+    steps = Counter(after - before for before, after in pairwise(rising))
     step, count = steps.most_common(1)[0] if steps else (1, 0)
     return step if count > max(2, (len(rising) - 1) // 2) else 1
 
