@@ -127,9 +127,9 @@ def test_one_side_from_one_and_the_other_from_zero(tmp_path):
         both_recalls(stepped(tmp_path, lambda n: f"{n + 1}.png", "{}.png"))
 
 
-@pytest.mark.parametrize("named", [lambda n: f"frame_{n}_t{97 + 37 * n}.png", lambda n: f"seq{n // 11}/{n % 11}.png"])
+@pytest.mark.parametrize("named", [lambda n: f"frame_{n}_t{97 + 37 * n}.png", lambda n: f"seq{n // 6}/{n % 6 + 5}.png"])
 def test_an_order_that_depends_on_who_sorts_is_refused(tmp_path, named):
-    with pytest.raises(ValueError, match=r"11?.*comes before.*as text, after it as a number"):
+    with pytest.raises(ValueError, match=r"1\d.*comes before.*as text, after it as a number"):
         both_recalls(stepped(tmp_path, named))
 
 
