@@ -75,7 +75,7 @@ class VGG(Backbone):
         activation: keep the last ReLU; ClusVPR and NetVLAD work on the map before it.
         layers_to_freeze: freeze the first n of the five groups of convolutions (4 in ClusVPR); -1 or 0 freezes nothing.
         pretrained: load ImageNet weights: torchvision's V1 (`vpr weights get NAME` fetches them), or with
-            `origin` "matconvnet" those that `vpr weights add` keeps; they want CAFFE_MEAN and CAFFE_STD.
+            `origin` "matconvnet" those that `vpr weights add` keeps; they want mean and std of family `caffe` in zoo.yaml.
     """
 
     def __init__(
