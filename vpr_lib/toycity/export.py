@@ -27,6 +27,7 @@ from vpr_lib.toycity.city import Site, ToyCitySpec, build_street, sites
 from vpr_lib.toycity.conditions import Condition, Visit
 from vpr_lib.toycity.formats import write_tables
 from vpr_lib.toycity.lidar import submap
+from vpr_lib.toycity.looks import TABLE
 from vpr_lib.toycity.plan import Frame, check_subset, plan
 from vpr_lib.toycity.render import render
 from vpr_lib.toycity.view import Pose
@@ -38,8 +39,8 @@ _IN_PROCESS = 64  # fewer frames than this per worker do not pay for its start
 
 @lru_cache(maxsize=1)
 def code_version() -> str:
-    """16 hex digits over the generator's own source: other code, other pictures, other folder."""
-    return digest_code(sorted(Path(__file__).parent.glob("*.py")))
+    """16 hex digits over the generator's own source and table: other code, other pictures, other folder."""
+    return digest_code([*sorted(Path(__file__).parent.glob("*.py")), TABLE])
 
 
 def spec_hash(spec: ToyCitySpec) -> str:

@@ -3,8 +3,8 @@
 import numpy as np
 
 from vpr_lib.toycity.conditions import Visit
+from vpr_lib.toycity.looks import Illumination
 from vpr_lib.toycity.prisms import DECIDUOUS
-from vpr_lib.toycity.sky import Illumination
 from vpr_lib.toycity.street import Street
 from vpr_lib.toycity.surface import Surface, evening
 from vpr_lib.toycity.view import View
