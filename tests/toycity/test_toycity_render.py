@@ -1,7 +1,7 @@
 """Pictures: reproducible, and different where the conditions say so.
 
 Covers toycity.buildings, toycity.canvas, toycity.clutter, toycity.columns, toycity.facade_tiles, toycity.furniture,
-toycity.ground, toycity.prop_tiles, toycity.roofs, toycity.sky, toycity.surface, toycity.textures, toycity.walls.
+toycity.ground, toycity.prop_tiles, toycity.sky, toycity.textures, toycity.walls.
 """
 
 import numpy as np

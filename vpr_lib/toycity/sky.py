@@ -22,8 +22,7 @@ def sun_direction(visit: Visit) -> np.ndarray:
 def shade_sky(view: View, pixels: np.ndarray, width: int, visit: Visit) -> np.ndarray:
     """Colour of the sky, linear, (3, N): a gradient with clouds drifting over it."""
     light = illumination(visit)
-    row = pixels // width
-    column = pixels - row * width
+    row, column = np.divmod(pixels, width)
     slope = np.maximum(view.slopes, 0)
     height = slope / np.sqrt(1 + slope**2)  # sine of elevation, (H,)
     blend = np.clip(height * 1.5, 0, 1) ** 0.6
