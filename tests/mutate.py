@@ -25,7 +25,8 @@ COVER = {  # module: the tests that are there for it
     "retrieval/search": ["retrieval/test_retrieval.py", "retrieval/test_exact.py", "retrieval/test_screen.py"],
     "retrieval/exact": ["retrieval/test_retrieval.py", "retrieval/test_exact.py"],
     "retrieval/protocol": ["retrieval/test_protocol.py", "retrieval/test_retrieval.py", "data/test_silent_omissions.py"],
-    "retrieval/folders": ["retrieval/test_protocol.py", "retrieval/test_retrieval.py", "data/test_silent_omissions.py"],
+    "retrieval/folders": ["retrieval/test_protocol.py", "retrieval/test_retrieval.py", "data/test_silent_omissions.py",
+                          "retrieval/test_foreign.py"],
     "retrieval/reduce": ["retrieval/test_reduce.py"],
     "retrieval/sequences": ["retrieval/test_sequences.py"],
     "retrieval/run_pairs": ["retrieval/test_run_pair_recall.py"],
@@ -138,7 +139,9 @@ def survives(module: str, text: str, limit_s: float, above: list[str]) -> bool:
         os.dup2(1, 2)
         sys.meta_path.insert(0, Mutated(f"vpr_lib.{module.replace('/', '.')}", text))
         for name in above:
-            sys.modules.pop(name, None)
+            if sys.modules.pop(name, None):
+                package, _, leaf = name.rpartition(".")
+                vars(sys.modules[package]).pop(leaf, None)  # `from package import leaf` would find the old one
         code = pytest.main(
             ["-x", "-q", "-p", "no:cacheprovider", *(str(ROOT / "tests" / name) for name in COVER[module])]
         )

@@ -5,7 +5,9 @@ import os
 import numpy as np
 import pytest
 import yaml
-from miniatures import msls_val, pittsburgh, tokyo247, touch_image, vpr_bench
+from miniatures import at_name, at_names, msls_val, pittsburgh, tokyo247, touch_image, vpr_bench
+from pictures import picture
+from PIL import Image
 
 from vpr_lib.config import load_yaml
 from vpr_lib.data import catalogue, prepare
@@ -24,6 +26,7 @@ from vpr_lib.data.catalogue import (
 )
 from vpr_lib.data.manifest import Manifest
 from vpr_lib.data.prepare import prepared_folder
+from vpr_lib.data.readers.exif import gps_exif
 from vpr_lib.data.totals import near_threshold, totals
 
 
@@ -138,6 +141,31 @@ def test_prepared_sets_that_no_longer_fit_are_read_again(tmp_path, reads, change
     change(root)
     open_benchmark("corridor", root)
     assert len(reads) == 3
+
+
+def test_photos_with_positions_that_were_rewritten_in_place_are_read_again(tmp_path):
+    def photo(name, lat):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(picture(0)).save(tmp_path / name, exif=gps_exif(lat, 8.0))
+
+    for step in range(3):  # 111 m apart
+        photo(f"database/{step}.jpg", 48 + step / 1000)
+    photo("queries/q.jpg", 48.0)
+    prepare_dataset("st_lucia", tmp_path)
+    photo("queries/q.jpg", 48.002)
+    assert open_benchmark("st_lucia", tmp_path).positives[0].tolist() == [2]
+
+
+@pytest.mark.parametrize("name", ["benchmark.json", "queries.parquet", "database.parquet"])
+def test_what_was_kept_and_is_damaged_is_read_again(tmp_path, reads, name):
+    for side in ("database", "queries"):
+        at_names(tmp_path / "set" / side, [at_name(500_000 + 100 * n, 4_000_000, f"p{n}") for n in range(3)])
+    first, kept = prepare_dataset("st_lucia", root := tmp_path / "set")
+    data = bytearray((kept / name).read_bytes())
+    data[len(data) // 3] ^= 1
+    (kept / name).write_bytes(data)
+    again = open_benchmark("st_lucia", root)
+    assert len(reads) == 2 and (again.queries.positions() == first.queries.positions()).all()
 
 
 def test_new_code_reads_again(tmp_path, reads, monkeypatch):

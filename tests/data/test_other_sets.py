@@ -67,6 +67,17 @@ def test_lists_replace_folders(tmp_path):
             read_sfxl(tmp_path)
 
 
+def test_what_a_list_leaves_out_is_told(tmp_path, caplog):
+    at_names(tmp_path / "images/test/queries", [at_name(620_000, 5_735_000, "q")])
+    at_names(tmp_path / "images/test/database", [at_name(620_000 + n, 5_735_000, f"p{n}") for n in range(3)])
+    listed = tmp_path / "images/test/database_images_paths.txt"
+    listed.write_text("\n".join(at_name(620_000 + n, 5_735_000, f"p{n}") for n in range(3)))
+    assert len(read_berton(tmp_path).database) == 3 and "leaves out" not in caplog.text
+    listed.write_text("\n".join(at_name(620_000 + n, 5_735_000, f"p{n}") for n in range(2)))
+    assert len(read_berton(tmp_path).database) == 2
+    assert f"names 2 images and leaves out 1 of {listed.parent / 'database'}, for instance '@0620002" in caplog.text
+
+
 def test_svox_conditions_share_the_gallery(tmp_path):
     at_names(tmp_path / "images/test/gallery", [at_name(620000, 5735000, "g", zone="30", band="U")])
     for name in ("queries", "queries_night"):

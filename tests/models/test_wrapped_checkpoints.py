@@ -1,6 +1,6 @@
 """The same tensors, however they were wrapped when they were saved; code in a file never runs, and the message is one line.
 
-Covers cli.recalls.
+Covers cli.run.
 """
 
 import os

@@ -93,6 +93,23 @@ def test_what_is_no_number_is_left_out(way, monkeypatch):
     assert (np.sort(found[:, : len(clean)]) == clean).all() and (found[:, len(clean) :] == -1).all()
 
 
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_rough_scores_are_the_exact_ones_but_for_rounding(metric):
+    queries, rows = (torch.from_numpy(copies(count, count, 24, 3.7)[0]) for count in (5, 40))
+    by_hand = queries @ rows.T if metric == "cosine" else -torch.cdist(queries, rows).square()
+    for propose in (exact._propose_on_cpu, exact._propose_on_gpu):
+        scores, ids = propose(queries, rows, 6, metric)
+        torch.testing.assert_close(scores, by_hand.gather(1, ids), rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(scores, by_hand.topk(6, dim=1).values, rtol=1e-4, atol=1e-3)
+
+
+def test_no_candidate_and_no_number_come_out_last_and_as_none():
+    rows = torch.tensor([[1.0, 0.0], [torch.nan, 0.0], [0.6, 0.8]])
+    scores, ids = exact.decide(rows[:1], rows, torch.tensor([[-1, 0, 1, 2]]), 4, "cosine")
+    assert ids.tolist() == [[0, 2, -1, -1]] and scores[0, :2].tolist() == pytest.approx([1, 0.6])
+    assert (scores[0, 2:] == -torch.inf).all()
+
+
 def test_sums_by_halves():
     for width in (1, 2, 3, 7, 64, 129):
         terms = torch.randn(5, 4, width, generator=torch.Generator().manual_seed(width))

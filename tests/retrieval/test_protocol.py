@@ -61,7 +61,7 @@ def test_positives_follow_what_is_left_out(two_folders, tmp_path, lost_database,
     lines = [f"{i:02d}.png,{100 * i},0" for i in range(12)] + [f"q{i}.png,{200 * i},0" for i in range(6)]
     (tmp_path / "p.csv").write_text("image,easting,northing\n" + "\n".join(lines))
     benchmark = read_folders(*two_folders, tmp_path / "p.csv")
-    kept = retrieve_folders(build_model("pixels"), benchmark, 3, None)
+    kept = retrieve_folders(build_model("pixels"), benchmark, 10, None)
     names = [side.table["image_path"].tolist() for side in (kept.benchmark.database, kept.benchmark.queries)]
     found = {query: [names[0][row] for row in rows] for query, rows in zip(names[1], kept.benchmark.positives)}
     expected = {
@@ -71,6 +71,11 @@ def test_positives_follow_what_is_left_out(two_folders, tmp_path, lost_database,
     }
     assert found == expected and names[0] == [f"{i:02d}.png" for i in range(12) if f"{i:02d}.png" not in lost_database]
     assert kept.recall[1] == np.mean([bool(rows) for rows in expected.values()])  # what is there is found
+    assert (
+        list(kept.recall) == [k for k in (1, 5, 10) if k <= len(names[0])] and not kept.foreign.any()
+    )  # nobody measured what is foreign
+    together_s = sum(ms * count / 1000 for ms, count in zip(kept.per_image_ms, kept.described))
+    assert kept.described == tuple(map(len, names)) and together_s == pytest.approx(kept.describe_s)
     assert kept.benchmark.protocol.card.threshold == benchmark.protocol.card.threshold
 
 

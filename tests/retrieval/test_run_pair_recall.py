@@ -24,6 +24,7 @@ from vpr_lib.retrieval.run_pairs import (
     one_percent_of,
     score_pairs,
 )
+from vpr_lib.retrieval.search import search
 
 
 def angles(*degrees):
@@ -76,6 +77,16 @@ def test_pairs_without_positives_are_skipped_and_said(caplog):
 
 def test_one_percent_rounds_half_to_even():
     assert [one_percent_of(n) for n in (3, 40, 149, 150, 250, 350, 9000)] == [1, 1, 1, 2, 2, 4, 25]
+
+
+def test_one_percent_is_of_the_database_that_is_searched():
+    sizes = (250, 60)  # 1 % are two results and one
+    rows = [angles(*np.linspace(0, 90, size)) for size in sizes]
+    second = search(rows[0], rows[1][:1], 2).indices[0, 1]
+    matches = {(1, 0): Positives.from_lists([[second]], 250), (0, 1): Positives.from_lists([[59]], 60)}
+    scores = score_pairs(rows, [rows[0][-1:], rows[1][:1]], matches)
+    assert scores.pairs == ((1, 0), (0, 1)) and scores.one_percent.tolist() == [100, 100]
+    assert scores.recall[:, 0].tolist() == [0, 100]
 
 
 def drives(root, runs=2, n=5):

@@ -14,7 +14,7 @@ from vpr_lib.data.audit import EMPTY, MISSING, file_paths, inspect_files, load_a
 from vpr_lib.data.catalogue import Dataset, find, find_root, keep, load_table, read_dataset
 from vpr_lib.data.ground_truth import Benchmark
 from vpr_lib.data.positions import check_positions
-from vpr_lib.data.prepare import Content, manifests_of, prepared_folder
+from vpr_lib.data.prepare import AUDIT, Content, manifests_of, prepared_folder
 from vpr_lib.data.run_pairs import RunPairs
 from vpr_lib.data.totals import near_threshold, totals
 from vpr_lib.data.tuples import TupleSet
@@ -75,7 +75,7 @@ def check_dataset(
     files = 0
     if decode:
         paths = [path for manifest in manifests_of(content).values() for path in file_paths(manifest)]
-        stored = prepared_folder(name) / "audit.parquet"
+        stored = prepared_folder(name) / AUDIT
         audit = inspect_files(paths, stored, workers, quiet)
         audit = audit[~audit.index.duplicated()]
         files = len(audit)
@@ -172,7 +172,7 @@ def check_other_splits(name: str, audit: pd.DataFrame) -> Iterator[Finding]:
     dataset, own = find(name), set(audit["sha256"]) - {""}
     relatives = (n for n, d in load_table().datasets.items() if d.family == dataset.family and n != name)
     for other in relatives:
-        theirs = load_audit(prepared_folder(other) / "audit.parquet")
+        theirs = load_audit(prepared_folder(other) / AUDIT)
         if count := len(own & (set(theirs["sha256"]) - {""})):
             leak = _trains(name) != _trains(other)
             do = "Training and test overlap: leave these images out of one of them." if leak else ""

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from vpr_lib.data.ground_truth import BUILDER_VERSION, Benchmark
 from vpr_lib.data.manifest import Manifest
+from vpr_lib.data.readers.exif import has_gps
 from vpr_lib.data.run_pairs import RunPairs
 from vpr_lib.data.tuples import TupleSet
 from vpr_lib.digests import digest_code
@@ -19,7 +20,7 @@ from vpr_lib.files import content_hashes, locked, use, visible_files, write_text
 from vpr_lib.paths import cache_root, content_memory
 
 Content = Benchmark | Manifest | RunPairs | TupleSet
-STAMP = "stamp.json"
+STAMP, AUDIT = "stamp.json", "audit.parquet"
 
 
 def prepared_folder(name: str) -> Path:
@@ -54,14 +55,16 @@ def save_prepared(name: str, content: Content, root: Path, reading: dict[str, An
         else:
             content.save(folder)
         stamp = {"root": str(root), "reading": reading, "code": code_version(), "metadata": list(metadata),
-                 "files": _files(root, metadata), "folders": _folders(content)}  # fmt: skip
+                 "files": _files(root, metadata), "folders": _folders(content), "photos": _photos(content),
+                 "kept": _kept(folder)}  # fmt: skip
         write_text(folder / STAMP, json.dumps(stamp, indent=1))
     return folder
 
 
 def load_prepared(name: str, kind: type[Content], root: Path, reading: dict[str, Any]) -> Content | None:
     """What was kept under that name, or None when there is nothing or it does not fit any more: another root, reader or
-    code, a table of the data set that changed, an image folder in which files came or went."""
+    code, a table of the data set or a photo with its position that changed, an image folder in which files came or went, or
+    what was kept itself is damaged."""
     folder = prepared_folder(name)
     try:
         stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
@@ -70,12 +73,14 @@ def load_prepared(name: str, kind: type[Content], root: Path, reading: dict[str,
             == (str(root), json.loads(json.dumps(reading)), code_version())
             and stamp["files"] == _files(root, stamp["metadata"])
             and all(_changed(place) == when for place, when in stamp["folders"].items())
+            and stamp["photos"] == _hashes(stamp["photos"])
+            and stamp["kept"] == _kept(folder)
         )
     except (OSError, ValueError, KeyError):
         return None
     if not fits:
         return None
-    use([path for path in visible_files(folder, "*") if path.suffix in (".parquet", ".npz")])
+    use(list(stamp["kept"]), list(stamp["kept"].values()))
     if kind is Manifest:
         return Manifest.load(folder / "manifest.parquet", root)
     return kind.load(folder)  # ty: ignore[missing-argument]  (the other kinds know their roots)
@@ -101,8 +106,23 @@ def _files(root: Path, patterns: Iterable[str]) -> dict[str, int]:
     places = {Path(root), *(path.parent for path in files), *(path for path in Path(root).glob("*") if path.is_dir())}
     places |= {path for path in Path(root).glob("*/*") if path.is_dir() and path.parent.name in _SPLIT_PARENTS}
     files |= {path for place in places for suffix in _LISTS for path in place.glob(f"*{suffix}") if path.is_file()}
-    paths = sorted(files)
-    return dict(zip((str(path.relative_to(root)) for path in paths), content_hashes(paths, content_memory())))
+    return {os.path.relpath(path, root): value for path, value in _hashes(map(str, sorted(files))).items()}
+
+
+def _hashes(paths: Iterable[str]) -> dict[str, int]:
+    paths = list(paths)
+    return dict(zip(paths, content_hashes(paths, content_memory())))
+
+
+def _kept(folder: Path) -> dict[str, int]:
+    """Hash of every file of a prepared set; of the stamp itself and the audit there is none."""
+    return _hashes(str(path) for path in visible_files(folder, "*") if path.name not in (STAMP, AUDIT))
+
+
+def _photos(content: Content) -> dict[str, int]:
+    """Hash of every image of the lists that have their positions from EXIF."""
+    with_degrees = [m for m in manifests_of(content).values() if {"lat", "image_path"} <= set(m.table)]
+    return _hashes(path for m in with_degrees if has_gps(m.image_paths()) for path in m.image_paths())
 
 
 def _folders(content: Content) -> dict[str, int | None]:

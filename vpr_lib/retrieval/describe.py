@@ -134,7 +134,8 @@ def describe(
     if store.errors and on_error == "raise":
         raise UnreadableImages(store.errors, len(manifest))
     seconds = time.perf_counter() - start_time if len(todo) else 0.0
-    return Descriptors(store.array, store.errors, store.path, seconds, len(todo), parts["contents"])
+    described = len(todo) - len(store.errors)
+    return Descriptors(store.array, store.errors, store.path, seconds, described, parts["contents"])
 
 
 def same_files(benchmark: Benchmark) -> str:

@@ -41,11 +41,16 @@ def gps_columns(paths: Sequence[str | Path]) -> dict[str, object] | None:
     A photo without one stands at (0, 0) among others, as of a camera without a fix (`data/positions.py`). Where none of
     LOOKED_AT photos has a position the others are not opened: a large folder without GPS costs a few headers.
     """
-    some = sorted(set(np.linspace(0, len(paths) - 1, LOOKED_AT).round().astype(int)))
-    if all(read_gps(paths[row]) is None for row in some):
+    if not has_gps(paths):
         return None
     lat, lon, heading = np.array([read_gps(path) or (0.0, 0.0, np.nan) for path in paths]).T
     return utm_columns(lat, lon) | ({"heading_deg": heading} if np.isfinite(heading).any() else {})
+
+
+def has_gps(paths: Sequence[str | Path]) -> bool:
+    """Whether one of LOOKED_AT photos has a position."""
+    some = sorted(set(np.linspace(0, len(paths) - 1, LOOKED_AT).round().astype(int)))
+    return any(read_gps(paths[row]) is not None for row in some)
 
 
 def gps_exif(lat: float, lon: float) -> Image.Exif:

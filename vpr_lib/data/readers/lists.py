@@ -1,5 +1,6 @@
 """Lists of names and tables as data sets ship them: text, NumPy and CSV files, and where the named files lie."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -9,12 +10,16 @@ import pandas as pd
 from vpr_lib.data.images import list_images
 from vpr_lib.data.pickles import load_array
 
+log = logging.getLogger(__name__)
+FEW = 500_000  # names; as many files are listed in seconds
+
 
 def list_paths(folder: Path) -> list[str]:
     """Image paths below `folder`, relative and sorted byte-wise.
 
     A sibling `<folder>_images_paths.txt` is believed where there is one, as in VPR-methods-evaluation: listing the
-    millions of files of SF-XL takes minutes. Nothing is opened; `vpr data check` finds what is missing.
+    millions of files of SF-XL takes minutes. Images that a list of up to FEW names leaves out are told. Nothing is opened;
+    `vpr data check` finds what is missing.
 
     Raises:
         FileNotFoundError: without the folder and without a list. ValueError: if the list is empty or leaves the folder.
@@ -22,7 +27,13 @@ def list_paths(folder: Path) -> list[str]:
     """
     folder = Path(folder)
     listed = folder.parent / f"{folder.name}_images_paths.txt"
-    return sorted(read_names(listed)) if listed.is_file() else list_images(folder)
+    if not listed.is_file():
+        return list_images(folder)
+    names = sorted(read_names(listed))
+    if len(names) <= FEW and folder.is_dir() and (others := sorted(set(list_images(folder)) - set(names))):
+        text = "%s names %d images and leaves out %d of %s, for instance '%s'. If it is older than they are, remove it."
+        log.warning(text, listed, len(names), len(others), folder, others[0])
+    return names
 
 
 def read_names(path: Path) -> list[str]:
