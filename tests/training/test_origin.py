@@ -197,6 +197,22 @@ def test_fit_itself_compares_what_it_is_told(tmp_path):
         run(4, data="a")
 
 
+@pytest.mark.parametrize("change", ["remove", "replace", "flip"])
+def test_best_weights_of_something_else_are_refused(small, tmp_path, change):
+    best = train(small, tmp_path / "run", quiet=True)[1].best
+    train(small, tmp_path / "run", quiet=True)
+    if change == "remove":
+        best.unlink()
+    elif change == "replace":
+        save_weights(build_model(small.model, seed=5), best, {})
+    else:
+        data = bytearray(best.read_bytes())
+        data[-100] ^= 1
+        best.write_bytes(data)
+    with pytest.raises(ValueError, match="is gone, or not what this training wrote"):
+        train(small, tmp_path / "run", quiet=True)
+
+
 @pytest.mark.parametrize("cut", ["2", "2,", "1,2,0.5", "\n", "1,1,x,y"])
 def test_a_cut_or_repeated_log_line_does_not_block(small, tmp_path, cut):
     small = changed(small, "fit.schedule", "constant")
