@@ -9,7 +9,7 @@ import torch
 from pictures import write_picture, write_places
 
 from vpr_lib.models.checkpoints import save_weights, weights_hash
-from vpr_lib.models.zoo import build_model
+from vpr_lib.models.zoo import ZOO, build_model
 from vpr_lib.training import origin, recipes
 from vpr_lib.training.distillation import Distillation
 from vpr_lib.training.fit import TrainingRun, fit
@@ -78,6 +78,14 @@ def test_other_bytes_labels_and_code_are_refused(small, tmp_path, monkeypatch, c
     train(small, tmp_path / "run", quiet=True)
     change(tmp_path, monkeypatch)
     with pytest.raises(OtherTraining, match=named):
+        train(small, tmp_path / "run", quiet=True)
+
+
+def test_another_line_of_the_zoo_is_refused(small, tmp_path, monkeypatch):
+    train(small, tmp_path / "run", quiet=True)
+    other = ZOO[small.model].model_copy(update={"antialias": False})  # no weight and no field of the recipe tells
+    monkeypatch.setitem(ZOO, small.model, other)
+    with pytest.raises(OtherTraining, match=r"zoo\.antialias was True, is False"):
         train(small, tmp_path / "run", quiet=True)
 
 

@@ -255,8 +255,7 @@ def train_distilled(
         raise ValueError(f"parts={recipe.parts} does not go with distillation; use fewer places and fit.accumulate.")
     run = run.launched(settings)
     settings = scaled_rate(recipe, settings, run.fabric.world_size)
-    spec, fabric = model.input_spec, run.fabric
-    batches = place_batches(places, recipe, settings, spec, fabric, run.workers, run.keep_images)
+    batches = place_batches(places, recipe, settings, model.input_spec, run)
     criterion = MetricLoss(recipe.loss, recipe.miner, recipe.miner_margin)
     term = make_term(distillation.mode, criterion, distillation.distance, distillation.temperature)
     teacher = load_teacher(distillation, places.manifest, run.fabric)

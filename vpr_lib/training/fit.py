@@ -109,7 +109,7 @@ class TrainingRun:
         return (self.folder / "state.pt").is_file()
 
 
-def make_fabric(settings: FitSettings, device: str = "auto", devices: int | str = 1) -> Fabric:
+def make_fabric(settings: FitSettings, device: str = "auto") -> Fabric:
     """Fabric for this machine; under torchrun it joins the launched processes.
 
     Args:
@@ -119,7 +119,7 @@ def make_fabric(settings: FitSettings, device: str = "auto", devices: int | str 
     kind, _, number = device.partition(":")
     fabric = Fabric(
         accelerator=lookup({"auto": "auto", "cuda": "gpu", "cpu": "cpu"}, kind, "device"),
-        devices=local if world > 1 else [int(number)] if number else devices,
+        devices=local if world > 1 else [int(number)] if number else 1,
         num_nodes=world // local,
         strategy=DDPStrategy(timeout=VALIDATION_MAY_TAKE) if world > 1 else "auto",
         precision=FABRIC_PRECISION[settings.precision],

@@ -53,7 +53,8 @@ def made_from(experiment: Recipe, model: nn.Module, data: Mapping[str, Content |
     neutral = FitSettings.model_validate(recipe["fit"]).neutral
     recipe["fit"] = {name: value for name, value in recipe["fit"].items() if name not in neutral}
     hashes = {name: _content_hash(content) for name, content in data.items() if content is not None}
-    made = {"recipe": recipe, "start": weights_hash(model), "data": hashes, "code": code_hash(model), **more}
+    made = {"recipe": recipe, "start": weights_hash(model), "data": hashes, "code": code_hash(model),
+            "zoo": model.config.model_dump(mode="json"), **more}  # fmt: skip
     return json.loads(json.dumps(made, sort_keys=True, default=str))
 
 
