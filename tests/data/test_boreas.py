@@ -1,6 +1,6 @@
 """Raw Boreas drives in the official layout, written small, to the cut that DistilVPR reads.
 
-Covers cli.data_build.
+Covers cli.data.
 """
 
 import numpy as np
@@ -9,6 +9,7 @@ from miniatures import BOREAS_EAST, BOREAS_NORTH, DRIVES, POSES, START, write_dr
 from PIL import Image
 from typer.testing import CliRunner
 
+from vpr_lib.cli import _register, app
 from vpr_lib.data.boreas import build_boreas, raw_frames, reduce_cloud
 from vpr_lib.data.clouds import CloudError, read_cloud, voxelise
 from vpr_lib.data.readers.pointnetvlad import read_boreas, read_boreas_tuples
@@ -101,13 +102,7 @@ def test_what_raw_drives_may_lack(raw, tmp_path):
 
 
 def test_the_command(raw, tmp_path):
-    import typer
-
-    from vpr_lib.cli import data
-
-    app = typer.Typer()
-    data.register(app)
-    app.command("other")(lambda: None)
+    _register()
     names = ["--test", DRIVES[0], "--test", DRIVES[1], "--train", DRIVES[2]]
     done = CliRunner().invoke(
         app, ["data", "build", "boreas", "--root", str(tmp_path / "c"), "--raw", str(raw), *names]

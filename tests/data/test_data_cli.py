@@ -1,6 +1,6 @@
 """`vpr data`: what is printed, what is written, exit codes.
 
-Covers cli.data_pictures, plotting.data, plotting.overview.
+Covers cli.data_pictures, plotting.data.
 """
 
 import io
@@ -11,14 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
 from miniatures import msls_val, touch_image, vpr_bench
 from PIL import Image
 from test_data_findings import damaged_corridor
 from test_download import Shop
 from typer.testing import CliRunner
 
-from vpr_lib.cli import data as cli
+from vpr_lib.cli import _register, app
 from vpr_lib.data import catalogue, download, get
 from vpr_lib.data.catalogue import Download, Get, load_table, open_dataset
 from vpr_lib.data.download import DownloadError, recorded_sum
@@ -32,9 +31,7 @@ def vpr(tmp_path, monkeypatch):
     monkeypatch.setenv("VPR_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("VPR_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("COLUMNS", "140")
-    app = typer.Typer()
-    cli.register(app)
-    app.command("other")(lambda: None)
+    _register()
 
     def run(*arguments, code=0):
         result = CliRunner().invoke(app, ["data", *map(str, arguments)])

@@ -1,4 +1,7 @@
-"""MSLS: 740 is not 11k, cities never meet, keys stay text, the tables must agree."""
+"""MSLS: 740 is not 11k, cities never meet, keys stay text, the tables must agree.
+
+Covers cli.submit.
+"""
 
 import re
 from pathlib import Path
@@ -203,18 +206,17 @@ def test_release_cities():
 
 
 def test_the_command_writes_a_file_that_reads_back(tmp_path, monkeypatch):
-    import typer
     from typer.testing import CliRunner
 
-    from vpr_lib.cli import submit
+    from vpr_lib.cli import _register, app
 
     monkeypatch.setenv("VPR_CACHE", str(tmp_path / "cache"))
-    root, app = msls_val(tmp_path / "msls"), typer.Typer()
+    root = msls_val(tmp_path / "msls")
     benchmark = read_msls_val(root)
     for side in (benchmark.database, benchmark.queries):
         for seed, path in enumerate(side.image_paths()):
             touch_image(Path(path), seed)
-    submit.register(app)
+    _register()
     out = tmp_path / "s.txt"
     words = [
         "submit",

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from vpr_lib.plotting.curves import plot_mcnemar_matrix, plot_recall_at_n
+from vpr_lib.plotting.curves import plot_recall_at_n
+from vpr_lib.plotting.results import picture_of_tests
 from vpr_lib.plotting.retrievals import choose_queries, show_match
 from vpr_lib.plotting.strips import Tile, draw_strip, verdict
 from vpr_lib.plotting.style import RIGHT, RIGHT_SIGN, WRONG, WRONG_SIGN
@@ -34,7 +35,7 @@ def test_a_curve_is_the_share_found_among_the_first_n():
 
 def test_the_matrix_counts_queries_that_one_model_alone_finds():
     good, bad = records_of("good", [1] * 10), records_of("bad", [1, 1] + [0] * 8)
-    ax = plot_mcnemar_matrix(pd.concat([good, bad]), level=0.01)
+    (ax,) = picture_of_tests(pd.concat([good, bad]), "town", level=0.01).figure.axes
     assert [text.get_text() for text in ax.texts] == ["–", "+8*", "-8*", "–"]
     plt.close(ax.figure)
 

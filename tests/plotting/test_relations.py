@@ -10,8 +10,8 @@ import torch
 from vpr_lib.losses.relational import geodesic_distances
 from vpr_lib.plotting.relations import (
     geodesic,
+    picture_of_relations,
     plot_poincare_disc,
-    plot_relation_matrices,
     plot_three_geometries,
     project_to_disc,
 )
@@ -42,18 +42,21 @@ def test_a_geodesic_is_the_shortest_way_and_evenly_walked(c):
 def test_pictures_hold_what_they_are_given():
     rng = np.random.default_rng(0)
     agents = {name: 0.4 * rng.normal(size=(12, 2)) for name in ("teacher", "student")}
-    ax = plot_poincare_disc(agents, np.repeat(np.arange(6), 2), 0.1, shown=2)
+    ax = plot_poincare_disc(agents, np.repeat(np.arange(6), 2), 0.1, plt.subplots()[1], shown=2)
     drawn = np.concatenate([collection.get_offsets() for collection in ax.collections if len(collection.get_offsets())])
     assert len(drawn) == 24 and len(ax.lines) == 4  # a geodesic per submap of the two places in colour
     figure = plot_three_geometries(0.1)
     titles = [axis.get_title(loc="left") or axis.get_title() for axis in figure.axes]
     assert [title.split(":")[0] for title in titles] == ["Euclidean", "Spherical", "Hyperbolic"]
-    matrices = {name: {"cosine": rng.random((4, 4)), "geodesic": rng.random((4, 4))} for name in ("TT", "SS", "ST")}
-    figure = plot_relation_matrices(matrices, ["cosine", "geodesic"])
+    random = lambda: {kind: torch.from_numpy(rng.random((4, 4))) for kind in ("cosine", "geodesic")}
+    matrices = {name: random() for name in ("TT", "SS", "ST")}
+    picture, alike = picture_of_relations(matrices, ["cosine", "geodesic"], (2, 2))
+    figure = picture.figure
+    assert alike["TT"] == pytest.approx(1) and abs(alike["SS"]) < 0.9
     images = [
         axis.images[0].get_array() for axis in figure.axes if axis.images and axis.images[0].get_array().shape == (4, 4)
     ]
-    assert len(images) == 6 and np.array_equal(images[4], matrices["SS"]["geodesic"])
+    assert len(images) == 6 and np.array_equal(images[4], matrices["SS"]["geodesic"].numpy())
 
 
 def test_projection_forgets_origin_and_length_and_stays_inside_the_disc():

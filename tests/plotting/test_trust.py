@@ -5,8 +5,8 @@ matplotlib.use("Agg")
 import numpy as np
 import pandas as pd
 
-from vpr_lib.plotting.queries import plot_assignment, plot_queries
-from vpr_lib.plotting.trust import plot_precision_recall, plot_sequences
+from vpr_lib.plotting.attention import plot_assignment, plot_queries
+from vpr_lib.plotting.curves import plot_precision_recall, plot_sequences
 
 
 def records():

@@ -1,6 +1,6 @@
 """Tuple mining, generations and the step by the acceptance checks 8 and 9 (spec clusvpr §13); exact resuming; centres.
 
-Covers cli.centres.
+Covers cli.train.
 """
 
 import os

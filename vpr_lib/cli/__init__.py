@@ -11,27 +11,33 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 
 def _register() -> None:
+    """Give every command its word, in the order in which `vpr --help` lists them."""
     if app.registered_commands:
         return
-    from vpr_lib.cli import (
-        bench,
-        centres,
-        check,
-        data,
-        evaluate,
-        export,
-        models,
-        recalls,
-        retrieve,
-        run,
-        submit,
-        train,
-        weights,
-    )
+    from vpr_lib.cli import bench, data, evaluate, export, retrieve, run, submit, train, weights
 
-    run.register(app, after=recalls.print_recalls)
-    for module in (check, data, evaluate, retrieve, train, centres, models, weights, submit, export, bench):
-        module.register(app)
+    words = {
+        "run": run.run, "status": run.status, "report": run.report, "check": run.check, "evaluate": evaluate.evaluate,
+        "retrieve": retrieve.retrieve, "train": train.train, "toy-start": train.toy_start, "bundle": train.bundle,
+        "centres": train.centres, "models": weights.list_models, "export": export.export_model, "bench": bench.bench,
+    }  # fmt: skip
+    groups = {
+        "data": ("Data sets: list, get, build, prepare, check, show.", {
+            "list": data.list_datasets, "get": data.get, "build": data.build, "prepare": data.prepare, "check": data.check,
+            "show": data.show_dataset,
+        }),
+        "weights": ("Published checkpoints: get, add, list.", {
+            "get": weights.get, "add": weights.add, "list": weights.list_weights,
+        }),
+        "submit": ("Files for servers that keep their ground truth.", {"msls": submit.submit_msls}),
+    }  # fmt: skip
+    for word, command in words.items():
+        app.command(word)(command)
+    for group, (about, members) in groups.items():
+        typer_group = typer.Typer(help=about, no_args_is_help=True)
+        for word, command in members.items():
+            typer_group.command(word)(command)
+        app.add_typer(typer_group, name=group)
 
 
 def main() -> None:

@@ -9,10 +9,6 @@ import typer
 from vpr_lib.cli.common import JsonFile, show, write_json
 
 
-def register(app: typer.Typer) -> None:
-    app.command("bench")(bench)
-
-
 def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes, one repeat: checks parity, not speed.")] = False,
     full: Annotated[

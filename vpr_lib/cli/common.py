@@ -11,6 +11,8 @@ import typer
 if TYPE_CHECKING:
     from torch import nn
 
+ModelName = Annotated[str, typer.Argument(help="A name of the zoo; `vpr models` lists them.")]
+DataRoot = Annotated[Path | None, typer.Option(help="Where the data set is.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result to this JSON file too.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
 Precision = Annotated[
@@ -118,7 +120,21 @@ def how_to_get(name: str) -> tuple[str, str]:
     return "a file from its authors" if known else "a file", f"vpr weights add FILE --as {name}"
 
 
-def load_export(model: str, runtime: str, weights: Path | None, device: str) -> tuple["nn.Module", str, str, str]:
+def open_network(
+    model: str, weights: Path | None, untrained: bool, runtime: str, device: str, precision: str, raw_frame: bool
+) -> tuple["nn.Module", str, str, str]:
+    """A model or an export of it, with where it came from, its device and what it computes in; see `load_model`, `_load_export`."""
+    if runtime == "torch":
+        device = choose_device(device)
+        network, source = load_model(model, weights, untrained)
+    else:
+        network, source, device, precision = _load_export(model, runtime, weights, device)
+    if raw_frame:
+        _keep_raw_frame(network)
+    return network, source, device, precision
+
+
+def _load_export(model: str, runtime: str, weights: Path | None, device: str) -> tuple["nn.Module", str, str, str]:
     """An export with where it came from, the device it runs on and the precision it computes in; says so when the weights
     that the model's name stands for are others.
 
@@ -141,7 +157,7 @@ def load_export(model: str, runtime: str, weights: Path | None, device: str) -> 
     return shipped, str(folder), "cpu" if device == "auto" else device, f"{shipped.config.format} {shipped.runs_in}"
 
 
-def keep_raw_frame(model: "nn.Module") -> None:
+def _keep_raw_frame(model: "nn.Module") -> None:
     """Let a model read pictures as they are stored (ValueError for one that has no such choice)."""
     from dataclasses import replace
 

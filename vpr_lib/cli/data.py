@@ -1,4 +1,4 @@
-"""`vpr data`: which data sets there are, how to get them, whether they are whole, what they look like."""
+"""`vpr data`: which data sets there are, how to get or build them, whether they are whole, what they look like."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from vpr_lib.cli.common import JsonFile, plain, show, sum_up, write_json
-from vpr_lib.cli.data_build import build
 
 Name = Annotated[str, typer.Argument(help="A data set; `vpr data list` names them.")]
 Root = Annotated[Path | None, typer.Option(help="Where the data set is; default its folder below VPR_DATA.")]
@@ -14,21 +13,6 @@ USERS = {"MixVPR": "M", "Lightweight-MixVPR": "L", "DINO-Mix": "D", "ClusVPR": "
 WIDE = 110  # columns of a terminal
 WIDTHS, SIDES = (20, 10, 8, 7, 5, 7, 8), ("left", "right", "right", "right", "left", "left", "left")
 COLOURS = {"failure": "red", "warning": "yellow", "note": "dim"}
-
-
-def register(app: typer.Typer) -> None:
-    data = typer.Typer(help="Data sets: list, get, build, prepare, check, show.", no_args_is_help=True)
-    commands = {
-        "list": list_datasets,
-        "get": get,
-        "build": build,
-        "prepare": prepare,
-        "check": check,
-        "show": show_dataset,
-    }
-    for name, command in commands.items():
-        data.command(name)(command)
-    app.add_typer(data, name="data")
 
 
 def list_datasets(
@@ -108,6 +92,46 @@ def _get(name: str, keep_archive: bool, told: dict[tuple[str, ...], str]) -> Non
         )
     elif place is None and not dataset.generated:
         show(f"There is no public address to fetch [bold]{name}[/bold] from; the steps above are for you.")
+
+
+def build(
+    name: Annotated[str, typer.Argument(help="oxford or boreas.")],
+    root: Annotated[Path, typer.Option(help="Folder of the data set; the pickles are written here.")],
+    raw: Annotated[Path | None, typer.Option(help="Boreas: folder of the raw drives.")] = None,
+    test: Annotated[
+        list[str] | None, typer.Option(help="Drive to test on; repeatable. Oxford: the published 23.")
+    ] = None,
+    train: Annotated[
+        list[str] | None, typer.Option(help="Drive to train on; repeatable. Oxford: all but the last.")
+    ] = None,
+) -> None:
+    """Build the training and evaluation pickles of run pairs.
+
+    Oxford: from the tables of submap locations, by the published rules. Boreas: submaps, images and pickles from raw drives;
+    its own generator is not published, the choices made here are in `vpr_lib/data/boreas.py`.
+    """
+    from vpr_lib.data import boreas
+    from vpr_lib.data.readers import pointnetvlad, submaps
+    from vpr_lib.registry import lookup
+
+    def oxford():
+        pairs = submaps.build_run_pairs(root, test)
+        tuples = submaps.build_training_tuples(root, train or submaps.run_folders(root)[:-1])
+        pointnetvlad.write_evaluation_pickles(root, pairs)
+        pointnetvlad.write_training_pickle(root, tuples)
+        return pairs, tuples
+
+    def from_raw():
+        if raw is None:
+            raise ValueError("Boreas is built from raw drives: say where they are with --raw.")
+        return boreas.build_boreas(raw, root, test or [], train or [])
+
+    pairs, tuples = lookup({"oxford": oxford, "boreas": from_raw}, name, "data set with a builder")()
+    matched = sum(pairs.counted.values())
+    show(
+        f"{plain(root)}: {len(pairs.runs)} drives to test with {sum(map(len, pairs.databases)):,} submaps, {matched:,} queries with a "
+        f"match; {len(tuples.database):,} submaps to train on, {len(tuples.usable):,} of them with a positive and a negative"
+    )
 
 
 def prepare(name: Name, root: Root = None, json: JsonFile = None) -> None:

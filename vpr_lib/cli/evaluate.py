@@ -7,34 +7,29 @@ import typer
 
 from vpr_lib.cli.common import (
     PACKAGE,
+    DataRoot,
     Device,
     Index,
     JsonFile,
+    ModelName,
     Precision,
     RawFrame,
     Runtime,
     Untrained,
     Weights,
-    choose_device,
     found_in_words,
     join_processes,
-    keep_raw_frame,
-    load_export,
-    load_model,
+    open_network,
     plain,
     show,
     write_json,
 )
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(evaluate)
-
-
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A name of the zoo; `vpr models` lists them.")],
+    model: ModelName,
     dataset: Annotated[str, typer.Option(help="A data set by name; an unknown name lists the known ones.")] = "toycity",
-    root: Annotated[Path | None, typer.Option(help="Where the data set is.")] = None,
+    root: DataRoot = None,
     weights: Weights = None,
     untrained: Untrained = False,
     raw_frame: RawFrame = False,
@@ -81,14 +76,8 @@ def evaluate(
     from vpr_lib.results.records import Run
     from vpr_lib.retrieval.transforms import under
 
-    if runtime == "torch":
-        device = choose_device(device)
-        network, source = load_model(model, weights, untrained)
-    else:
-        network, source, device, _ = load_export(model, runtime, weights, device)
-        precision = "fp32"  # an export's precision is in its file
-    if raw_frame:
-        keep_raw_frame(network)
+    network, source, device, _ = open_network(model, weights, untrained, runtime, device, precision, raw_frame)
+    precision = precision if runtime == "torch" else "fp32"  # an export's precision is in its file
     if foreign is not None and (transform or whiten_on or rerank):
         raise ValueError("--foreign compares plain similarities: leave --transform, --whiten-on and --rerank away.")
     process, processes, device = join_processes(device)

@@ -5,18 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vpr_lib.cli.common import JsonFile, Untrained, Weights, load_model, plain, show, write_json
+from vpr_lib.cli.common import DataRoot, JsonFile, ModelName, Untrained, Weights, load_model, plain, show, write_json
 
 if TYPE_CHECKING:
     from vpr_lib.models.export import ExportInfo
 
 
-def register(app: typer.Typer) -> None:
-    app.command("export")(export_model)
-
-
 def export_model(
-    model: Annotated[str, typer.Argument(help="A name of the zoo; `vpr models` lists them.")],
+    model: ModelName,
     format_: Annotated[str, typer.Option("--format", help="onnx or openvino.")] = "openvino",
     precision: Annotated[
         str | None, typer.Option(help="fp32, bf16 (openvino) or int8; default: what suits the backbone.")
@@ -27,7 +23,7 @@ def export_model(
     dataset: Annotated[
         str | None, typer.Option(help="Benchmark to measure the change of recall on; calibrates on its database.")
     ] = None,
-    root: Annotated[Path | None, typer.Option(help="Where the data set is.")] = None,
+    root: DataRoot = None,
     calibration: Annotated[int, typer.Option(help="Images to calibrate int8 on, evenly spread; at most half.")] = 300,
     weights: Weights = None,
     untrained: Untrained = False,

@@ -16,21 +16,14 @@ from vpr_lib.cli.common import (
     Runtime,
     Untrained,
     Weights,
-    choose_device,
     found_in_words,
-    keep_raw_frame,
-    load_export,
-    load_model,
+    open_network,
     plain,
     show,
     write_json,
 )
 
 PRINTED = 10  # queries whose match is printed; all are in the files
-
-
-def register(app: typer.Typer) -> None:
-    app.command()(retrieve)
 
 
 def retrieve(
@@ -74,24 +67,16 @@ def retrieve(
     from vpr_lib.widgets.retrieval_files import write_retrieval
 
     start = time.perf_counter()
-    if runtime == "torch":
-        device = choose_device(device)
-        network, source = load_model(model, weights, untrained)
-        size = f"{count_parameters(network) / 1e6:.2f} M parameters"
-    else:
-        network, source, device, precision = load_export(model, runtime, weights, device)
-        size = f"{network.config.bytes / 1e6:.2f} MB"
-    if raw_frame:
-        keep_raw_frame(network)
+    network, source, device, precision = open_network(model, weights, untrained, runtime, device, precision, raw_frame)
+    torch = runtime == "torch"  # an export's size and precision are in its file
+    size = f"{count_parameters(network) / 1e6:.2f} M parameters" if torch else f"{network.config.bytes / 1e6:.2f} MB"
     beside = query.resolve().parent / "ground_truth_new.npy"
     if matches is None and positions is None and beside.is_file() and beside.parent == database.resolve().parent:
         matches = beside
     sides = [folder_of(side, frames_per_second) for side in (database, query)]
     benchmark = read_folders(*sides, positions, matches=matches, name=query.resolve().parent.name)
     below = foreign_below(model) if source == PACKAGE else None
-    options = (
-        {"device": device, "precision": precision} if runtime == "torch" else {}
-    )  # an export's precision is in its file
+    options = {"device": device, "precision": precision} if torch else {}
     found = retrieve_folders(
         network, benchmark, top_k, cache_root() / "descriptors", index=index, foreign_below=below, **options
     )
@@ -121,10 +106,8 @@ def retrieve(
 
 
 def _print_found(found: list) -> None:
-    from rich.markup import escape
-
     for one in found[:PRINTED]:
-        show(f"  {escape(one.query)} {'[yellow]✗[/yellow]' if one.foreign else '→'} {escape(one.in_words())}")
+        show(f"  {plain(one.query)} {'[yellow]✗[/yellow]' if one.foreign else '→'} {plain(one.in_words())}")
     if len(found) > PRINTED:
         show(f"  ... and {len(found) - PRINTED} more in matches.csv")
 

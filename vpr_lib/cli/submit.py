@@ -5,17 +5,11 @@ from typing import Annotated
 
 import typer
 
-from vpr_lib.cli.common import Device, Precision, Untrained, Weights, choose_device, load_model, plain, show
-
-
-def register(app: typer.Typer) -> None:
-    submit = typer.Typer(help="Files for servers that keep their ground truth.", no_args_is_help=True)
-    submit.command("msls")(submit_msls)
-    app.add_typer(submit, name="submit")
+from vpr_lib.cli.common import Device, ModelName, Precision, Untrained, Weights, choose_device, load_model, plain, show
 
 
 def submit_msls(
-    model: Annotated[str, typer.Argument(help="A name of the zoo; `vpr models` lists them.")],
+    model: ModelName,
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("msls_submission.txt"),
     root: Annotated[Path | None, typer.Option(help="Where MSLS is.")] = None,
     dataset: Annotated[str, typer.Option(help="msls_test, or msls_val to try the way.")] = "msls_test",

@@ -1,4 +1,5 @@
-"""Attention maps over images: the overlay of DINO-Mix's figures to the last grey level, and grids of them."""
+"""Attention maps over images: the overlay of DINO-Mix's figures to the last grey level, grids of them, and what the heads of BoQ
+and SALAD look at."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vpr_lib.models.heatmaps import unit_range, upsample
+from vpr_lib.plotting.style import bare
 
 
 def stretched(maps: Mapping[str, Tensor], size: tuple[int, int]) -> dict[str, np.ndarray]:
@@ -129,10 +131,7 @@ def plot_attention(
         axes[0, column].set_title(title, fontsize=9, loc="center")
         for line, picture in enumerate(pictures):
             axes[line, column].imshow(picture)
-            axes[line, column].set(xticks=[], yticks=[])
-            axes[line, column].grid(visible=False)
-            for spine in axes[line, column].spines.values():
-                spine.set_visible(False)
+            bare(axes[line, column])
     for line, name in enumerate(rows):
         axes[line, 0].set_ylabel(name, fontsize=9)
     if all(tile.ndim == 4 for tile in columns.values()):
@@ -150,3 +149,44 @@ def _fit(images: np.ndarray, maps: np.ndarray) -> np.ndarray:
     if images.shape[1:3] == (height, width):
         return images
     return np.stack([np.asarray(Image.fromarray(image).resize((width, height))) for image in images])
+
+
+def plot_queries(images: np.ndarray, maps: np.ndarray, shown: int = 4) -> Figure:
+    """Images beside the maps of the queries that look most sharply, a row per image.
+
+    Args:
+        images: uint8 (B, H, W, 3).
+        maps: weights (B, Q, h, w), each summing to one (`BoQ.attention`, one block).
+        shown: queries, those with the highest single weight on average over the images; the same for every row.
+    """
+    sharp = maps.max(axis=(2, 3)).mean(axis=0).argsort()[::-1][:shown]
+    return _grid(images, [maps[:, query] for query in sharp], [f"query {query + 1}" for query in sharp])
+
+
+def plot_assignment(images: np.ndarray, shares: np.ndarray, shown: int = 3) -> Figure:
+    """Images beside the dustbin and the clusters that take most, a row per image.
+
+    Args:
+        images: uint8 (B, H, W, 3).
+        shares: (B, clusters + 1, h, w), the dustbin last, summing to one at every position (`SALAD.attention`).
+        shown: clusters, those whose share varies most over the images; the same for every row.
+    """
+    busy = shares[:, :-1].std(axis=(0, 2, 3)).argsort()[::-1][:shown]
+    maps = [shares[:, -1], *(shares[:, cluster] for cluster in busy)]
+    return _grid(images, maps, ["dustbin", *(f"cluster {cluster + 1}" for cluster in busy)])
+
+
+def _grid(images: np.ndarray, columns: list[np.ndarray], titles: list[str]) -> Figure:
+    """A row per image: the picture, then one map per column; a column has one colour scale."""
+    figure, axes = plt.subplots(
+        len(images), len(columns) + 1, figsize=(1.7 * (len(columns) + 1), 1.8 * len(images)), squeeze=False
+    )
+    for row, image in enumerate(images):
+        axes[row, 0].imshow(image)
+        for ax, maps in zip(axes[row, 1:], columns):
+            ax.imshow(maps[row], vmin=0, vmax=maps.max(), cmap="viridis")
+    for ax, title in zip(axes[0], ["image", *titles]):
+        ax.set_title(title, fontsize=9)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    return figure

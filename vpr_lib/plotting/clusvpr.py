@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from vpr_lib.data.images import InputSpec, load_images
 from vpr_lib.plotting.attention import overlay
@@ -15,66 +13,20 @@ from vpr_lib.plotting.style import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION
 from vpr_lib.retrieval.protocol import Evaluation
 
 
-def plot_looks_and_finds(
-    queries: np.ndarray,
-    maps: Mapping[str, np.ndarray],
-    found: Mapping[str, np.ndarray],
-    correct: Mapping[str, np.ndarray],
-    rows: Sequence[str],
-    tile_in: float = 1.4,
-) -> Figure:
-    """The layout of the paper's qualitative figure: the query, every method's heat map, every method's first match.
-
-    Right matches carry a solid frame and ✓, wrong ones a dashed frame and ✗.
-
-    Args:
-        queries: uint8 (B, H, W, 3).
-        maps: method -> (B, H, W) between 0 and 1. found: method -> uint8 (B, h, w, 3). correct: method -> bool (B,).
-        rows: B names.
-    Spec: clusvpr §10, Fig. 5.
-    """
-    methods = list(maps)
-    figure, axes = plt.subplots(len(queries), 1 + 2 * len(methods), squeeze=False, layout="constrained",
-                                figsize=(tile_in * (1 + 2 * len(methods)), tile_in * len(queries) + 0.4))  # fmt: skip
-    for ax in axes.ravel():
-        ax.set_axis_off()
-    for line, name in enumerate(rows):
-        axes[line][0].imshow(queries[line])
-        axes[line][0].set_title(name, fontsize=8.5, loc="left", fontweight="normal", pad=3)
-    for column, method in enumerate(methods):
-        drawn = overlay(maps[method], queries)
-        for line in range(len(queries)):
-            axes[line][1 + column].imshow(drawn[line])
-            show_match(axes[line][1 + len(methods) + column], found[method][line], bool(correct[method][line]))
-        axes[0][1 + column].set_title(f"{method}: map", fontsize=9, loc="left", pad=3)
-    for column, method in enumerate(methods):
-        ax = axes[0][1 + len(methods) + column]
-        sign = ax.get_title(loc="left")
-        ax.set_title(f"{sign} {method}: first", fontsize=9, loc="left", pad=4)
-    return figure
-
-
-def plot_group_attention(values: np.ndarray, before: np.ndarray | None = None, ax: Axes | None = None) -> Axes:
+def picture_of_group_attention(values: np.ndarray, before: np.ndarray) -> Picture:
     """Histogram of the group attention over all images, groups and cells; it could lie anywhere between 0.5 and 1.
 
     Args:
-        values, before: attention of the trained and of the fresh network, any shape.
+        values, before: attention of the trained and of the fresh network, (queries, groups, ...).
     """
-    ax = ax or plt.subplots(figsize=(6.4, 3.2))[1]
-    top = max(float(np.max(part)) for part in (values, before) if part is not None)
-    edges = np.linspace(0.5, 0.5 + 1.05 * (top - 0.5), 60)
-    if before is not None:
-        ax.hist(before.ravel(), edges, color=GREY, alpha=0.6, label="before training", density=True)
+    ax = plt.subplots(figsize=(6.4, 3.2))[1]
+    edges = np.linspace(0.5, 0.5 + 1.05 * (max(float(values.max()), float(before.max())) - 0.5), 60)
+    ax.hist(before.ravel(), edges, color=GREY, alpha=0.6, label="before training", density=True)
     ax.hist(values.ravel(), edges, histtype="step", color=BLUE, linewidth=2, label="trained", density=True)
     ax.set(xlabel="group attention a (0.5 = nothing above zero in the group)", ylabel="density")
     ax.legend()
-    return ax
-
-
-def picture_of_group_attention(values: np.ndarray, before: np.ndarray) -> Picture:
-    """`plot_group_attention` with the range of the trained values in words."""
     return Picture(
-        plot_group_attention(values, before),
+        ax,
         f"Histogram of the group attention: all values lie between {values.min():.3f} and {values.max():.3f}.",
         f"{values.shape[0]} queries, {values.shape[1]} groups, every cell; possible are 0.5 to 1.",
     )
@@ -84,32 +36,49 @@ def picture_of_looks(
     pixels: np.ndarray, maps: Mapping[str, np.ndarray], answers: Mapping[str, Evaluation], rows: np.ndarray, names: Sequence[str],
     spec: InputSpec,
 ) -> Picture:  # fmt: skip
-    """`plot_looks_and_finds` of some queries, their first matches read from disk.
+    """The layout of the paper's qualitative figure: the query, every method's heat map, every method's first match.
+
+    Right matches carry a solid frame and ✓, wrong ones a dashed frame and ✗; matches are read from disk.
 
     Args:
+        pixels: the queries, uint8 (B, H, W, 3), named by `names`. maps: method -> (B, H, W) between 0 and 1.
         rows: the queries' numbers, (B,). spec: the size at which matches are shown.
+    Spec: clusvpr §10, Fig. 5.
     """
-    database = next(iter(answers.values())).benchmark.database.image_paths()
-    looks, correct = {}, {}
-    for name, answer in answers.items():
-        first = answer.scores[0].ranking[rows, 0]
-        looks[name] = load_images([database[row] for row in first], spec).permute(0, 2, 3, 1).numpy()
-        correct[name] = answer.scores[0].first_hits[rows] == 1
-    right = ", ".join(f"{name} {int(hit.sum())} of {len(hit)}" for name, hit in correct.items())
+    width = 1 + 2 * len(maps)
+    figure, axes = plt.subplots(len(pixels), width, squeeze=False, layout="constrained",
+                                figsize=(1.4 * width, 1.4 * len(pixels) + 0.4))  # fmt: skip
+    for ax in axes.ravel():
+        ax.set_axis_off()
+    for ax, query, name in zip(axes[:, 0], pixels, names):
+        ax.imshow(query)
+        ax.set_title(name, fontsize=8.5, loc="left", fontweight="normal", pad=3)
+    database, right = next(iter(answers.values())).benchmark.database.image_paths(), []
+    for method, looks, finds in zip(maps, axes.T[1:], axes.T[1 + len(maps) :]):
+        scored = answers[method].scores[0]
+        found = load_images([database[row] for row in scored.ranking[rows, 0]], spec).permute(0, 2, 3, 1).numpy()
+        correct = scored.first_hits[rows] == 1
+        for ax, drawn in zip(looks, overlay(maps[method], pixels)):
+            ax.imshow(drawn)
+        for ax, image, hit in zip(finds, found, correct):
+            show_match(ax, image, bool(hit))
+        looks[0].set_title(f"{method}: map", fontsize=9, loc="left", pad=3)
+        finds[0].set_title(f"{finds[0].get_title(loc='left')} {method}: first", fontsize=9, loc="left", pad=4)
+        right.append(f"{method} {int(correct.sum())} of {len(correct)}")
     return Picture(
-        plot_looks_and_finds(pixels, maps, looks, correct, names),
-        f"Queries with the heat maps of {len(maps)} models and their first matches; right at rank one: {right}.",
+        figure,
+        f"Queries with the heat maps of {len(maps)} models and their first matches; right at rank one: {', '.join(right)}.",
         f"Half the queries are found by {next(iter(answers))}, half are not, drawn at random; ✓ and a solid frame: within the radius.",
     )
 
 
-def plot_tokens_by_hand(tokens: np.ndarray, weights: np.ndarray, ax: Axes | None = None) -> Picture:
+def plot_tokens_by_hand(tokens: np.ndarray, weights: np.ndarray) -> Picture:
     """Tokens of two numbers as dots, as large as their values will count (0.5 + w).
 
     Args:
         tokens: (T, 2). weights: w between 0 and 1, (T,).
     """
-    ax = ax or plt.subplots(figsize=(6.2, 3.4))[1]
+    ax = plt.subplots(figsize=(6.2, 3.4))[1]
     for number, (token, weight) in enumerate(zip(tokens, weights)):
         size, label = 420 * (0.5 + weight), f"token {number} counts × {0.5 + weight:.2f}"
         ax.scatter(*token, s=size, color=VERMILION, alpha=0.6, label=label)
@@ -125,13 +94,13 @@ def plot_tokens_by_hand(tokens: np.ndarray, weights: np.ndarray, ax: Axes | None
     )
 
 
-def plot_vlad_by_hand(points: np.ndarray, centres: np.ndarray, shares: np.ndarray, ax: Axes | None = None) -> Picture:
+def plot_vlad_by_hand(points: np.ndarray, centres: np.ndarray, shares: np.ndarray) -> Picture:
     """Points softly assigned to centres: a line from every centre to every point, as strong as its share.
 
     Args:
         points: (L, 2). centres: (K, 2). shares: (K, L), summing to one over K.
     """
-    ax = ax or plt.subplots(figsize=(7.2, 3.6))[1]
+    ax = plt.subplots(figsize=(7.2, 3.6))[1]
     colours = (BLUE, GREEN, ORANGE, PURPLE, VERMILION)
     for k, centre in enumerate(centres):
         colour = colours[k % len(colours)]

@@ -13,55 +13,32 @@ from vpr_lib.plotting.style import BLUE, GREY, ORANGE, method_colour, method_mar
 from vpr_lib.results.statistics import pareto_front
 
 
-def plot_pareto(table: pd.DataFrame, x: str, y: str = "R@1", log: bool = True, ax: Axes | None = None) -> Axes:
-    """One marker per model at (cost, recall); the Pareto front as a line, models behind it hollow. The caller adds a legend.
+def plot_pareto(table: pd.DataFrame, x: str, ax: Axes | None = None) -> Axes:
+    """One marker per model at (cost, recall@1); the Pareto front as a line, models behind it hollow. The caller adds a legend.
 
     Args:
-        table: columns model, system, `x`, `y`, and optionally `<y> low` and `<y> high` for intervals.
+        table: columns model, system, `x`, `R@1`, and optionally `R@1 low` and `R@1 high` for intervals.
     Spec: lightweight_mixvpr §7, suggested figures.
     """
     ax = ax or plt.subplots(figsize=(8.4, 4.4))[1]
-    front = pareto_front(table[x], table[y])
+    front = pareto_front(table[x], table["R@1"])
     best = table[front].sort_values(x)
-    ax.step(best[x], best[y], where="post", color=GREY, linewidth=1.4, linestyle="--", zorder=1, label="Pareto front")
+    ax.step(
+        best[x], best["R@1"], where="post", color=GREY, linewidth=1.4, linestyle="--", zorder=1, label="Pareto front"
+    )
     for on_front, (_, row) in zip(front, table.iterrows()):
         colour = method_colour(row["system"])
-        if f"{y} low" in table:
-            ax.plot([row[x]] * 2, [row[f"{y} low"], row[f"{y} high"]], color=colour, linewidth=1, alpha=0.6, zorder=2)
-        ax.plot(row[x], row[y], method_marker(row["model"]), color=colour, markersize=10, zorder=3, label=row["model"],
+        if "R@1 low" in table:
+            ax.plot([row[x]] * 2, [row["R@1 low"], row["R@1 high"]], color=colour, linewidth=1, alpha=0.6, zorder=2)
+        ax.plot(row[x], row["R@1"], method_marker(row["model"]), color=colour, markersize=10, zorder=3, label=row["model"],
                 markerfacecolor=colour if on_front else "white", markeredgewidth=1.8, linestyle="none")  # fmt: skip
-    if log:
-        ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_major_formatter(lambda cost, _: f"{cost / 1000:g}k" if cost >= 10_000 else f"{cost:g}")
-        ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(lambda cost, _: f"{cost / 1000:g}k" if cost >= 10_000 else f"{cost:g}")
+    ax.xaxis.set_minor_locator(NullLocator())
     ax.margins(x=0.1, y=0.1)
-    ax.set(xlabel=x, ylabel=f"{y} (%)" if y.startswith("R@") else y)
+    ax.set(xlabel=x, ylabel="R@1 (%)")
     return ax
-
-
-def plot_parts(table: pd.DataFrame, columns: Sequence[str], axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
-    """What backbone and aggregator cost, as stacked bars: one panel per column, one bar per model.
-
-    Args:
-        table: columns model, part ('backbone' or 'aggregator') and `columns`.
-    """
-    models = list(dict.fromkeys(table["model"]))
-    if axes is None:
-        axes = np.atleast_1d(
-            plt.subplots(1, len(columns), figsize=(4.2 * len(columns), 0.42 * len(models) + 1.3), sharey=True)[1]
-        )
-    for ax, column in zip(axes, columns):
-        start = np.zeros(len(models))
-        for part, colour, hatch in (("backbone", BLUE, ""), ("aggregator", ORANGE, "///")):
-            width = table[table["part"] == part].set_index("model").loc[models, column].to_numpy(float)
-            ax.barh(models, width, left=start, color=colour, hatch=hatch, edgecolor="white", label=part, height=0.65)
-            start += width
-        ax.set(xlabel=column)
-        ax.grid(axis="y", visible=False)
-        ax.invert_yaxis()
-    axes[0].legend(fontsize=9)
-    return axes
 
 
 def plot_parameters_and_latency(costs: pd.DataFrame, batch: int, published: dict[str, float] | None = None) -> Picture:
@@ -114,13 +91,28 @@ def picture_of_pareto(recalls: pd.DataFrame, costs: Sequence[str]) -> Picture:
 
 
 def picture_of_parts(parts: pd.DataFrame) -> Picture:
-    """`plot_parts` of parameters, arithmetic and time, with the aggregators' share of the parameters in words."""
-    share = parts.pivot(index="model", columns="part", values="parameters (M)").pipe(
-        lambda t: t["aggregator"] / t.sum(axis=1)
-    )
+    """What backbone and aggregator cost, as stacked bars: a panel for parameters, arithmetic and time, a bar per model.
+
+    Args:
+        parts: columns model, part ('backbone' or 'aggregator'), `parameters (M)`, `GFLOP` and `ms per image`.
+    """
+    models, costs = list(dict.fromkeys(parts["model"])), ["parameters (M)", "GFLOP", "ms per image"]
+    figure, axes = plt.subplots(1, len(costs), figsize=(4.2 * len(costs), 0.42 * len(models) + 1.3), sharey=True)
+    for ax, cost in zip(axes, costs):
+        start = np.zeros(len(models))
+        for part, colour, hatch in (("backbone", BLUE, ""), ("aggregator", ORANGE, "///")):
+            width = parts[parts["part"] == part].set_index("model").loc[models, cost].to_numpy(float)
+            ax.barh(models, width, left=start, color=colour, hatch=hatch, edgecolor="white", label=part, height=0.65)
+            start += width
+        ax.set(xlabel=cost)
+        ax.grid(axis="y", visible=False)
+        ax.invert_yaxis()
+    axes[0].legend(fontsize=9)
+    table = parts.pivot(index="model", columns="part", values="parameters (M)")
+    share = table["aggregator"] / table.sum(axis=1)
     numbers = ", ".join(f"{name} {100 * value:.0f} %" for name, value in share.items())
     return Picture(
-        plot_parts(parts, ["parameters (M)", "GFLOP", "ms per image"])[0].figure,
+        figure,
         f"Stacked bars of backbone and aggregator per light model. The aggregator's share of the parameters: {numbers}.",
         "What the two parts cost, batch 1, one CPU process. The mixers are tied to the grid: 400 cells cost 0.32 M parameters each.",
     )

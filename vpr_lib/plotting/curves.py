@@ -1,6 +1,6 @@
-"""Recall curves and tests between models. Tables in, Axes out."""
+"""Recall over N, whether a match can be trusted (precision over recall), and recall over the length of a sequence."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from vpr_lib.plotting.style import method_colour, method_marker
+from vpr_lib.results.precision import curve
 from vpr_lib.results.statistics import wilson_interval
-from vpr_lib.results.tables import compare, recall_table
 
 
 def plot_recall_at_n(
@@ -35,19 +35,34 @@ def plot_recall_at_n(
     return ax
 
 
-def plot_mcnemar_matrix(records: pd.DataFrame, k: int = 1, level: float = 0.01, ax: Axes | None = None) -> Axes:
-    """Net queries that the row's model finds and the column's does not; starred where exact McNemar gives p < `level`."""
-    models = list(recall_table(records, (k,)).sort_values(f"R@{k}", ascending=False)["model"])
-    ax = ax or plt.subplots(figsize=(1.1 * len(models) + 2.6, 0.75 * len(models) + 1.6))[1]
-    tests = [[compare(records, row, column, k) for column in models] for row in models]
-    net = np.array([[test.only_first - test.only_second for test in line] for line in tests])
-    bound = max(1, np.abs(net).max())
-    ax.imshow(net, cmap="PuOr_r", vmin=-bound, vmax=bound, aspect="auto")
-    for i, line in enumerate(tests):
-        for j, test in enumerate(line):
-            text = "–" if i == j else f"{net[i, j]:+d}{'*' if test.p_value < level else ''}"
-            ax.text(j, i, text, ha="center", va="center", color="white" if abs(net[i, j]) > 0.6 * bound else "black")
-    ax.set_xticks(range(len(models)), models, rotation=30, ha="right")
-    ax.set_yticks(range(len(models)), models)
-    ax.grid(visible=False)
+def plot_precision_recall(records: pd.DataFrame) -> Axes:
+    """One line per model over the similarity of its best match; the marker is the largest recall at 100 % precision.
+
+    Args:
+        records: of one data set and protocol; models without similarities (panorama suppression) raise ValueError.
+    Source: the curves of VPR-Bench (Zaffar et al., IJCV 2021).
+    """
+    ax = plt.subplots(figsize=(9, 4.2))[1]
+    for model, group in records.groupby("model", sort=False):
+        precision, colour = curve(group), method_colour(group["system"].iloc[0])
+        label = f"{model}, AP {100 * precision.average_precision:.0f} %"
+        ax.step(100 * precision.recall, 100 * precision.precision, where="post", color=colour)
+        at = (100 * precision.recall_at_full_precision, 100)
+        ax.plot(*at, method_marker(model), color=colour, clip_on=False, label=label, markersize=8)
+    ax.set(xlabel="recall (% of the queries that have a match)", ylabel="precision (%)", ylim=(0, 101))
+    ax.set_xlim(left=0)
+    ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
+    return ax
+
+
+def plot_sequences(recalls: Mapping[str, Mapping[int, float]], systems: Mapping[str, str]) -> Axes:
+    """Recall@1 over the frames that are matched together: {model: {length: share}}, and each model's system."""
+    ax = plt.subplots(figsize=(5.6, 3.8))[1]
+    for model, values in recalls.items():
+        lengths = sorted(values)
+        shares = [100 * values[length] for length in lengths]
+        ax.plot(lengths, shares, marker=method_marker(model), color=method_colour(systems[model]), label=model)
+    ax.set_xticks(sorted({length for values in recalls.values() for length in values}))
+    ax.set(xlabel="frames of a sequence", ylabel="recall@1 (%)")
+    ax.legend(fontsize=8)
     return ax

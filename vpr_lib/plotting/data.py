@@ -11,8 +11,7 @@ from PIL import Image
 from vpr_lib.data.ground_truth import Benchmark
 from vpr_lib.data.images import read_image
 from vpr_lib.data.manifest import Manifest
-from vpr_lib.plotting.maps import contact_sheet, plot_positive_counts
-from vpr_lib.plotting.overview import note, plot_nearest, plot_where
+from vpr_lib.plotting.maps import contact_sheet, note, plot_nearest, plot_positive_counts, plot_where
 from vpr_lib.plotting.picture import Picture, listed
 from vpr_lib.plotting.style import BLUE, GREEN, SKY, VERMILION
 from vpr_lib.retrieval.protocol import Evaluation

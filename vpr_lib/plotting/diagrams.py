@@ -35,9 +35,13 @@ class Diagram:
         self.ax.text(x, y, text, ha="center", va="center", fontsize=10.5)
         return x, y
 
-    def row(self, y: float, xs: Sequence[float], texts: Sequence[str], colour: str, width: float = 1.6) -> list[Spot]:
-        """Boxes in a line, joined from left to right."""
-        spots = [self.box(x, y, text, colour, width) for x, text in zip(xs, texts)]
+    def row(
+        self, y: float, xs: Sequence[float], texts: Sequence[str], colours: str | Sequence[str], width: float = 1.6,
+        height: float = 0.75,
+    ) -> list[Spot]:  # fmt: skip
+        """Boxes in a line, joined from left to right; one colour for all, or one for each."""
+        colours = [colours] * len(xs) if isinstance(colours, str) else colours
+        spots = [self.box(x, y, text, colour, width, height) for x, text, colour in zip(xs, texts, colours)]
         for left, right in itertools.pairwise(spots):
             self.arrow((left[0] + width / 2, y), (right[0] - width / 2, y))
         return spots
@@ -74,12 +78,7 @@ def picture_of_light_models(models: Mapping[str, VPRModel]) -> Picture:
         projections = count_parameters(head) / 1e6 - mixers
         texts = ["image\n{} × {}".format(*model.config.image_size), f"{_map(model)}\n{trunk:.2f} M", f"{len(head.mix)} × {head.in_h * head.in_w} cells\n{mixers:.2f} M",
                  f"{head.channel_proj.out_features} × {head.row_proj.out_features}\n{projections:.2f} M", f"{model.dim} numbers,\nunit length"]  # fmt: skip
-        spots = [
-            sheet.box(x, y, text, colour, 1.7)
-            for x, text, colour in zip(xs, texts, (GREY, SKY, BLUE, ORANGE, VERMILION))
-        ]
-        for left, right in itertools.pairwise(spots):
-            sheet.arrow((left[0] + 0.85, y), (right[0] - 0.85, y))
+        sheet.row(y, xs, texts, (GREY, SKY, BLUE, ORANGE, VERMILION), 1.7)
         sheet.note(0.15, y + 0.42, name, align="left")
         told.append(f"{name} {trunk:.2f}, {mixers:.2f} and {projections:.2f}")
     for x, text, colour in zip(
@@ -137,11 +136,7 @@ def picture_of_dinomix(model: VPRModel) -> Picture:
              f"blocks {fixed + 1} to {size.depth}\nlearn", f"patch tokens\n{size.dim} × {grid[0]} × {grid[1]}",
              f"{len(mixer.mix)} mixers,\nprojections", f"descriptor\n{mixer.dim}"]  # fmt: skip
     xs = [0.9 + 1.78 * place for place in range(len(texts))]
-    colours = (GREY, SKY, GREY, PURPLE, SKY, BLUE, VERMILION)
-    for x, text, colour in zip(xs, texts, colours):
-        sheet.box(x, 2.1, text, colour, 1.42, 0.95)
-    for left, right in itertools.pairwise(xs):
-        sheet.arrow((left + 0.71, 2.1), (right - 0.71, 2.1))
+    sheet.row(2.1, xs, texts, (GREY, SKY, GREY, PURPLE, SKY, BLUE, VERMILION), 1.42, 0.95)
     middle = (xs[3] + xs[4]) / 2
     sheet.box(middle, 0.6, "✗ final norm\n✗ class token, ✗ head", VERMILION, 1.9, 0.7)
     sheet.arrow((middle, 2.05), (middle, 0.97), VERMILION, dashed=True)

@@ -6,10 +6,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from vpr_lib.plotting.picture import Picture, listed
-from vpr_lib.plotting.style import BLACK, BLUE, GREEN, GREY, MARKERS, ORANGE, PURPLE, SKY, VERMILION
+from vpr_lib.plotting.style import BLACK, BLUE, GREEN, GREY, MARKERS, ORANGE, PURPLE, SKY, VERMILION, panels
 from vpr_lib.results.seeds import seed_table
 from vpr_lib.results.tables import recall_table
 
@@ -29,40 +28,20 @@ def agreement(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.corrcoef(np.asarray(first)[pairs], np.asarray(second)[pairs])[0, 1])
 
 
-def plot_similarity_matrices(matrices: Mapping[str, np.ndarray], reference: str) -> Figure:
-    """Cosine similarities of the same images under several models, with the correlation to the reference's matrix.
-
-    Args:
-        matrices: name -> (B, B); every panel is stretched between its own 1st and 99th percentile off the diagonal, because
-            it is the pattern that the models share and not the level.
-    """
-    lines = -(-len(matrices) // 4)
-    columns = -(-len(matrices) // lines)
-    figure, axes = plt.subplots(
-        lines, columns, figsize=(3.1 * columns, 3.8 * lines), squeeze=False, layout="constrained"
-    )
-    for ax in axes.ravel()[len(matrices) :]:
-        ax.set_axis_off()
-    for ax, (name, matrix) in zip(axes.ravel(), matrices.items()):
-        matrix = np.asarray(matrix)
-        low, high = np.percentile(matrix[~np.eye(len(matrix), dtype=bool)], (1, 99))
-        ax.imshow(matrix, cmap="viridis", vmin=low, vmax=high)
-        ax.set_title(name, fontsize=11)
-        words = "" if name == reference else f"r = {agreement(matrix, matrices[reference]):.2f} with {reference}\n"
-        digits = 2 if high - low > 0.05 else 4
-        ax.set(xticks=[], yticks=[], xlabel=f"{words}colours from {low:.{digits}f} to {high:.{digits}f}")
-        ax.grid(visible=False)
-    return figure
+def show_pairs(ax: Axes, matrix: np.ndarray, colours: str) -> tuple[float, float]:
+    """Draw a matrix (B, B) between the 1st and 99th percentile of its pairs, the diagonal left out; returns both."""
+    matrix = np.asarray(matrix)
+    low, high = np.percentile(matrix[~np.eye(len(matrix), dtype=bool)], (1, 99))
+    ax.imshow(matrix, cmap=colours, vmin=low, vmax=high)
+    ax.set(xticks=[], yticks=[])
+    ax.grid(visible=False)
+    return low, high
 
 
 def plot_mode_curves(
-    histories: Mapping[tuple[str, int], Sequence[Mapping[str, float]]],
-    key: str = "recall@1",
-    scale: float = 100,
-    ax: Axes | None = None,
+    histories: Mapping[tuple[str, int], Sequence[Mapping[str, float]]], key: str, scale: float, ax: Axes
 ) -> Axes:
     """`key` of the training history over epochs: a thin line per seed, a thick one with markers for the mean of a mode."""
-    ax = ax or plt.subplots(figsize=(5.6, 4))[1]
     for mode in dict.fromkeys(mode for mode, _ in histories):
         runs = [
             [scale * row[key] for row in history]
@@ -81,13 +60,12 @@ def plot_mode_curves(
     return ax
 
 
-def plot_seed_gains(table: pd.DataFrame, runs: pd.DataFrame, control: str, k: int = 1, ax: Axes | None = None) -> Axes:
+def plot_seed_gains(table: pd.DataFrame, runs: pd.DataFrame, control: str, k: int, ax: Axes) -> Axes:
     """Mean R@k per mode with its interval, every seed as a mark, the control's mean as a line.
 
     Args:
         table: from `results.seeds.seed_table`. runs: a recall table with one row per model and seed.
     """
-    ax = ax or plt.subplots(figsize=(6.2, 0.55 * len(table) + 1.2))[1]
     name = f"R@{k}"
     table = table.sort_values(name)
     ax.axvline(float(table.loc[table["model"] == control, name].iloc[0]), color=GREY, linestyle="--", linewidth=1.2)
@@ -123,7 +101,7 @@ def picture_of_gains(records: pd.DataFrame, control: str, ks: Sequence[int] = (1
     table, runs = seed_table(records, control), recall_table(records)
     figure, axes = plt.subplots(1, len(ks), figsize=(6.3 * len(ks), 0.5 * len(table) + 1.4), squeeze=False)
     for ax, k in zip(axes[0], ks):
-        plot_seed_gains(table, runs, control, k, ax=ax)
+        plot_seed_gains(table, runs, control, k, ax)
     gains = table.set_index("model")["R@1 gain"].dropna() if "R@1 gain" in table else pd.Series(dtype=float)
     numbers = ", ".join(f"{name} {value:+.1f}" for name, value in gains.items())
     seeds = int(table["seeds"].max())
@@ -146,10 +124,8 @@ def picture_of_lessons(histories: Mapping[tuple[str, int], Sequence[Mapping[str,
     key, label, scale = (
         ("recall@1", "validation recall@1 (%)", 100) if validated else ("student", "the labels' loss", 1)
     )
-    plot_mode_curves(known, key, scale, ax=left).set(ylabel=label, title=label[:1].upper() + label[1:])
-    plot_mode_curves(known, "distillation", 1, ax=right).set(
-        ylabel="distillation term", title="What is left to imitate"
-    )
+    plot_mode_curves(known, key, scale, left).set(ylabel=label, title=label[:1].upper() + label[1:])
+    plot_mode_curves(known, "distillation", 1, right).set(ylabel="distillation term", title="What is left to imitate")
     modes = dict.fromkeys(mode for mode, _ in known)
     last = {mode: float(np.mean([h[-1]["student"] for (m, _), h in known.items() if m == mode])) for mode in modes}
     return Picture(
@@ -160,12 +136,24 @@ def picture_of_lessons(histories: Mapping[tuple[str, int], Sequence[Mapping[str,
 
 
 def picture_of_similarity(matrices: Mapping[str, np.ndarray], reference: str) -> tuple[Picture, dict[str, float]]:
-    """`plot_similarity_matrices`, and the correlation of every panel with the reference's."""
+    """Cosine similarities of the same images under several models, and the correlation of every panel with the reference's.
+
+    Args:
+        matrices: name -> (B, B); every panel is stretched between its own 1st and 99th percentile off the diagonal, because
+            it is the pattern that the models share and not the level.
+    """
     alike = {name: agreement(matrix, matrices[reference]) for name, matrix in matrices.items()}
+    lines = -(-len(matrices) // 4)
+    figure, axes = panels(len(matrices), -(-len(matrices) // lines), 3.1, 3.8, layout="constrained")
+    for ax, (name, matrix) in zip(axes, matrices.items()):
+        low, high = show_pairs(ax, matrix, "viridis")
+        ax.set_title(name, fontsize=11)
+        words = "" if name == reference else f"r = {alike[name]:.2f} with {reference}\n"
+        digits = 2 if high - low > 0.05 else 4
+        ax.set(xlabel=f"{words}colours from {low:.{digits}f} to {high:.{digits}f}")
     others = {name: value for name, value in alike.items() if name != reference}
-    count = len(matrices[reference])
     return Picture(
-        plot_similarity_matrices(matrices, reference),
+        figure,
         f"Similarity matrices of the same images. Correlation with the {reference}'s: {listed(others, '', 2)}.",
-        f"Cosine similarities of {count} database images; every panel has its own colour range.",
+        f"Cosine similarities of {len(matrices[reference])} database images; every panel has its own colour range.",
     ), alike

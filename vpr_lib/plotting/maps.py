@@ -1,4 +1,5 @@
-"""Where a data set is and what it looks like: positions on a map, sheets of pictures, how many positives queries have."""
+"""Where a data set is and what it looks like: maps where there are positions and words where there are none, sheets of pictures, how
+many positives queries have."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,6 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 
+from vpr_lib.data.ground_truth import Benchmark
 from vpr_lib.data.published import PublishedTruth
 from vpr_lib.plotting.picture import Picture
 from vpr_lib.plotting.style import BLUE, GREY, ORANGE, SKY, VERMILION
@@ -39,7 +41,7 @@ def plot_map(
     )
     if links is not None and len(links):
         ends = np.stack([queries[links[:, 0]], database[links[:, 1]]], axis=1) - corner  # (L, 2, 2)
-        _lines(ax, ends)
+        ax.add_collection(LineCollection(ends, colors=SKY, linewidths=0.6, alpha=0.7, zorder=1))
     if queries is not None and len(queries):
         matched = np.ones(len(queries), bool) if matched is None else matched
         kinds = ((matched, "o", BLUE, "queries"), (~matched, "x", VERMILION, "queries without a positive"))
@@ -101,13 +103,9 @@ def contact_sheet(
     for ax in (grid := np.atleast_1d(figure.subplots(rows, columns)).ravel()):
         ax.axis("off")
     for ax, picture, caption in zip(grid, pictures, captions):
-        ax.imshow(_cut(picture))
+        ax.imshow(ImageOps.fit(picture.convert("RGB"), (240, 180)))
         ax.set_title(caption, fontsize=6.5, loc="center", weight="normal", pad=2)
     return figure
-
-
-def _cut(picture: Image.Image) -> Image.Image:
-    return ImageOps.fit(picture.convert("RGB"), (240, 180))
 
 
 def _some(points: np.ndarray) -> np.ndarray:
@@ -120,8 +118,37 @@ def _dot(n: int) -> float:
     return float(np.clip(4000 / max(n, 1), 1.0, 16.0))
 
 
-def _lines(ax: Axes, ends: np.ndarray) -> None:
-    ax.add_collection(LineCollection(ends, colors=SKY, linewidths=0.6, alpha=0.7, zorder=1))
+def has_map(benchmark: Benchmark) -> bool:
+    """Whether both sides carry positions in metres."""
+    return benchmark.database.has_positions and benchmark.queries.has_positions
+
+
+def plot_where(benchmark: Benchmark, ax: Axes, query: int | None = None, nearest: np.ndarray | None = None) -> Axes:
+    """The map of a benchmark, or with `query` that query joined to its `nearest` database rows; a note without positions."""
+    if not has_map(benchmark):
+        return note(ax, f"{benchmark.name} lists matches\nand gives no positions")
+    database, queries = benchmark.database.positions(), benchmark.queries.positions()
+    if query is None:
+        return plot_map(database, queries, benchmark.positives.counts > 0, ax=ax)
+    links = np.stack([np.zeros(len(nearest), int), nearest], axis=1)
+    return plot_map(database, queries[[query]], links=links, ax=ax)
+
+
+def plot_nearest(benchmark: Benchmark, ax: Axes, most: int = 2000) -> Axes:
+    """How far the nearest database image is from each query, `most` of them drawn at random; a note without positions."""
+    if not has_map(benchmark):
+        return note(ax, "no positions")
+    spots, database = benchmark.queries.positions(), benchmark.database.positions()
+    some = np.random.default_rng(0).permutation(len(spots))[:most]
+    gaps = np.array([np.linalg.norm(database - spots[row], axis=1).min() for row in some])
+    return plot_distances(gaps, benchmark.protocol.card.threshold, ax=ax)
+
+
+def note(ax: Axes, words: str) -> Axes:
+    """Words in the middle of an empty panel."""
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, words, ha="center", va="center", transform=ax.transAxes, color="#666666")
+    return ax
 
 
 def plot_real_maps(truths: Sequence[PublishedTruth]) -> Picture:

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from vpr_lib.plotting.picture import Picture, listed
-from vpr_lib.plotting.style import MARKERS, METHOD_COLOURS, method_colour, method_marker
+from vpr_lib.plotting.style import MARKERS, METHOD_COLOURS, method_colour, method_marker, panels
 
 LINES = ("-", "--", "-.", ":")
 
@@ -16,11 +16,9 @@ def plot_published_recall(
     reported: pd.DataFrame,
     datasets: dict[str, str],
     measured: pd.DataFrame | None = None,
-    k: int = 1,
     highlight: Sequence[str] = (),
-    ax: Axes | None = None,
 ) -> Axes:
-    """Recall@k of every reported method over data sets, one marked line each; ours as stars on top.
+    """Recall@1 of every reported method over data sets, one marked line each; ours as stars on top.
 
     Args:
         reported: rows of `results.reported` of one table; method and backbone name a line.
@@ -30,8 +28,8 @@ def plot_published_recall(
     Raises:
         ValueError: if the table has two numbers for one line and protocol.
     """
-    ax = ax or plt.subplots(figsize=(8.6, 5.2))[1]
-    rows = reported[(reported["k"] == k) & reported["protocol"].isin(datasets)]
+    ax = plt.subplots(figsize=(8.6, 5.2))[1]
+    rows = reported[(reported["k"] == 1) & reported["protocol"].isin(datasets)]
     rows = rows.assign(line=(rows["method"] + " " + rows["backbone"]).str.strip())
     if (twice := rows.duplicated(["line", "protocol"])).any():
         raise ValueError(
@@ -50,33 +48,29 @@ def plot_published_recall(
     if measured is not None:
         ours = measured[measured["protocol"].isin(datasets)]
         for model, group in ours.groupby("model", sort=False):
-            ax.scatter([list(datasets).index(p) for p in group["protocol"]], group[f"R@{k}"], marker="*", s=240, zorder=5,
+            ax.scatter([list(datasets).index(p) for p in group["protocol"]], group["R@1"], marker="*", s=240, zorder=5,
                        color=method_colour(group["system"].iloc[0]), edgecolor="black", label=f"measured here: {model}")  # fmt: skip
     ax.set_xticks(range(len(datasets)), list(datasets.values()))
-    ax.set(ylim=(0, 100), ylabel=f"recall@{k} (%)", yticks=range(0, 101, 10))
+    ax.set(ylim=(0, 100), ylabel="recall@1 (%)", yticks=range(0, 101, 10))
     ax.grid(linestyle="--")
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8.5)
     return ax
 
 
 def plot_published_curves(
-    reported: pd.DataFrame, panels: dict[str, str], records: pd.DataFrame | None = None, columns: int = 3
+    reported: pd.DataFrame, titles: dict[str, str], records: pd.DataFrame | None = None
 ) -> Picture:
     """Recall@N of every reported method, one panel per data set, and our curves on top where the protocol was measured.
 
     Args:
         reported: rows of `results.reported` with several k, one number per method, protocol and k.
-        panels: protocol -> title; a panel without any reported number says so.
+        titles: protocol -> title; a panel without any reported number says so.
         records: of our runs (`results.records`); those under other protocols are not drawn.
     Paper figures: MixVPR Recall@N on SPED and Nordland (spec mixvpr §7.3), DINO-Mix run log (spec dinomix §5.2).
     """
-    columns = min(columns, len(panels))
-    lines = -(-len(panels) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(5.2 * columns, 4 * lines), squeeze=False)
-    for ax in axes.flat[len(panels) :]:
-        ax.set_axis_off()
-    told = {}
-    for ax, (protocol, title) in zip(axes.flat, panels.items()):
+    figure, axes = panels(len(titles), 3, 5.2, 4)
+    told, known = {}, records is not None and len(records) > 0
+    for ax, (protocol, title) in zip(axes, titles.items()):
         own = reported[reported["protocol"] == protocol]
         for method, curve in own.groupby("method", sort=False):
             curve = curve.sort_values("k")
@@ -90,11 +84,11 @@ def plot_published_curves(
             )
             told[f"{title} {method}"] = curve["value"].iloc[0]
         ours = (
-            records[(records["protocol"] == protocol) & records["counted"]]
-            if records is not None and len(records)
-            else None
+            records[(records["protocol"] == protocol) & records["counted"]].groupby("model", sort=False)
+            if known
+            else ()
         )
-        for model, rows in ours.groupby("model", sort=False) if ours is not None else ():
+        for model, rows in ours:
             ns = sorted(k for k in own["k"].unique() if k <= 25)
             ax.plot(ns, [100 * rows["first_hit"].between(1, n).mean() for n in ns], "-", linewidth=2.5,
                     color=method_colour(rows["system"].iloc[0]), label=f"measured here: {model}")  # fmt: skip
@@ -107,10 +101,10 @@ def plot_published_curves(
         ax.minorticks_off()
         if ax.get_legend_handles_labels()[0]:
             ax.legend(fontsize=8, loc="lower right")
-    measured = records is not None and len(records) and bool(set(records["protocol"]) & set(panels))
+    measured = known and bool(set(records["protocol"]) & set(titles))
     return Picture(
         figure,
-        f"Recall over N as published, one panel for each of {', '.join(panels.values())}; at N = 1: {listed(told, ' %', 1)}.",
+        f"Recall over N as published, one panel for each of {', '.join(titles.values())}; at N = 1: {listed(told, ' %', 1)}.",
         "As published, dashed; "
         + ("ours, solid, under the same protocol." if measured else "none of these sets was measured in this profile."),
     )
@@ -122,12 +116,9 @@ def plot_published_bars(reported: pd.DataFrame, frames: dict[str, str]) -> Pictu
     Args:
         reported: rows of `results.reported`. frames: table -> title, in their order.
     """
-    columns = min(3, len(frames))
-    lines, known = -(-len(frames) // columns), 0
-    figure, axes = plt.subplots(lines, columns, figsize=(4.6 * columns, 3.9 * lines), squeeze=False)
-    for ax in axes.flat[len(frames) :]:
-        ax.set_axis_off()
-    for ax, (table, title) in zip(axes.flat, frames.items()):
+    figure, axes = panels(len(frames), 3, 4.6, 3.9)
+    known = 0
+    for ax, (table, title) in zip(axes, frames.items()):
         rows = reported[(reported["table"].astype(str) == table) & (reported["k"].astype(str) == "1")]
         rows = rows.assign(number=pd.to_numeric(rows["value"], errors="coerce")).iloc[::-1]
         if rows.empty:

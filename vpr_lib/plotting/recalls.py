@@ -13,14 +13,13 @@ from vpr_lib.plotting.style import method_colour
 from vpr_lib.results.seeds import mean_recalls
 
 
-def plot_mean_bars(table: pd.DataFrame, k: int = 1, ax: Axes | None = None) -> Axes:
-    """Recall@k as horizontal bars, best on top: the mean over seeds, a mark per seed, the interval as a line.
+def plot_mean_bars(table: pd.DataFrame, ax: Axes) -> Axes:
+    """Recall@1 as horizontal bars, best on top: the mean over seeds, a mark per seed, the interval as a line.
 
     Args:
         table: of `results.seeds.mean_recalls`.
     """
-    ax = ax or plt.subplots(figsize=(6.4, 0.5 * len(table) + 1))[1]
-    name, table = f"R@{k}", table.sort_values(f"R@{k}", ignore_index=True)
+    name, table = "R@1", table.sort_values("R@1", ignore_index=True)
     ax.barh(table["model"], table[name], color=[method_colour(s) for s in table["system"]], height=0.62, alpha=0.85)
     for place, row in table.iterrows():
         low, high = max(0, row[f"{name} low"]), min(100, row[f"{name} high"])
@@ -36,7 +35,7 @@ def plot_mean_bars(table: pd.DataFrame, k: int = 1, ax: Axes | None = None) -> A
             )
         ax.text(max(high, row[name], *row[f"{name} by seed"]) + 1, place, f"{row[name]:.1f}", va="center", fontsize=9.5)
     reach = max(table[name].max(), table[f"{name} high"].clip(upper=100).max())
-    ax.set(xlabel=f"recall@{k} (%)", xlim=(0, min(112, reach + 9)))
+    ax.set(xlabel="recall@1 (%)", xlim=(0, min(112, reach + 9)))
     ax.grid(axis="y", visible=False)
     return ax
 
@@ -49,7 +48,7 @@ def plot_recalls(records: pd.DataFrame, curves: Sequence[str] = ()) -> Picture:
     """
     table = mean_recalls(records, (1,))
     figure, (left, right) = plt.subplots(1, 2, figsize=(13.8, max(4.2, 0.42 * len(table) + 1.2)))
-    plot_mean_bars(table, ax=left).set_title("Recall@1")
+    plot_mean_bars(table, left).set_title("Recall@1")
     models = list(curves) or list(table.nlargest(9, "R@1")["model"])
     plot_recall_at_n(records[records["model"].isin(models)], ax=right).set_title("Recall@N")
     right.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
@@ -63,50 +62,35 @@ def plot_recalls(records: pd.DataFrame, curves: Sequence[str] = ()) -> Picture:
     )
 
 
-def plot_over_budget(table: pd.DataFrame, budget: str, ax: Axes | None = None) -> Axes:
-    """Recall@1 over what training was given, one line per model: means with every seed as a mark.
+def plot_budgets(tables: dict[str, pd.DataFrame]) -> Picture:
+    """Recall@1 over what training was given, one panel for each budget, one line per model: means with every seed as a mark.
 
     Args:
-        table: columns model, system, seed, `R@1` in per cent and `budget`, a number drawn on a logarithmic axis.
+        tables: budget (training places, steps) -> columns model, system, seed, `R@1` in per cent and the budget's own, a number
+            drawn on a logarithmic axis.
     """
-    ax = ax or plt.subplots(figsize=(5.6, 4.2))[1]
-    for model, group in table.groupby("model", sort=False):
-        colour, mean = method_colour(group["system"].iloc[0]), group.groupby(budget)["R@1"].mean()
-        bare = "L = 0" in model  # without mixers: dashed and hollow
-        ax.plot(mean.index, mean, "--" if bare else "-", color=colour, label=model)
-        ax.plot(
-            group[budget], group["R@1"], "s" if bare else "o", color=colour, alpha=0.7, markersize=5,
-            markerfacecolor="white" if bare else colour,
-        )  # fmt: skip
-    ax.set_xscale("log")
-    ticks = sorted(table[budget].unique())
-    ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-    ax.minorticks_off()
-    ax.set(xlabel=budget, ylabel="recall@1 (%)")
-    ax.legend(fontsize=9)
-    return ax
-
-
-def plot_budgets(tables: dict[str, pd.DataFrame]) -> Picture:
-    """Recall@1 over the number of training places, over that of steps: one panel for each table, see `plot_over_budget`."""
     figure, axes = plt.subplots(1, len(tables), figsize=(5.9 * len(tables), 4.4), sharey=True, squeeze=False)
     sentences = []
     for ax, (budget, table) in zip(axes[0], tables.items()):
-        plot_over_budget(table, budget, ax)
-        ends = table.groupby("model", sort=False).apply(lambda g, b=budget: _ends(g, b), include_groups=False)
-        sentences.append(
-            f"from {table[budget].min():,} to {table[budget].max():,} {budget}: {', '.join(f'{m} {t}' for m, t in ends.items())}"
-        )
+        ends, ticks = [], sorted(table[budget].unique())
+        for model, group in table.groupby("model", sort=False):
+            colour, mean = method_colour(group["system"].iloc[0]), group.groupby(budget)["R@1"].mean()
+            bare = "L = 0" in model  # without mixers: dashed and hollow
+            ax.plot(mean.index, mean, "--" if bare else "-", color=colour, label=model)
+            ax.plot(group[budget], group["R@1"], "s" if bare else "o", color=colour, alpha=0.7, markersize=5,
+                    markerfacecolor="white" if bare else colour)  # fmt: skip
+            ends.append(f"{model} {mean.iloc[0]:.0f} to {mean.iloc[-1]:.0f} %")
+        ax.set_xscale("log")
+        ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        ax.minorticks_off()
+        ax.set(xlabel=budget, ylabel="recall@1 (%)")
+        ax.legend(fontsize=9)
+        sentences.append(f"from {ticks[0]:,} to {ticks[-1]:,} {budget}: {', '.join(ends)}")
     return Picture(
         figure,
         f"Recall@1 {'; '.join(sentences)}.",
         "Recall@1 over what training is given; lines join means, every dot is one training.",
     )
-
-
-def _ends(group: pd.DataFrame, budget: str) -> str:
-    mean = group.groupby(budget)["R@1"].mean().sort_index().to_numpy()
-    return f"{mean[0]:.0f} to {mean[-1]:.0f} %"
 
 
 def plot_histories(

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from vpr_lib.losses.relational import to_ball
 from vpr_lib.losses.triplet import Triplets
+from vpr_lib.plotting.distillation import agreement, show_pairs
 from vpr_lib.plotting.picture import Picture, listed
-from vpr_lib.plotting.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
+from vpr_lib.plotting.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, bare
 
 
-def plot_three_geometries(c: float, axes: Sequence[Axes] | None = None) -> Figure:
+def plot_three_geometries(c: float) -> Figure:
     """The same three points and how each geometry measures them: chords, angles, geodesics of the disc with curvature -c."""
-    axes = axes if axes is not None else plt.subplots(1, 3, figsize=(11, 3.9))[1]
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.9))
     radius = 1 / np.sqrt(c)
     turns = np.radians([20.0, 75.0, 160.0])
     lengths = np.array([0.55, 0.85, 0.7]) * radius
@@ -27,16 +28,9 @@ def plot_three_geometries(c: float, axes: Sequence[Axes] | None = None) -> Figur
     pairs = [(0, 1), (1, 2), (0, 2)]
     titles = ("Euclidean: how far", "Spherical: in which direction", "Hyperbolic: how far, more so near the rim")
     for ax, title in zip(axes, titles):
-        ax.set(
-            xlim=(-1.12 * radius, 1.12 * radius),
-            ylim=(-0.35 * radius, 1.12 * radius),
-            aspect="equal",
-            xticks=[],
-            yticks=[],
-        )
+        bare(ax)
+        ax.set(xlim=(-1.12 * radius, 1.12 * radius), ylim=(-0.35 * radius, 1.12 * radius), aspect="equal")
         ax.set_title(title, fontsize=11)
-        ax.grid(visible=False)
-        ax.spines[:].set_visible(False)
         ax.plot(0, 0, "+", color=GREY, markersize=9)
     for i, j in pairs:
         axes[0].plot(*points[[i, j]].T, color=BLUE)
@@ -52,7 +46,7 @@ def plot_three_geometries(c: float, axes: Sequence[Axes] | None = None) -> Figur
         ax.plot(*points.T, "o", color="black", zorder=3)
         for name, point in zip("abc", points):
             ax.annotate(name, point, textcoords="offset points", xytext=(7, 5), fontsize=11)
-    return axes[0].figure
+    return figure
 
 
 def geodesic(x: np.ndarray, y: np.ndarray, c: float, count: int = 60) -> np.ndarray:
@@ -89,7 +83,7 @@ def project_to_disc(agents: Mapping[str, np.ndarray], c: float) -> tuple[dict[st
 
 
 def plot_poincare_disc(
-    clouds: Mapping[str, np.ndarray], places: np.ndarray, c: float, ax: Axes | None = None, shown: int = 6
+    clouds: Mapping[str, np.ndarray], places: np.ndarray, c: float, ax: Axes, shown: int = 6
 ) -> Axes:
     """Descriptors of teacher and student in one disc: a colour and a number per place, a marker per agent, a geodesic between.
 
@@ -97,7 +91,6 @@ def plot_poincare_disc(
         clouds: agent -> points of the disc, (N, 2), two agents.
         places: place of every point, (N,); the first `shown` places are drawn in colour, the others in grey.
     """
-    ax = ax or plt.subplots(figsize=(5.4, 5.4))[1]
     rim = 1 / np.sqrt(c)
     names, colours = np.unique(places), (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
     ax.add_patch(Circle((0, 0), rim, fill=False, color="black"))
@@ -117,57 +110,41 @@ def plot_poincare_disc(
                             color=colour, path_effects=[withStroke(linewidth=2.5, foreground="white")], zorder=4)  # fmt: skip
     for name, marker in zip(clouds, markers):
         ax.scatter([], [], color="black", marker=marker, label=name)
-    ax.set(aspect="equal", xticks=[], yticks=[], xlim=(-1.03 * rim, 1.03 * rim), ylim=(-1.03 * rim, 1.03 * rim))
-    ax.spines[:].set_visible(False)
-    ax.grid(visible=False)
+    bare(ax)
+    ax.set(aspect="equal", xlim=(-1.03 * rim, 1.03 * rim), ylim=(-1.03 * rim, 1.03 * rim))
     ax.legend(loc="lower right", fontsize=9)
     return ax
-
-
-def plot_relation_matrices(columns: Mapping[str, Mapping[str, np.ndarray]], rows: Sequence[str]) -> Figure:
-    """Heat maps of relations: one line per geometry, one column per pair of agents, every panel on a scale of its own.
-
-    Panels are compared by their pattern: an offset that all entries share, as between a student and a teacher that never
-    met, would hide it on a common scale. Bright is near.
-
-    Args:
-        columns: title -> {geometry: (B, B)}.
-        rows: the geometries, from top to bottom; of all but "cosine" small values are near.
-    """
-    figure, axes = plt.subplots(
-        len(rows), len(columns), figsize=(2.1 * len(columns), 2.15 * len(rows)), squeeze=False, layout="constrained"
-    )
-    for line, geometry in enumerate(rows):
-        for ax, (title, matrices) in zip(axes[line], columns.items()):
-            values = matrices[geometry]
-            low, high = np.percentile(values[~np.eye(len(values), dtype=bool)], [1, 99])
-            ax.imshow(values, cmap="cividis" if geometry == "cosine" else "cividis_r", vmin=low, vmax=high)
-            ax.set(xticks=[], yticks=[])
-            ax.grid(visible=False)
-            if line == 0:
-                ax.set_title(title, fontsize=10, loc="center")
-        axes[line, 0].set_ylabel(geometry)
-    return figure
 
 
 def picture_of_relations(
     matrices: Mapping[str, Mapping[str, Tensor]], geometries: Sequence[str], shape: tuple[int, int]
 ) -> tuple[Picture, dict[str, float]]:
-    """`plot_relation_matrices`, and how far the cosines of every panel go with the teacher's, a correlation.
+    """Heat maps of relations, and how far the cosines of every pair of agents go with the teacher's, a correlation.
+
+    One line per geometry, one column per pair of agents, every panel on a scale of its own: panels are compared by their
+    pattern, which an offset that all entries share, as between a student and a teacher that never met, would hide on a common
+    scale. Bright is near.
 
     Args:
         matrices: title -> {geometry: (B, B)}, "TT" among the titles. shape: places and drives.
+        geometries: from top to bottom; of all but "cosine" small values are near.
     """
-    arrays = {title: {name: m.numpy() for name, m in kinds.items()} for title, kinds in matrices.items()}
-    others = ~np.eye(shape[0] * shape[1], dtype=bool)  # a submap with itself tells nothing
-    teacher = arrays["TT"]["cosine"][others]
-    agreement = {title: float(np.corrcoef(m["cosine"][others], teacher)[0, 1]) for title, m in arrays.items()}
+    size = (2.1 * len(matrices), 2.15 * len(geometries))
+    figure, axes = plt.subplots(len(geometries), len(matrices), figsize=size, squeeze=False, layout="constrained")
+    for line, geometry in zip(axes, geometries):
+        for ax, kinds in zip(line, matrices.values()):
+            show_pairs(ax, kinds[geometry].numpy(), "cividis" if geometry == "cosine" else "cividis_r")
+        line[0].set_ylabel(geometry)
+    for ax, title in zip(axes[0], matrices):
+        ax.set_title(title, fontsize=10, loc="center")
+    teacher = matrices["TT"]["cosine"].numpy()
+    alike = {title: agreement(kinds["cosine"].numpy(), teacher) for title, kinds in matrices.items()}
     return Picture(
-        plot_relation_matrices(arrays, geometries),
-        f"Heat maps of relations on three geometries. Correlation of the cosines with the teacher's: {listed(agreement, '', 2)}.",
+        figure,
+        f"Heat maps of relations on three geometries. Correlation of the cosines with the teacher's: {listed(alike, '', 2)}.",
         f"{shape[0]} places in {shape[1]} drives; teacher (TT), student before and after training (SS), student against teacher (ST). Every "
         "panel has its own scale.",
-    ), agreement
+    ), alike
 
 
 def picture_of_discs(students: Mapping[str, Mapping[str, np.ndarray]], places: np.ndarray, c: float) -> Picture:
@@ -179,7 +156,7 @@ def picture_of_discs(students: Mapping[str, Mapping[str, np.ndarray]], places: n
     figure, axes = plt.subplots(1, len(students), figsize=(5.5 * len(students), 5.4), squeeze=False)
     for ax, (title, agents) in zip(axes[0], students.items()):
         points, share = project_to_disc(agents, c)
-        plot_poincare_disc(points, places, c, ax=ax).set_title(f"{title}: {100 * share:.0f} % of the variance")
+        plot_poincare_disc(points, places, c, ax).set_title(f"{title}: {100 * share:.0f} % of the variance")
     return Picture(
         figure,
         f"Poincaré discs with the same submaps as the teacher (circles) and the student (triangles) see them, joined by geodesics: {', '.join(students)}.",
@@ -188,13 +165,13 @@ def picture_of_discs(students: Mapping[str, Mapping[str, np.ndarray]], places: n
     )
 
 
-def plot_triplets(spots: Tensor, places: Tensor, mined: Triplets, ax: Axes | None = None) -> Picture:
+def plot_triplets(spots: Tensor, places: Tensor, mined: Triplets) -> Picture:
     """Descriptors of one number on a line; above it an arc from every anchor to its farthest positive, below to its nearest negative.
 
     Args:
         spots: (B,). places: place of every descriptor, (B,), which chooses its marker.
     """
-    ax = ax or plt.subplots(figsize=(8.4, 3.2))[1]
+    ax = plt.subplots(figsize=(8.4, 3.2))[1]
     x, colours, markers = spots.tolist(), (BLUE, ORANGE, PURPLE, SKY), "os^D"
     for number, place in enumerate(places.tolist()):
         ax.plot(x[number], 0, markers[place % 4], color=colours[place % 4], markersize=17, zorder=3)

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 
 from vpr_lib.plotting.costs import plot_pareto
-from vpr_lib.plotting.curves import plot_mcnemar_matrix, plot_recall_at_n
+from vpr_lib.plotting.curves import plot_recall_at_n
 from vpr_lib.plotting.picture import Picture, listed
-from vpr_lib.plotting.style import GREEN, VERMILION, method_colour, method_marker
+from vpr_lib.plotting.style import GREEN, VERMILION, method_colour, method_marker, panels
+from vpr_lib.results.tables import compare, recall_table
 
 
 def plot_protocols(groups: Mapping[tuple[str, str], pd.DataFrame], table: pd.DataFrame, leaders: int = 9) -> Picture:
@@ -18,12 +19,8 @@ def plot_protocols(groups: Mapping[tuple[str, str], pd.DataFrame], table: pd.Dat
     Args:
         groups: (dataset, protocol) -> records. table: recall table of all of them.
     """
-    columns = min(2, len(groups))
-    lines = -(-len(groups) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(8.6 * columns, 4.2 * lines), squeeze=False)
-    for axis in axes.flat[len(groups) :]:
-        axis.set_axis_off()
-    for axis, ((dataset, protocol), group) in zip(axes.flat, groups.items()):
+    figure, axes = panels(len(groups), 2, 8.6, 4.2)
+    for axis, ((dataset, protocol), group) in zip(axes, groups.items()):
         own = table[(table["dataset"] == dataset) & (table["protocol"] == protocol)]
         best = own.groupby("model")["R@1"].mean().nlargest(leaders).index
         plot_recall_at_n(group[group["model"].isin(best)], ax=axis).set_title(f"{dataset}, {protocol}")
@@ -52,15 +49,31 @@ def plot_cost_fronts(main: pd.DataFrame, costs: Sequence[str], dataset: str) -> 
     )
 
 
-def picture_of_tests(records: pd.DataFrame, dataset: str) -> Picture:
-    """`plot_mcnemar_matrix` of one data set and protocol, one seed of each model."""
-    count = records["model"].nunique()
+def picture_of_tests(records: pd.DataFrame, dataset: str, level: float = 0.01) -> Picture:
+    """Net queries that the row's model finds at rank one and the column's does not; starred where exact McNemar gives p < `level`.
+
+    Args:
+        records: of one data set and protocol, one seed of each model.
+    """
+    models = list(recall_table(records, (1,)).sort_values("R@1", ascending=False)["model"])
+    ax = plt.subplots(figsize=(1.1 * len(models) + 2.6, 0.75 * len(models) + 1.6))[1]
+    tests = [[compare(records, row, column) for column in models] for row in models]
+    net = np.array([[test.only_first - test.only_second for test in line] for line in tests])
+    bound = max(1, np.abs(net).max())
+    ax.imshow(net, cmap="PuOr_r", vmin=-bound, vmax=bound, aspect="auto")
+    for i, line in enumerate(tests):
+        for j, test in enumerate(line):
+            text = "–" if i == j else f"{net[i, j]:+d}{'*' if test.p_value < level else ''}"
+            ax.text(j, i, text, ha="center", va="center", color="white" if abs(net[i, j]) > 0.6 * bound else "black")
+    ax.set_xticks(range(len(models)), models, rotation=30, ha="right")
+    ax.set_yticks(range(len(models)), models)
+    ax.grid(visible=False)
     return Picture(
-        plot_mcnemar_matrix(records).figure,
+        ax.figure,
         f"Matrix of models on {dataset}: each cell gives the queries only the row's model finds, minus those only the column's finds; starred "
-        "where p is below 0.01.",
-        f"The {count} models with the highest R@1, one seed each, {dataset}, k = 1: net queries gained by the row over the column; "
-        "* p < 0.01, exact McNemar.",
+        f"where p is below {level:g}.",
+        f"The {len(models)} models with the highest R@1, one seed each, {dataset}, k = 1: net queries gained by the row over the column; "
+        f"* p < {level:g}, exact McNemar.",
     )
 
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from vpr_lib.data.images import read_image
@@ -22,34 +21,6 @@ def choose_queries(first_hits: np.ndarray, counted: np.ndarray, rows: int, seed:
     n_wrong = min(len(wrong), rows // 2)
     chosen = [rng.permutation(part)[:n] for part, n in ((right, min(len(right), rows - n_wrong)), (wrong, n_wrong))]
     return np.concatenate(chosen)
-
-
-def plot_retrievals(
-    evaluation: Evaluation, queries: Sequence[int] | None = None, rows: int = 6, columns: int = 5, seed: int = 0
-) -> Figure:
-    """One line per query: the query, then its best matches; correct ones ticked in a solid frame, wrong ones crossed in
-    a dashed one, with the distance in metres where positions are known.
-    """
-    scored, benchmark = evaluation.scores[0], evaluation.benchmark
-    chosen = choose_queries(scored.first_hits, scored.counted, rows, seed) if queries is None else np.asarray(queries)
-    top = scored.ranking[chosen, :columns]
-    metres = distances_m(benchmark.database, benchmark.queries.take(chosen), top)
-    paths = [manifest.image_paths() for manifest in (benchmark.queries, benchmark.database)]
-    figure, axes = plt.subplots(
-        len(chosen), columns + 1, figsize=(1.75 * (columns + 1), 1.95 * len(chosen)), squeeze=False
-    )
-    for line, query, matches, gaps in zip(axes, chosen, top, metres):
-        _show(line[0], paths[0][query], _conditions(benchmark, query) or "query", None)
-        correct = scored.protocol.positives.contains(np.full(len(matches), query), matches)
-        for ax, match, gap, hit in zip(line[1:], matches, gaps, correct):
-            _show(ax, paths[1][match], "" if np.isnan(gap) else f"{gap:.0f} m", bool(hit))
-    return figure
-
-
-def _conditions(benchmark, query: int) -> str:
-    if "conditions" not in benchmark.queries.table:
-        return ""
-    return " ".join(benchmark.queries.table["conditions"].iloc[query])
 
 
 def _show(ax: Axes, path: str, caption: str, correct: bool | None) -> None:
@@ -69,14 +40,30 @@ def show_match(ax: Axes, image: np.ndarray, correct: bool | None, caption: str =
 
 
 def picture_of_retrievals(evaluation: Evaluation, name: str, seed: int = 0, rows: int = 6) -> Picture:
-    """`plot_retrievals` of queries drawn at random, half of them found."""
-    chosen = choose_queries(evaluation.scores[0].first_hits, evaluation.scores[0].counted, rows, seed)
-    right = int((evaluation.scores[0].first_hits[chosen] == 1).sum())
+    """Queries drawn at random, half of them found, each with its five best matches on a line.
+
+    Correct ones are ticked in a solid frame, wrong ones crossed in a dashed one, with the distance in metres where positions
+    are known.
+    """
+    scored, benchmark, columns = evaluation.scores[0], evaluation.benchmark, 5
+    chosen = choose_queries(scored.first_hits, scored.counted, rows, seed)
+    top = scored.ranking[chosen, :columns]
+    metres = distances_m(benchmark.database, benchmark.queries.take(chosen), top)
+    queries, database = (manifest.image_paths() for manifest in (benchmark.queries, benchmark.database))
+    words = benchmark.queries.table.get("conditions")
+    size = (1.75 * (columns + 1), 1.95 * len(chosen))
+    figure, axes = plt.subplots(len(chosen), columns + 1, figsize=size, squeeze=False)
+    for line, query, matches, gaps in zip(axes, chosen, top, metres):
+        _show(line[0], queries[query], ("" if words is None else " ".join(words.iloc[query])) or "query", None)
+        correct = scored.protocol.positives.contains(np.full(len(matches), query), matches)
+        for ax, match, gap, hit in zip(line[1:], matches, gaps, correct):
+            _show(ax, database[match], "" if np.isnan(gap) else f"{gap:.0f} m", bool(hit))
+    right = int((scored.first_hits[chosen] == 1).sum())
     return Picture(
-        plot_retrievals(evaluation, chosen),
+        figure,
         f"{rows} queries with their five best database images: the upper {right} found at rank one, the others not. Correct matches have a "
         "solid frame and a tick, wrong ones a dashed frame and a cross.",
-        f"{name} on {evaluation.benchmark.name}: {right} successes, {len(chosen) - right} failures, drawn at random; distances in metres.",
+        f"{name} on {benchmark.name}: {right} successes, {len(chosen) - right} failures, drawn at random; distances in metres.",
     )
 
 

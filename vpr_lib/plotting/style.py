@@ -30,6 +30,25 @@ def method_marker(name: str) -> str:
     return _markers.setdefault(name, MARKERS[len(_markers) % len(MARKERS)])
 
 
+def bare(ax) -> None:
+    """Take ticks, grid and frame from axes that show something without a scale."""
+    ax.set(xticks=[], yticks=[])
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+
+
+def panels(count: int, columns: int, width: float, height: float, **options):
+    """A figure with so many panels in rows of `columns`, each (width, height) inches, and its axes in reading order."""
+    import matplotlib.pyplot as plt
+
+    columns = min(columns, count)
+    lines = -(-count // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(width * columns, height * lines), squeeze=False, **options)
+    for ax in axes.flat[count:]:
+        ax.set_axis_off()
+    return figure, axes.flat[:count]
+
+
 def use_style() -> None:
     """Set matplotlib's defaults; notebooks call it once through `open_notebook`."""
     import matplotlib as mpl

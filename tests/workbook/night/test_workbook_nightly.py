@@ -19,12 +19,12 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-import typer
 from bs4 import BeautifulSoup
 from PIL import Image
 from typer.testing import CliRunner
 
 from vpr_lib import paths
+from vpr_lib.cli import _register, app
 from vpr_lib.results.records import write_records
 from vpr_lib.workbook.book.sentinel import read_json
 from vpr_lib.workbook.night import nightly, nightly_compare
@@ -326,13 +326,11 @@ def test_a_night_waits_for_no_plain_run_and_plain_runs_share(night, chain):
 
 
 def test_command_line(night, chain, monkeypatch, tmp_path):
-    from vpr_lib.cli.run import register
-
-    original, app = nightly.run_workbook, typer.Typer()
+    original = nightly.run_workbook
     monkeypatch.setattr(
         nightly, "run_workbook", lambda *a, child, **k: original(*a, child=replace(child, command=FAKE), **k)
     )
-    register(app)
+    _register()
 
     def call(*arguments):
         return CliRunner().invoke(app, ["run", "--profile", str(chain.profile), "--nightly", *arguments])

@@ -4,10 +4,9 @@ import json
 
 import pytest
 import small
-import typer
 from typer.testing import CliRunner
 
-from vpr_lib.cli import check
+from vpr_lib.cli import _register, app
 from vpr_lib.config import load_profile
 from vpr_lib.workbook.run import preflight, steps
 from vpr_lib.workbook.run.preflight import in_words, look_ahead, trainings
@@ -82,9 +81,7 @@ def test_every_run_of_a_notebook_is_counted():
 
 
 def test_the_command(disk, tmp_path):
-    app = typer.Typer()
-    check.register(app)
-    app.command("other")(lambda: None)
+    _register()
     done = CliRunner().invoke(app, ["check", "--profile", "released", "--json", str(tmp_path / "c.json")])
     assert done.exit_code == 1 and "left out: 05_dino_mix: no weights of dinomix_vitb14_4096" in done.output
     told = json.loads((tmp_path / "c.json").read_text())

@@ -10,12 +10,11 @@ import pytest
 import torch
 
 from vpr_lib.models.aggregators import MixVPR
-from vpr_lib.plotting.mixing import (
+from vpr_lib.plotting.mixvpr import (
     mixing_maps,
     mixing_matrix,
-    plot_mixer,
-    plot_mixer_inset,
-    plot_mixing_weights,
+    picture_of_mixing_weights,
+    picture_of_mixvpr,
     reach_over_distance,
 )
 
@@ -67,15 +66,17 @@ def words(ax):
 
 
 def test_pictures_name_the_sizes_of_the_modules(aggregator):
-    text = words(plot_mixer(aggregator))
+    chain, inset = picture_of_mixvpr(aggregator, "m").figure.axes
+    text = words(chain)
     for part in ("8 channels × 12 cells", "(3 × 4)", "2 ×\nFeature-Mixer", "5 × 8", "2 × 12", "10 numbers"):
         assert part in text
-    assert "Feature-Mixer" not in words(plot_mixer(MixVPR(8, (3, 4), mix_depth=0)))
-    text = words(plot_mixer_inset(aggregator.mix[0]))
+    (bare,) = picture_of_mixvpr(MixVPR(8, (3, 4), mix_depth=0), "m").figure.axes
+    assert "Feature-Mixer" not in words(bare)
+    text = words(inset)
     assert "over 12 cells" in text and "6 × 12" in text and "12 × 6" in text
-    figure = plot_mixing_weights(aggregator, units=3)
-    assert len(figure.axes) == 2 * (3 + 1)
+    figure = picture_of_mixing_weights(aggregator, "m").figure
+    assert len(figure.axes) == 2 * (6 + 1)  # a mixer of 12 cells at ratio 0.5 has six units
     shown = figure.axes[0].images[0].get_array()
-    np.testing.assert_allclose(shown, mixing_maps(aggregator.mix[0], (3, 4), 3)[0])
+    np.testing.assert_allclose(shown, mixing_maps(aggregator.mix[0], (3, 4), 6)[0])
     with pytest.raises(ValueError, match="no mixers"):
-        plot_mixing_weights(MixVPR(8, (3, 4), mix_depth=0))
+        picture_of_mixing_weights(MixVPR(8, (3, 4), mix_depth=0), "m")
