@@ -5,7 +5,9 @@ import unicodedata
 
 import pytest
 from pictures import write_picture
+from PIL import Image
 
+from vpr_lib.data.images import list_images
 from vpr_lib.data.readers.folders import read_folders
 from vpr_lib.data.readers.gsv_cities import read_gsv_cities
 from vpr_lib.data.readers.tokyo import read_tokyo247
@@ -102,3 +104,44 @@ def test_queries_without_a_positive_are_told(two_folders, tmp_path, caplog):
     evaluate(build_model("pixels"), benchmark, ks=(1,), quiet=True)
     assert unanswerable(benchmark.protocol).startswith("2 of 6 queries that count have no positive")
     assert "2 of 6 queries that count have no positive" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "tif"])
+def test_queries_with_the_pixels_of_database_images_are_told(two_folders, caplog, suffix):
+    database, queries = two_folders
+    for number in range(3):
+        Image.open(database / f"{number:02d}.png").save(queries / f"z{number}.{suffix}")
+    retrieve_folders(build_model("pixels"), read_folders(database, queries), 3, None)
+    assert "3 of 9 queries are database images themselves (0 same files, 3 of similarity 1)" in caplog.text
+
+
+def test_what_systems_leave_is_no_image_and_pictures_without_a_suffix_are_told(tmp_path, caplog):
+    write_picture(tmp_path / "a.png", 0)
+    for place in ("@eaDir/a.png", "__MACOSX/a.png", "$RECYCLE.BIN/a.png"):
+        write_picture(tmp_path / place / "b.png", 1)
+    (tmp_path / "notes.txt").write_text("no picture")
+    assert list_images(tmp_path) == ["a.png"] and not caplog.text
+    (tmp_path / "a.png").rename(tmp_path / "a")
+    shutil.copy(tmp_path / "a", tmp_path / "b.png.bak")
+    assert list_images(tmp_path) == []
+    assert "2 files are left out that begin as pictures and are not named as such" in caplog.text
+
+
+SPELLINGS = {
+    "semicolons, decimal commas": lambda text: text.replace(",", ";").replace(".0", ",0").replace(".1", ",1"),
+    "semicolons": lambda text: text.replace(",", ";"), "tabs": lambda text: text.replace(",", "\t"),
+    "byte order mark": lambda text: f"\ufeff{text}", "Windows lines": lambda text: text.replace("\n", "\r\n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", SPELLINGS)
+def test_positions_as_spreadsheets_write_them(tmp_path, way):
+    text = "image,lat,lon\n"
+    for number in range(4):
+        for folder in "dq":
+            write_picture(tmp_path / folder / f"{folder}{number}.png", number)
+            text += f"{folder}{number}.png,45.0{number}5,7.1{number}\n"
+    (tmp_path / "p.csv").write_bytes(SPELLINGS[way](text).encode())
+    found = read_folders(tmp_path / "d", tmp_path / "q", tmp_path / "p.csv")
+    assert [row.tolist() for row in found.positives] == [[0], [1], [2], [3]]
+    assert found.database.table["lat"].tolist() == [45.005, 45.015, 45.025, 45.035]
