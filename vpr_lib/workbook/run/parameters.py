@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from vpr_lib.workbook.run.plan import UsageError
 
 _FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?\.?(inf|nan)", re.IGNORECASE)
-_KINDS = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "tuple": tuple, "dict": dict, "Any": Any,
+_KINDS = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict, "Any": Any,
           "object": Any, "Literal": Literal, "Optional": Optional, "Union": Union}  # fmt: skip
 _PLAIN = (ast.Name, ast.Constant, ast.Subscript, ast.Tuple, ast.BinOp, ast.BitOr, ast.UnaryOp, ast.USub, ast.Load)
 _INJECTED = ("profile", "run_id")
@@ -159,7 +159,7 @@ def _convert(value: object, parameter: Parameter, where: str) -> Any:
 
 
 def coerce(value: Any, kind: ast.expr) -> Any:
-    """`value` as the annotation `kind` wants it: int becomes float and list becomes tuple, nothing else is bent.
+    """`value` as the annotation `kind` wants it: int becomes float, nothing else is bent.
 
     Raises:
         TypeError: if the value does not fit.  LookupError: if the annotation is not one that can be checked.
@@ -167,7 +167,7 @@ def coerce(value: Any, kind: ast.expr) -> Any:
     adapter = _adapter(ast.unparse(kind))
     for candidate in (value, _with_floats(value)):
         try:
-            return adapter.validate_json(json.dumps(candidate), strict=True)  # JSON has no tuples: a list may be one
+            return adapter.validate_json(json.dumps(candidate), strict=True)  # as it travels to the notebook
         except (ValidationError, TypeError):
             continue
     raise TypeError(f"{value!r} is not {ast.unparse(kind)}")
@@ -190,7 +190,7 @@ def _adapter(annotation: str) -> TypeAdapter:
 
 def _with_floats(value: Any) -> Any:
     """The value with texts such as 1e-3, which YAML 1.1 does not read as numbers, as floats."""
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return [_with_floats(item) for item in value]
     if isinstance(value, str) and _FLOAT.fullmatch(value):
         return float(value.replace(".inf", "inf").replace(".nan", "nan"))
