@@ -5,7 +5,7 @@ import csv
 import html
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -275,17 +275,8 @@ def whisker(found: FindingResult) -> dict[str, float] | None:
     known = [found.low, found.high, found.bound]
     if not all(abs(value) < 1e12 for value in known):  # NaN is not
         return None
-    margin = 0.12 * ((max(known) - min(known)) or abs(known[0]) or 1.0)
-    start, end = min(known) - margin, max(known) + margin
-    left, right, dot, bound = (
-        100 * (v - start) / (end - start) for v in (found.low, found.high, found.value, found.bound)
-    )
-    return {
-        "left": round(left, 1),
-        "width": round(max(right - left, 1.0), 1),
-        "dot": round(dot, 1),
-        "bound": round(bound, 1),
-    }
+    at = _scale(known, 0.12)
+    return _band(at(found.low), at(found.high), at(found.value)) | {"bound": round(at(found.bound), 1)}
 
 
 def gauge(check: CheckResult) -> dict[str, float] | None:
@@ -293,10 +284,17 @@ def gauge(check: CheckResult) -> dict[str, float] | None:
     bounds = [bound for bound in (check.low, check.high) if bound is not None]
     if not bounds or not all(abs(value) < 1e12 for value in (check.measured, *bounds)):
         return None
-    known = [*bounds, check.measured]
-    margin = 0.35 * ((max(known) - min(known)) or abs(known[0]) or 1.0)
+    at = _scale([*bounds, check.measured], 0.35)
+    left, right = 0.0 if check.low is None else at(check.low), 100.0 if check.high is None else at(check.high)
+    return _band(left, right, at(check.measured))
+
+
+def _scale(known: Sequence[float], room: float) -> Callable[[float], float]:
+    """Values on a scale from 0 to 100 that holds the known ones, with a share of their span as room on both sides."""
+    margin = room * ((max(known) - min(known)) or abs(known[0]) or 1.0)
     start, end = min(known) - margin, max(known) + margin
-    low = start if check.low is None else check.low
-    high = end if check.high is None else check.high
-    left, right, dot = (100 * (value - start) / (end - start) for value in (low, high, check.measured))
+    return lambda value: 100 * (value - start) / (end - start)
+
+
+def _band(left: float, right: float, dot: float) -> dict[str, float]:
     return {"left": round(left, 1), "width": round(max(right - left, 1.0), 1), "dot": round(dot, 1)}
