@@ -1,6 +1,5 @@
 """The report of a run: a folder of self-contained HTML pages that can be mailed, opened offline, and shown in a talk."""
 
-import base64
 import csv
 import html
 import json
@@ -92,15 +91,20 @@ def build_report(run: str | Path = "latest") -> Path:
     building, night = folder / ".report", folder / "nightly.html"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
-    shared = {"run": status, "chapters": chapters, "css": _css()}
+    shared = {"run": status, "chapters": chapters}
     shown = [chapter for chapter in chapters if chapter.body]
     for before, chapter, after in zip([None, *shown], shown, [*shown[1:], None]):
-        page = _template("page.html.j2").render(**shared, chapter=chapter, before=before, after=after)
+        page = render_page("page.html.j2", **shared, chapter=chapter, before=before, after=after)
         (building / chapter.page).write_text(page, encoding="utf-8")
         for output in chapter.attachments:
             shutil.copyfile(paths.project_root() / output.path, building / output.name)
-    index = _template("index.html.j2").render(
-        **shared, **_summary(status, chapters), environment=environment, night=night.is_file(), bench=_bench()
+    index = render_page(
+        "index.html.j2",
+        **shared,
+        **_summary(status, chapters),
+        environment=environment,
+        night=night.is_file(),
+        bench=_bench(),
     )
     (building / "index.html").write_text(index, encoding="utf-8")
     if night.is_file():
@@ -189,13 +193,9 @@ def _environment() -> Any:
     return environment
 
 
-def _template(name: str) -> Any:
-    return _environment().get_template(name)
-
-
 def render_page(template: str, **values: Any) -> str:
     """A self-contained page in the report's style."""
-    return _template(template).render(css=_css(), **values)
+    return _environment().get_template(template).render(css=_css(), **values)
 
 
 def _gigabytes(size: int | None) -> str:
@@ -223,8 +223,6 @@ def _css() -> str:
 
 def thumbnail(output: Output) -> str:
     """A picture as a data URI, at most 1100 pixels wide; empty if the file is not a picture."""
-    if output.file.suffix == ".svg":
-        return "data:image/svg+xml;base64," + base64.b64encode(output.file.read_bytes()).decode()
     from PIL import Image, UnidentifiedImageError
 
     try:

@@ -51,8 +51,7 @@ class Run:
     def set(self, name: str, **changes: Any) -> None:
         """Change the line of one notebook, show it, and write the status."""
         with self._lock:
-            lines = (line.model_copy(update=changes) if line.name == name else line for line in self.status.notebooks)
-            self.status = self.status.model_copy(update={"notebooks": tuple(lines)})
+            self.status = self.status.with_line(name, **changes)
             self.display.update(self.line(name))
             state.write_status(self.status)
 
