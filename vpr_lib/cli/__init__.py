@@ -42,10 +42,8 @@ def _register() -> None:
 
 def main() -> None:
     """Entry point: a mistake of the user ends in one message on stderr and exit code 2, not in a traceback."""
-    for stream in (
-        sys.stdout,
-        sys.stderr,
-    ):  # a terminal without a sign gets '?' for it: no command dies from its own output
+    # a terminal without a sign gets '?' for it: no command dies from its own output
+    for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)

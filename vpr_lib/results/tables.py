@@ -28,9 +28,8 @@ def recall_table(records: pd.DataFrame, ks: Sequence[int] = (1, 5, 10)) -> pd.Da
 
 def _row(keys: tuple, group: pd.DataFrame, ks: Sequence[int]) -> dict:
     counted, first = group[group["counted"]], group.iloc[0]
-    pairs = (
-        counted["pair"] if "pair" in group and isinstance(first["pair"], str) else None
-    )  # of runs, see results.run_pairs
+    # pairs of runs, see results.run_pairs
+    pairs = counted["pair"] if "pair" in group and isinstance(first["pair"], str) else None
     queries = len(counted) if pairs is None else counted["query_id"].nunique()
     row = dict(zip(KEYS, keys)) | {"system": first["system"], "dim": first["dim"], "queries": queries}
     for k in ks:

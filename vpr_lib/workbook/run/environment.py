@@ -28,21 +28,15 @@ _NUMERIC = (
 )
 
 
-def _output(*command: str) -> str:
-    """What a command prints, or nothing if it is absent, fails or takes longer than ten seconds."""
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""
-
-
 @cache
 def gpus() -> tuple[dict[str, str], ...]:
-    """Name, driver and memory of every GPU that nvidia-smi lists; empty without one."""
-    if not shutil.which("nvidia-smi"):
-        return ()
+    """Name, driver and memory of every GPU that nvidia-smi lists in ten seconds; empty where it is absent or fails."""
     fields = ("name", "driver_version", "memory.total")
-    listing = _output("nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader")
+    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
+    try:
+        listing = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ()
     return tuple(dict(zip(fields, map(str.strip, line.split(",")))) for line in listing.splitlines() if line)
 
 

@@ -21,23 +21,11 @@ from vpr_lib.workbook.run.parameters import read_parameters
 from vpr_lib.workbook.run.plan import Entry, load_workbook
 
 SHOWN = ("dataset", "datasets", "runs")  # parameters: one of the sets they name is enough
-COUNTED = (
-    "profile",
-    "run_id",
-    "sized",
-    "latency_models",
-    "clocked",
-    "published",
-    "shipped",
-)  # built with random weights, if at all
+# built with random weights, if at all
+COUNTED = ("profile", "run_id", "sized", "latency_models", "clocked", "published", "shipped")
 TRAINED = ("recipe", "teacher_recipe", "student_recipe", "cnn_recipes", "family", "further")  # whose recipes are run
-OPTIONAL = (
-    "traverse",
-    "places",
-    "more",
-    "backbones",
-    "further",
-)  # what these need may be missing: a hole in the notebook
+# what these need may be missing: a hole in the notebook
+OPTIONAL = ("traverse", "places", "more", "backbones", "further")
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,8 @@ def parse_parameters(source: str, where: str) -> dict[str, Parameter]:
             default = ast.literal_eval(statement.value)
         except (ValueError, TypeError) as error:
             raise UsageError(f"Parameter '{target.id}' of {where} needs a literal default such as 3 or 'a'.") from error
-        kind = getattr(statement, "annotation", None) or ast.parse(_kind_of(default), mode="eval").body
+        inferred = "Any" if default is None else type(default).__name__
+        kind = getattr(statement, "annotation", None) or ast.parse(inferred, mode="eval").body
         parameter = Parameter(target.id, kind, ast.unparse(statement.value), comments.get(statement.end_lineno, ""))
         _convert(default, parameter, where)
         parameters[target.id] = parameter
@@ -105,10 +106,6 @@ def parse_parameters(source: str, where: str) -> dict[str, Parameter]:
 def _comments(source: str) -> dict[int, str]:
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     return {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
-
-
-def _kind_of(default: object) -> str:
-    return "Any" if default is None else type(default).__name__
 
 
 def resolve(
@@ -183,9 +180,8 @@ def _adapter(annotation: str) -> TypeAdapter:
     unknown += [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id not in _KINDS]
     if unknown:
         raise LookupError(f"'{annotation}', which cannot be checked; use {', '.join(_KINDS)}")
-    return TypeAdapter(
-        eval(annotation, {"__builtins__": {}}, _KINDS)
-    )  # names, subscripts and unions, nothing that runs
+    # names, subscripts and unions, nothing that runs
+    return TypeAdapter(eval(annotation, {"__builtins__": {}}, _KINDS))
 
 
 def _with_floats(value: Any) -> Any:

@@ -106,9 +106,8 @@ class Ended:
     returncode: int
     seconds: float
     progress: Progress
-    overdue: bool = (
-        False  # the runner had to end it: nothing was heard for longer than a cell may take, or `wall_s` passed
-    )
+    # the runner had to end it: nothing was heard for longer than a cell may take, or `wall_s` passed
+    overdue: bool = False
 
 
 def follow(job: Job, how: Child, on_progress: Callable[[Progress], None], stopped: threading.Event) -> Ended:
