@@ -14,7 +14,7 @@ def _register() -> None:
     """Give every command its word, in the order in which `vpr --help` lists them."""
     if app.registered_commands:
         return
-    from vpr_lib.cli import bench, data, evaluate, export, retrieve, run, submit, train, weights
+    from vpr_lib.cli import bench, data, evaluate, export, retrieve, run, train, weights
 
     words = {
         "run": run.run, "status": run.status, "report": run.report, "check": run.check, "evaluate": evaluate.evaluate,
@@ -29,7 +29,7 @@ def _register() -> None:
         "weights": ("Published checkpoints: get, add, list.", {
             "get": weights.get, "add": weights.add, "list": weights.list_weights,
         }),
-        "submit": ("Files for servers that keep their ground truth.", {"msls": submit.submit_msls}),
+        "submit": ("Files for servers that keep their ground truth.", {"msls": evaluate.submit_msls}),
     }  # fmt: skip
     for word, command in words.items():
         app.command(word)(command)
