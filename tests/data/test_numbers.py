@@ -76,6 +76,68 @@ def test_a_lost_query_shifts_nothing(tmp_path, lost):
     assert found.recall[1] == 1 and len(found.benchmark.queries) == 11
 
 
+def stepped(root, reference, query="{:07d}.png", lose=()):
+    """Like `vpr_bench`, the references named by a function of their number."""
+    root = vpr_bench(root, "seven digits")
+    for number in range(PLACES):
+        for side, named in (("ref", reference), ("query", query)):
+            place = root / side / (named.format(number) if isinstance(named, str) else named(number))
+            place.parent.mkdir(exist_ok=True)
+            (root / side / f"{number:07d}.png").rename(place)
+            if (side, number) in lose:
+                place.unlink()
+    return root
+
+
+STEPS = {"every tenth": lambda n: f"{10 * n}.png", "every second": lambda n: f"{2 * n}.png", "later": lambda n: f"{500 + n}.png",
+         "later, every fifth": lambda n: f"f{1000 + 5 * n:05d}.png"}  # fmt: skip
+
+
+@pytest.mark.parametrize("style", STEPS)
+def test_numbers_that_rise_by_a_step_or_begin_later(tmp_path, style, caplog):
+    assert both_recalls(stepped(tmp_path / "whole", STEPS[style], STEPS[style])) == (1.0, 1.0)
+    assert both_recalls(stepped(tmp_path / "mixed", "{}.png", STEPS[style])) == (1.0, 1.0)
+    assert "missing" not in caplog.text and "skip" not in caplog.text
+    root = stepped(tmp_path / "lost", STEPS[style], lose=[("ref", 5)])
+    folders = read_folders(root / "ref", root / "query", matches=root / "ground_truth_new.npy")
+    found = retrieve_folders(build_model("pixels"), folders, 5, None)
+    assert found.recall[1] == pytest.approx(11 / 12) and len(found.left_out) == 1
+    root = stepped(tmp_path / "asked", "{}.png", STEPS[style], lose=[("query", 4)])
+    folders = read_folders(root / "ref", root / "query", matches=root / "ground_truth_new.npy")
+    assert retrieve_folders(build_model("pixels"), folders, 5, None).recall[1] == 1
+
+
+UNKNOWN = {"stamps": lambda n: f"{1418133720878894 + 62500 * n + n * n * 7 % 913}.png",
+           "words": lambda n: f"{'abcdefghijkl'[n]}street.png", "from one": lambda n: f"Image ({n + 1}).png"}  # fmt: skip
+
+
+@pytest.mark.parametrize("style", UNKNOWN)
+def test_names_that_do_not_tell_which_reference_is_lost_are_refused(tmp_path, style):
+    assert both_recalls(stepped(tmp_path / "whole", UNKNOWN[style])) == (1.0, 1.0)
+    for lost in (0, 11) if style == "from one" else (0, 5, 11):  # a gap between numbers would tell
+        root = stepped(tmp_path / f"lost {lost}", UNKNOWN[style], lose=[("ref", lost)])
+        with pytest.raises(
+            ValueError, match=r"holds 11 images.*refers to 12.*do not tell whether the first is missing"
+        ):
+            both_recalls(root)
+
+
+def test_one_side_from_one_and_the_other_from_zero(tmp_path):
+    with pytest.raises(ValueError, match=r"from '1.png' to '12.png'.*do not tell whether the first is missing"):
+        both_recalls(stepped(tmp_path, lambda n: f"{n + 1}.png", "{}.png"))
+
+
+@pytest.mark.parametrize("named", [lambda n: f"frame_{n}_t{97 + 37 * n}.png", lambda n: f"seq{n // 6}/{n % 6 + 5}.png"])
+def test_an_order_that_depends_on_who_sorts_is_refused(tmp_path, named):
+    with pytest.raises(ValueError, match=r"1\d.*comes before.*as text, after it as a number"):
+        both_recalls(stepped(tmp_path, named))
+
+
+def test_numbers_that_skip_some_are_said(tmp_path, caplog):
+    assert both_recalls(stepped(tmp_path, lambda n: f"{1000 + n + (n > 4)}.png")) == (1.0, 1.0)
+    assert "skip 1 between 1000 and 1012" in caplog.text
+
+
 def test_images_lost_at_the_end(tmp_path):
     root = vpr_bench(tmp_path, "no zeros", [("ref", 11)])
     assert both_recalls(root) == (pytest.approx(11 / 12), pytest.approx(11 / 12))

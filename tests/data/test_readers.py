@@ -132,9 +132,12 @@ def test_damaged_arrays(tmp_path):
     (tmp_path / "cut.npy").write_bytes(data[:-9])
     (tmp_path / "none.npy").touch()
     (tmp_path / "text.npy").write_text("hello")
+    np.savez(tmp_path / "several", a=array[0], b=array[1])
+    (tmp_path / "several.npz").rename(tmp_path / "several.npy")
     (tmp_path / "header.npy").write_bytes(data.replace(b"(2,)", b"(2,\xa3"))
     (tmp_path / "huge.npy").write_bytes(data[:128] + b"\x80\x04\x8d" + b"\xff" * 7 + b"\x7f")  # a text of 2^63 letters
-    expected = dict(cut="damaged", none="empty", text="not a NumPy array", header="not a NumPy array", huge="damaged")
+    expected = dict(cut="damaged", none="empty", text="not a NumPy array", header="not a NumPy array", huge="damaged",
+                    several=r"an archive \(.npz\); expected one array")  # fmt: skip
     for name, message in expected.items():
         with pytest.raises(ValueError, match=message):
             load_array(tmp_path / f"{name}.npy")

@@ -117,14 +117,19 @@ def hard_losses(fixture, anchors, pairs, prefix=""):
     return found
 
 
+def region_scores(anchors, others):
+    """Similarity of every region of the anchor to every region of every other image: (B, P, D), (B, J, P, D) -> (B, J, P, P)."""
+    return torch.einsum("bpd,bjqd->bjpq", anchors, others)
+
+
 def tuple_losses(fixture):
     raw_anchors, raw_pairs = (tensor(fixture, name).requires_grad_() for name in ("anchors", "pairs"))
     anchors = F.normalize(raw_anchors, dim=-1)
     pairs = F.normalize(raw_pairs + 0.35 * anchors, dim=-1)
     difficult = fixture.inputs["teacher"]["shape"][1]
     teacher_pairs = F.normalize(pairs[:, :difficult] + tensor(fixture, "teacher"), dim=-1)
-    scores = losses.region_scores(anchors[:, 0], pairs)
-    teacher = losses.region_scores(anchors[:, 0], teacher_pairs)
+    scores = region_scores(anchors[:, 0], pairs)
+    teacher = region_scores(anchors[:, 0], teacher_pairs)
     outputs = {"scores": scores, "teacher_scores": teacher} | hard_losses(fixture, anchors, pairs)
     taus = fixture.config["temperatures"]
     for generation, tau in enumerate(taus):
@@ -145,7 +150,7 @@ def training(fixture):
     features[1] = 0.6 * features[0] + 0.4 * features[1]
     patches = model.pyramid(features, PYRAMIDS["21"])
     anchors, pairs = patches[None, :1], patches[None, 1:]
-    scores = losses.region_scores(anchors[:, 0], pairs)
+    scores = region_scores(anchors[:, 0], pairs)
     outputs = {"anchor_patches": anchors, "pair_patches": pairs, "scores": scores} | hard_losses(
         fixture, anchors, pairs, "loss_"
     )

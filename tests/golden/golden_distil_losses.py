@@ -9,7 +9,6 @@ from vpr_lib.losses.relational import (
     RelationalWeights,
     artanh,
     cross_relation,
-    distance_to_origin,
     mobius_difference,
     relation,
     relational_loss,
@@ -112,7 +111,7 @@ def hyperbolic(fixture):
         found = {
             "ball_x": ball, "ball_big": to_ball(60 * x, c), "mobius": mobius_difference(ball, to_ball(y, c), c),
             "dist_xy": relation(x, y, "geodesic", c), "dist_big": relation(60 * x, -60 * y, "geodesic", c),
-            "dist0": distance_to_origin(ball, c),
+            "dist0": 2 / c**0.5 * artanh(c**0.5 * ball.norm(dim=-1)),  # to the centre
             "grad_x": gradient(lambda rows, c=c: (relation(rows, y, "geodesic", c) * direction).sum(), x),
         }  # fmt: skip
         outputs |= {f"{c}.{name}": value for name, value in found.items()}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vpr_lib.models.checkpoints import CheckpointError, load_weights, read_state_dict, weights_hash
+from vpr_lib.models.checkpoints import CheckpointError, load_weights, read_state_dict, save_weights, weights_hash
 from vpr_lib.models.zoo import build_model
 
 PREFIXES = [
@@ -114,4 +114,15 @@ def test_a_damaged_file_of_facts_is_named(tmp_path, model):
     assert loaded(path) == weights_hash(model)
     path.with_suffix(".json").write_text('{"source": "he')
     with pytest.raises(CheckpointError, match=r"a\.json.*damaged.*remove it"):
+        loaded(path)
+
+
+@pytest.mark.parametrize("place", [0.3, 0.6, 0.999])
+def test_flipped_bytes_of_our_weights_are_refused(tmp_path, model, place):
+    path = save_weights(model, tmp_path / "a.safetensors", {})
+    assert loaded(path) == weights_hash(model)
+    data = bytearray(path.read_bytes())
+    data[int(place * len(data))] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"a\.safetensors.*not those that were written"):
         loaded(path)

@@ -16,7 +16,6 @@ import pytest
 from vpr_lib.toycity import ensure, spec_hash
 from vpr_lib.toycity import export as export_module
 from vpr_lib.toycity.plan import plan
-from vpr_lib.toycity.workers import in_workers
 
 SCRIPT = """
 import json, sys
@@ -108,7 +107,7 @@ def test_a_foreign_folder_is_refused(tiny, tmp_path):
 def test_a_failing_worker_tells_why(tiny, tmp_path):
     write = partial(export_module.write_frame, tiny, tmp_path / "absent")
     with pytest.raises(RuntimeError, match=r"A worker of the toy city failed: FileNotFoundError: .*No such file"):
-        list(in_workers(write, plan(tiny, "traverse")[:12], 2))
+        list(export_module.in_workers(write, plan(tiny, "traverse")[:12], 2))
 
 
 def test_a_failed_run_cleans_up(tiny, tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 """Pictures: reproducible, and different where the conditions say so.
 
 Covers toycity.buildings, toycity.canvas, toycity.clutter, toycity.columns, toycity.facade_tiles, toycity.furniture,
-toycity.ground, toycity.prop_tiles, toycity.roofs, toycity.sky, toycity.surface, toycity.textures, toycity.walls.
+toycity.ground, toycity.prop_tiles, toycity.sky, toycity.textures, toycity.walls.
 """
 
 import numpy as np
@@ -10,8 +10,9 @@ import pytest
 from vpr_lib.toycity import contact_sheet
 from vpr_lib.toycity.atlas import RipAtlas, fractal_noise
 from vpr_lib.toycity.conditions import CONDITIONS, SEASONS, TIMES, WEATHERS, Condition, Visit, random_condition
+from vpr_lib.toycity.looks import LOOKS
 from vpr_lib.toycity.render import render
-from vpr_lib.toycity.street import STREET_TYPES, Street
+from vpr_lib.toycity.street import Street
 from vpr_lib.toycity.view import Pose
 
 POSE, SIZE = Pose(60.0, -0.5, 4.0), (64, 80)
@@ -52,7 +53,7 @@ def test_streets_of_all_kinds_and_both_directions_render(kind):
 
 
 def test_there_is_a_street_of_every_type():
-    assert {Street(seed, 3, 10.0).kind for seed in range(40)} == set(STREET_TYPES)
+    assert {Street(seed, 3, 10.0).kind for seed in range(40)} == set(LOOKS.streets)
 
 
 def test_night_is_darker_and_fog_is_flatter(street):

@@ -1,6 +1,8 @@
 """Training under a teacher: the control is the same run without one, targets come from the right rows, runs resume."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,12 +123,13 @@ def test_maps_of_clean_views_are_those_of_a_fixed_trunk(places, tmp_path, monkey
     assert result.history[-1]["distillation"] < result.history[0]["distillation"]
 
 
-def test_augmented_views_are_the_students_own_images(places, teacher):
+def test_augmented_views_are_the_students_own_images(places, teacher, tmp_path):
     fabric = make_fabric(SETTINGS, "cpu")
     live = load_teacher(Distillation(**teacher), places.manifest, fabric)
     spec = ZOO["teacher"].model_copy(update={"image_size": SIZE})
     same_size = LiveTeacher(build_model(spec, seed=8), False, fabric)
-    images, labels = next(place_batches(places, RECIPE, SETTINGS, same_size.model.input_spec, fabric).epoch(0))
+    run = TrainingRun(tmp_path, fabric=fabric)
+    images, labels = next(place_batches(places, RECIPE, SETTINGS, same_size.model.input_spec, run).epoch(0))
     with torch.no_grad():
         torch.testing.assert_close(
             same_size(images, None), same_size.model(same_size.model.input_spec.normalise(images))
@@ -153,10 +156,10 @@ def test_another_lesson_in_the_same_folder_is_refused(places, teacher, tmp_path)
         distil(places, tmp_path / "run", Distillation(mode="relational", **other))
 
 
-def test_a_fixed_order_repeats_places_but_not_images(places):
-    fabric = make_fabric(SETTINGS, "cpu")
+def test_a_fixed_order_repeats_places_but_not_images(places, tmp_path):
+    run = TrainingRun(tmp_path, "cpu").launched(SETTINGS)
     recipe = RECIPE.model_copy(update={"images_per_place": 1, "fixed_order": True})
-    sampler = place_batches(places, recipe, SETTINGS, student().input_spec, fabric).sampler
+    sampler = place_batches(places, recipe, SETTINGS, student().input_spec, run).sampler
     epochs = [np.concatenate(list(sampler.epoch(e)))[:, 0] for e in range(5)]
     assert all((places.labels[e] == places.labels[epochs[0]]).all() for e in epochs)
     assert len({e.tobytes() for e in epochs}) > 1
@@ -200,6 +203,22 @@ def test_a_scaled_rate_is_scaled_for_the_control_and_the_taught_alike(places, te
 def test_a_student_without_maps(places):
     with pytest.raises(ValueError, match="needs a student with a feature map"):
         Pupil(torch.nn.Linear(3, 2), None, on_maps=True)
+
+
+def test_descriptors_of_other_pictures_or_other_bytes_do_not_teach(places, tmp_path):
+    ours = describe(build_model("pixels"), places.manifest, tmp_path / "d", quiet=True).path
+    first = Path(places.manifest.image_paths()[0])
+    picture = first.read_bytes()
+    write_picture(first, 99)
+    with pytest.raises(ValueError, match="made from other pictures of the same names"):
+        read_teacher_file(ours, places.manifest)
+    first.write_bytes(picture)
+    assert len(read_teacher_file(ours, places.manifest)[0]) == len(places.manifest)
+    with ours.open("r+b") as file:
+        file.seek(-2, os.SEEK_END)
+        file.write(b"\x01")
+    with pytest.raises(ValueError, match="damaged, or not the file"):
+        read_teacher_file(ours, places.manifest)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ import pytest
 import torch
 from pictures import write_picture, write_places
 
+from vpr_lib.data.manifest import build_manifest
 from vpr_lib.models.checkpoints import save_weights, weights_hash
-from vpr_lib.models.zoo import build_model
+from vpr_lib.models.zoo import ZOO, build_model
 from vpr_lib.training import origin, recipes
 from vpr_lib.training.distillation import Distillation
 from vpr_lib.training.fit import TrainingRun, fit
@@ -78,6 +79,14 @@ def test_other_bytes_labels_and_code_are_refused(small, tmp_path, monkeypatch, c
     train(small, tmp_path / "run", quiet=True)
     change(tmp_path, monkeypatch)
     with pytest.raises(OtherTraining, match=named):
+        train(small, tmp_path / "run", quiet=True)
+
+
+def test_another_line_of_the_zoo_is_refused(small, tmp_path, monkeypatch):
+    train(small, tmp_path / "run", quiet=True)
+    other = ZOO[small.model].model_copy(update={"antialias": False})  # no weight and no field of the recipe tells
+    monkeypatch.setitem(ZOO, small.model, other)
+    with pytest.raises(OtherTraining, match=r"zoo\.antialias was True, is False"):
         train(small, tmp_path / "run", quiet=True)
 
 
@@ -156,6 +165,25 @@ def test_a_folder_that_says_nothing_is_refused(small, tmp_path):
         train(small, tmp_path / "run", quiet=True)
 
 
+def test_cities_and_pictures_to_choose_from_are_data(tmp_path):
+    for number in range(3):
+        write_picture(tmp_path / f"{number}.png", number)
+    columns = {"image_path": ["0.png", "1.png"], "city": ["A", "B"], "place_id": ["a", "b"]}
+    columns |= {"image_candidates": [[{"path": "0.png", "dt_us": 0}, {"path": "2.png", "dt_us": 9}], []]}
+    hashes = lambda **changes: origin._content_hash(build_manifest(tmp_path, "x", "train", "train", columns | changes))
+    first = hashes()
+    assert hashes() == first != hashes(city=["A", "A"])
+    write_picture(tmp_path / "2.png", 99)
+    assert hashes() != first
+
+
+def test_code_that_networks_and_mining_call_is_counted(monkeypatch):
+    files = set()
+    monkeypatch.setattr(origin, "_bare", lambda file: files.add(file.name) or "")
+    code_hash(build_model("gem_toy_160"))
+    assert {"clouds.py", "voxel_grid.py", "unit.py", "rerank.py", "feature_maps.py", "fit.py", "metric.py"} <= files
+
+
 def test_docstrings_and_comments_are_no_code(tmp_path):
     one, two, three = (tmp_path / name / "a.py" for name in ("1", "2", "3"))
     for path, text in (
@@ -187,6 +215,22 @@ def test_fit_itself_compares_what_it_is_told(tmp_path):
         run(2, data="b")
     with pytest.raises(ValueError, match="holds a run of something else: network differ"):  # not torch's traceback
         run(4, data="a")
+
+
+@pytest.mark.parametrize("change", ["remove", "replace", "flip"])
+def test_best_weights_of_something_else_are_refused(small, tmp_path, change):
+    best = train(small, tmp_path / "run", quiet=True)[1].best
+    train(small, tmp_path / "run", quiet=True)
+    if change == "remove":
+        best.unlink()
+    elif change == "replace":
+        save_weights(build_model(small.model, seed=5), best, {})
+    else:
+        data = bytearray(best.read_bytes())
+        data[-100] ^= 1
+        best.write_bytes(data)
+    with pytest.raises(ValueError, match="is gone, or not what this training wrote"):
+        train(small, tmp_path / "run", quiet=True)
 
 
 @pytest.mark.parametrize("cut", ["2", "2,", "1,2,0.5", "\n", "1,1,x,y"])

@@ -1,7 +1,6 @@
 """The rows of `vpr bench` about images: files to descriptors, and decoding alone."""
 
 import copy
-import importlib.util
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,7 @@ from vpr_lib.data.manifest import Manifest
 from vpr_lib.data.readers.folders import folder_manifest
 from vpr_lib.machine import cpu_flags, cpu_has_bf16, keep_freed_memory, return_freed_memory
 from vpr_lib.models.cost import gflops
-from vpr_lib.models.export import MOST_LOST, ShippedModel, export
+from vpr_lib.models.export import MOST_LOST, ShippedModel, export, missing_packages
 from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import cache_root
 from vpr_lib.results.parity import calibration_images, recall_change, recall_lost
@@ -122,8 +121,7 @@ def work_of(model: nn.Module) -> float:
 
 def describe_export(size: Size, folder: Path, name: str, precision: Literal["fp32", "int8"]) -> Comparison:
     """An OpenVINO export; int8 is also judged by what it does to recall, here and on generated streets."""
-    needed = ("onnx", "openvino", *(("nncf",) if precision == "int8" else ()))
-    if missing := [package for package in needed if importlib.util.find_spec(package) is None]:
+    if missing := missing_packages("openvino", precision):
         raise Skipped(f"not measured: {', '.join(missing)} not installed, pip install 'vpr-workbook[ship]'")
     manifest = write_jpegs(folder / "images", size.images)
     queries = write_jpegs(folder / "queries", size.images, view=1)

@@ -62,6 +62,11 @@ def load_array(path: Path) -> np.ndarray:
         FileNotFoundError; ValueError when the file is damaged; UnsafePickle when it holds more than plain data.
     """
     path = Path(path)
+    with path.open("rb") as file:
+        head = file.read(len(np.lib.format.MAGIC_PREFIX))
+    if head and head != np.lib.format.MAGIC_PREFIX:
+        what = "an archive (.npz)" if head.startswith(b"PK") else "not a NumPy array file"
+        raise ValueError(f"{path} is {what}; expected one array, as numpy.save writes it (.npy).")
     try:
         return np.load(path, allow_pickle=False)
     except EOFError as error:

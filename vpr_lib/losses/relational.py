@@ -73,12 +73,6 @@ def geodesic_distances(x: Tensor, y: Tensor, c: float = CURVATURE) -> Tensor:
     return 2 / root * artanh(root * mobius_difference(x, y, c).norm(dim=-1))
 
 
-def distance_to_origin(x: Tensor, c: float = CURVATURE) -> Tensor:
-    """Geodesic distance of points of the ball (N, D) to its centre, (N,)."""
-    root = math.sqrt(c)
-    return 2 / root * artanh(root * x.norm(dim=-1))
-
-
 # ---- relations
 
 

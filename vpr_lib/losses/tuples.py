@@ -51,11 +51,6 @@ def tuple_loss(name: str, anchors: Tensor, positives: Tensor, negatives: Tensor,
     return lookup(TUPLE_LOSSES, name, "tuple loss")(anchors, positives, negatives, temperature)
 
 
-def region_scores(anchors: Tensor, others: Tensor) -> Tensor:
-    """Similarity of every region of the anchor to every region of every other image: (B, P, D), (B, J, P, D) -> (B, J, P, P)."""
-    return torch.einsum("bpd,bjqd->bjpq", anchors, others)
-
-
 def hardest_regions(anchors: Tensor, regions: Tensor) -> tuple[Tensor, Tensor]:
     """Of every negative the region most similar to the anchor's global descriptor; the choice carries no gradient.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vpr_lib.models.backbone import Backbone
 from vpr_lib.models.dinov2 import DINOv2
 from vpr_lib.models.light import EfficientNetLite0, TimmTrunk
-from vpr_lib.models.pretraining import ask_before_fetching
+from vpr_lib.models.pretraining import EFFICIENTNETS, RESNETS, SWINS, VGGS, ask_before_fetching
 from vpr_lib.models.trunks import EfficientNet, MobileNetV2, SwinV2
 from vpr_lib.registry import lookup
 
@@ -75,7 +75,7 @@ class VGG(Backbone):
         activation: keep the last ReLU; ClusVPR and NetVLAD work on the map before it.
         layers_to_freeze: freeze the first n of the five groups of convolutions (4 in ClusVPR); -1 or 0 freezes nothing.
         pretrained: load ImageNet weights: torchvision's V1 (`vpr weights get NAME` fetches them), or with
-            `origin` "matconvnet" those that `vpr weights add` keeps; they want CAFFE_MEAN and CAFFE_STD.
+            `origin` "matconvnet" those that `vpr weights add` keeps; they want mean and std of family `caffe` in zoo.yaml.
     """
 
     def __init__(
@@ -253,18 +253,15 @@ def adapted_dinov2(kind: Literal["CricaDINOv2", "SidePathDINOv2"], **arguments: 
     return getattr(adapters, kind)("dinov2_vitb14", **arguments)
 
 
-RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "wide_resnet50_2")
-SWINS = ("swinv2_tiny_window8_256", "swinv2_small_window8_256", "swinv2_base_window12to16_192to256",
-         "swinv2_large_window12to16_192to256")  # fmt: skip
 DINOV2 = ("dinov2_vits14", "dinov2_vitb14", "dinov2_vitl14", "dinov2_vitg14", "dinov2_toy")
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     **{name: partial(ResNet, name) for name in RESNETS},
-    **{f"efficientnet_b{i}": partial(EfficientNet, f"efficientnet_b{i}") for i in range(5)},
+    **{name: partial(EfficientNet, name) for name in EFFICIENTNETS},
     "mobilenet_v2": MobileNetV2,
     **{name: partial(SwinV2, name) for name in SWINS},
     "timm": TimmTrunk,  # any timm network: backbone_args network, stride
     "efficientnet_lite0": EfficientNetLite0,
-    **{name: partial(VGG, name) for name in ("vgg16", "vgg19_bn")},
+    **{name: partial(VGG, name) for name in VGGS},
     "mobilenet_v3_large": MobileNetV3,
     "tinyresnet": TinyResNet,
     "pixels": PixelGrid,

@@ -13,7 +13,7 @@ from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from scipy.io import loadmat
 from torch import Tensor, nn
@@ -35,10 +35,12 @@ class CheckpointError(ValueError):
 
 def weights_hash(model: nn.Module, without: tuple[str, ...] = ()) -> str:
     """SHA-256 over names, shapes and bytes of a model's parameters and buffers, but for those with a prefix of `without`."""
+    return _tensors_hash({name: t for name, t in model.state_dict().items() if not name.startswith(without)})
+
+
+def _tensors_hash(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        if name.startswith(without):
-            continue
+    for name, tensor in tensors.items():
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
@@ -59,7 +61,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     use([path])
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return _read_safetensors(path)
         if path.suffix == ".mat":
             return _read_matconvnet(path)
         if is_zipfile(path) and damaged(path):
@@ -79,6 +81,16 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as weights only: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
         ) from error
     return _unwrapped(content, path)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors; those that `save_weights` wrote must give the sum that stands beside them (CheckpointError)."""
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        said = (file.metadata() or {}).get("sum")
+    if said is not None and said != _tensors_hash(dict(sorted(tensors.items()))):
+        raise CheckpointError("bytes of it are not those that were written: make or copy it again")
+    return tensors
 
 
 def damaged(path: Path) -> bool:
@@ -243,7 +255,7 @@ def save_weights(model: nn.Module, path: Path, about: dict[str, Any], half: bool
     if half:
         tensors = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary)
+        save_file(tensors, temporary, {"sum": _tensors_hash(dict(sorted(tensors.items())))})
     write_text(path.with_suffix(".json"), json.dumps(about, indent=1, default=str))
     use([path])
     return path

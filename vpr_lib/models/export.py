@@ -153,7 +153,7 @@ def _record(model: nn.Module, place: Path, packages: Packages, about: dict[str, 
     spec, path = model.input_spec, place / FILES[about["format"]]
     info = ExportInfo(
         **about, system=model.config.system, dim=model.dim, image_size=spec.size, interpolation=spec.interpolation,
-        weights=weights_hash(model), sha256=digest_file(*_parts(path)), bytes=_size(path),
+        weights=weights_hash(model), sha256=digest_file(*_parts(path)), bytes=sum(part.stat().st_size for part in _parts(path)),
         made_with={"torch": torch.__version__} | {package.__name__: package.__version__ for package in packages},
     )  # fmt: skip
     write_text(place / "export.json", json.dumps(info.model_dump(), indent=1))
@@ -201,10 +201,6 @@ _WRITERS = {"onnx": _to_onnx, "openvino": _to_openvino}
 
 def _parts(path: Path) -> list[Path]:
     return [part for part in (path, path.with_suffix(".bin")) if part.is_file()]
-
-
-def _size(path: Path) -> int:
-    return sum(part.stat().st_size for part in _parts(path))
 
 
 class ShippedModel(nn.Module):

@@ -245,33 +245,6 @@ class MinkLoc(nn.Module):
         return self.heads(images, voxels)["final"]
 
 
-CLOUD_MODELS: dict[str, MinkLocConfig] = {
-    "minklocpp_384": MinkLocConfig(system="MinkLoc++ (teacher)"),  # DistilVPR's
-    "minklocpp_256": MinkLocConfig(image_dim=128),  # the original MinkLoc++
-    "minkloc3d_128": MinkLocConfig(system="MinkLoc++ (3D)", image_dim=0),
-    "minkloc3d_384": MinkLocConfig(  # the 3-D student that the options describe; as wide as the teacher
-        system="MinkLoc++ (3D)", planes=(32, 64, 128), top_down=0, cloud_dim=384, image_dim=0
-    ),
-    "minklocpp_boreas_384": MinkLocConfig(system="MinkLoc++ (teacher)", image_size=(256, 306), voxel_size=1.0),
-    "minkloc3d_boreas_384": MinkLocConfig(
-        system="MinkLoc++ (3D)", planes=(32, 64, 128), top_down=0, cloud_dim=384, image_dim=0, voxel_size=1.0
-    ),
-    "minklocpp_toy_96": MinkLocConfig(
-        planes=(16, 32, 32),
-        conv0_kernel=3,
-        cloud_dim=48,
-        backbone="tinyresnet",
-        backbone_args={},
-        image_dim=48,
-        image_size=(90, 120),
-        voxel_size=0.08,
-    ),
-    "minkloc3d_toy_96": MinkLocConfig(
-        system="MinkLoc++ (3D)", planes=(16, 32, 32), conv0_kernel=3, cloud_dim=96, image_dim=0, voxel_size=0.08
-    ),
-}
-
-
 def official_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A published MinkLoc++, DistilVPR teacher or student state dict under our names, without what is never run.
 

@@ -10,11 +10,13 @@ from vpr_lib.models.published import load_published
 from vpr_lib.registry import lookup
 
 LEAVE = "VPR_FETCH"  # environment: 1 lets a model fetch the pre-training it starts from
-TORCHVISION = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "wide_resnet50_2",
-               "vgg16", "vgg19_bn", "mobilenet_v2", "mobilenet_v3_large")  # fmt: skip
-TIMM = ("efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4",
-        "swinv2_tiny_window8_256", "swinv2_small_window8_256", "swinv2_base_window12to16_192to256",
-        "swinv2_large_window12to16_192to256")  # fmt: skip
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "wide_resnet50_2")
+VGGS = ("vgg16", "vgg19_bn")
+EFFICIENTNETS = tuple(f"efficientnet_b{size}" for size in range(5))
+SWINS = ("swinv2_tiny_window8_256", "swinv2_small_window8_256", "swinv2_base_window12to16_192to256",
+         "swinv2_large_window12to16_192to256")  # fmt: skip
+TORCHVISION = (*RESNETS, *VGGS, "mobilenet_v2", "mobilenet_v3_large")
+TIMM = (*EFFICIENTNETS, *SWINS)
 
 
 def is_fetched(backbone: str) -> bool:

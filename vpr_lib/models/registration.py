@@ -15,7 +15,7 @@ from vpr_lib.models.minkloc import load_official
 from vpr_lib.models.pretraining import find_leave, is_fetched, is_here
 from vpr_lib.models.published import Published, find_published, load_published
 from vpr_lib.models.zoo import ZOO, build_model
-from vpr_lib.paths import cache_root
+from vpr_lib.paths import atomic_path, cache_root
 
 UNKNOWN = Published(file="", source="", licence="not stated", by_hand="")
 
@@ -62,8 +62,8 @@ def register_weights(file: Path, name: str, source: str = "", licence: str = "")
     about = {"model": name, "file": Path(file).name, "sha256": digest_file(file), "source": source or known.source,
              "licence": licence or known.licence, "added": datetime.now(UTC).isoformat(timespec="seconds")}  # fmt: skip
     if known.kind == "dinov2":
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, path)
+        with atomic_path(path) as temporary:
+            shutil.copyfile(file, temporary)
     else:
         save_weights(network, path, about)
     return Registered(path, about)

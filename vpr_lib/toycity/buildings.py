@@ -5,55 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vpr_lib.toycity.prisms import ACROSS, ALONG, FLAT, PrismList
+from vpr_lib.toycity.looks import LOOKS, Architecture, Rgb
+from vpr_lib.toycity.prisms import ACROSS, ALONG, FLAT, ROOFS, PrismList
 from vpr_lib.toycity.textures import WORDS
 
-Rgb = tuple[float, float, float]
-
-WALL_COLOURS: dict[str, tuple[Rgb, ...]] = {
-    "brick": ((0.56, 0.24, 0.17), (0.66, 0.38, 0.25), (0.40, 0.24, 0.20), (0.72, 0.58, 0.36), (0.34, 0.30, 0.30),
-              (0.78, 0.74, 0.68)),
-    "plaster": ((0.85, 0.78, 0.60), (0.86, 0.64, 0.32), (0.84, 0.52, 0.44), (0.50, 0.68, 0.78), (0.58, 0.74, 0.52),
-                (0.90, 0.88, 0.83), (0.74, 0.36, 0.24), (0.64, 0.54, 0.66), (0.93, 0.82, 0.42)),
-    "stone": ((0.70, 0.64, 0.53), (0.58, 0.56, 0.52), (0.76, 0.71, 0.62)),
-    "concrete": ((0.58, 0.58, 0.57), (0.70, 0.69, 0.66), (0.42, 0.44, 0.46), (0.52, 0.56, 0.60)),
-    "planks": ((0.74, 0.72, 0.66), (0.45, 0.30, 0.22), (0.35, 0.42, 0.46)),
-}  # fmt: skip
-FRAME_COLOURS: tuple[Rgb, ...] = ((0.90, 0.89, 0.85), (0.83, 0.80, 0.72), (0.22, 0.22, 0.23), (0.40, 0.30, 0.22))
-ACCENT_COLOURS: tuple[Rgb, ...] = (
-    *((0.12, 0.36, 0.22), (0.15, 0.27, 0.55), (0.60, 0.12, 0.10), (0.30, 0.20, 0.14), (0.14, 0.14, 0.15)),
-    *((0.75, 0.55, 0.12), (0.25, 0.48, 0.54), (0.48, 0.16, 0.38)),
-)
-SIGN_COLOURS: tuple[Rgb, ...] = (
-    *((0.80, 0.06, 0.10), (0.05, 0.22, 0.66), (0.03, 0.45, 0.22), (0.95, 0.72, 0.05), (0.10, 0.10, 0.11)),
-    *((0.92, 0.90, 0.85), (0.62, 0.10, 0.50), (0.95, 0.40, 0.05), (0.04, 0.58, 0.62), (0.55, 0.75, 0.15)),
-)
-ROOF_COLOURS: dict[str, tuple[Rgb, ...]] = {
-    "roof_tiles": ((0.55, 0.27, 0.18), (0.44, 0.22, 0.17), (0.50, 0.36, 0.26)),
-    "slate": ((0.29, 0.31, 0.35), (0.24, 0.25, 0.27), (0.34, 0.33, 0.34)),
-}
 REPAINTED, REGLAZED = 0.35, 0.3  # shares of houses that differ from their design in colour and in windows
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What the houses of a street type have in common; pairs are ranges."""
-
-    materials: tuple[str, ...]
-    upper: tuple[str, ...]
-    ground: tuple[str, ...]
-    doors: tuple[str, ...]
-    top: tuple[str, ...] = ()  # other tiles for the top floor
-    roofs: tuple[int, ...] = (FLAT,)
-    width_m: tuple[float, float] = (8.0, 14.0)
-    storeys: tuple[int, int] = (2, 4)
-    storey_m: tuple[float, float] = (2.8, 3.3)
-    bay_m: tuple[float, float] = (1.9, 2.9)
-    mansard: float = 0.0  # shares of houses with each feature
-    stepped: float = 0.0
-    bay_window: float = 0.0
-    balconies: float = 0.0
-    awning: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -106,15 +62,15 @@ def _mixed(colour: Rgb, amount: float, rng: np.random.Generator) -> Rgb:
 
 def sample_design(kind: Architecture, rng: np.random.Generator) -> Design:
     material, upper, ground = _pick(rng, kind.materials), _pick(rng, kind.upper), _pick(rng, kind.ground)
-    roof_material = _pick(rng, tuple(ROOF_COLOURS))
-    roof_axis = _pick(rng, kind.roofs)
+    roof_material = _pick(rng, tuple(LOOKS.roof_colours))
+    roof_axis = ROOFS[_pick(rng, kind.roofs)]
     mansard = bool(roof_axis == ALONG and rng.random() < kind.mansard)
     attic = _pick(rng, ("blank", "oculus", "square")) if roof_axis == ACROSS else "blank"
     return Design(
-        wall=_mixed(_pick(rng, WALL_COLOURS[material]), 0.12, rng),
-        frame=FRAME_COLOURS[rng.choice(4, p=(0.5, 0.25, 0.15, 0.1))],
-        accent=_mixed(_pick(rng, ACCENT_COLOURS), 0.15, rng),
-        roof=_pick(rng, ROOF_COLOURS[roof_material]),
+        wall=_mixed(_pick(rng, LOOKS.wall_colours[material]), 0.12, rng),
+        frame=LOOKS.frame_colours[rng.choice(4, p=(0.5, 0.25, 0.15, 0.1))],
+        accent=_mixed(_pick(rng, LOOKS.accent_colours), 0.15, rng),
+        roof=_pick(rng, LOOKS.roof_colours[roof_material]),
         material=material,
         roof_material=roof_material,
         rows=(ground, upper, _pick(rng, (upper, *kind.top)), attic),
@@ -141,12 +97,14 @@ def sample_design(kind: Architecture, rng: np.random.Generator) -> Design:
 
 def varied(design: Design, kind: Architecture, rng: np.random.Generator) -> Design:
     """The same house built again: now and then with another storey, another coat of paint, other windows or doors."""
-    wall = _mixed(_pick(rng, WALL_COLOURS[design.material]), 0.12, rng) if rng.random() < REPAINTED else design.wall
+    wall = (
+        _mixed(_pick(rng, LOOKS.wall_colours[design.material]), 0.12, rng) if rng.random() < REPAINTED else design.wall
+    )
     upper = _pick(rng, kind.upper) if rng.random() < REGLAZED else design.rows[1]
     return replace(
         design,
         wall=_mixed(wall, 0.05, rng),
-        accent=_pick(rng, ACCENT_COLOURS) if rng.random() < 0.5 else design.accent,
+        accent=_pick(rng, LOOKS.accent_colours) if rng.random() < 0.5 else design.accent,
         rows=(design.rows[0] if rng.random() < 0.7 else _pick(rng, kind.ground), upper, upper, design.rows[3]),
         storeys=max(1, design.storeys + int(rng.choice((-1, 0, 0, 1)))),
         bay_window=design.bay_window != (rng.random() < 0.15),
@@ -188,7 +146,7 @@ def _across(side: int, near: float, far: float) -> tuple[float, float]:
 def _shop_sign(design: Design, width: float, rng: np.random.Generator) -> dict:
     word = int(rng.integers(len(WORDS)))
     length = min(width - 0.6, 0.62 * len(WORDS[word]))
-    colour = _pick(rng, SIGN_COLOURS)
+    colour = _pick(rng, LOOKS.sign_colours)
     letters = (0.92, 0.9, 0.82) if sum(colour) < 1.4 else (0.12, 0.1, 0.1)
     return dict(word=word, sign=colour, letters=letters, sign_m=length, sign_u0=rng.uniform(0.1, 0.9) * (width - length),
                 sign_z0=0.75 * design.ground_m, sign_z1=0.95 * design.ground_m)  # fmt: skip
@@ -215,9 +173,9 @@ def _add_details(
     if design.awning:
         x0, x1 = x + 0.3 + rng.uniform(0, width / 3), x + width - 0.3
         box = (x0, x1, *_across(side, front - 1.3, front), 0.62 * design.ground_m, 0.74 * design.ground_m)
-        out.prop(box, "stripes", wall=(0.88, 0.85, 0.78), accent=_pick(rng, SIGN_COLOURS))
+        out.prop(box, "stripes", wall=(0.88, 0.85, 0.78), accent=_pick(rng, LOOKS.sign_colours))
     if design.is_shop and rng.random() < 0.4:
-        x0, colour = x + rng.uniform(0.5, width - 0.5), _pick(rng, SIGN_COLOURS)
+        x0, colour = x + rng.uniform(0.5, width - 0.5), _pick(rng, LOOKS.sign_colours)
         word = int(rng.integers(len(WORDS)))
         box = (x0, x0 + 0.12, *_across(side, front - 1.0, front - 0.1), design.ground_m, design.ground_m + 0.7)
         out.prop(box, wall=colour, word=word, sign_faces_x=1, sign=colour, letters=(0.95, 0.93, 0.88), sign_m=0.9,

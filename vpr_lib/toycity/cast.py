@@ -135,11 +135,6 @@ def _roof(
     return top, np.where(sloped, ridge_depth, leave), np.where(sloped, ridge, p["z1"])
 
 
-def see_through(hits: Hits) -> np.ndarray:
-    """The hits on prisms with see-through tiles, as flat indices into (W, K), int64 (C,)."""
-    return np.flatnonzero(hits.has_holes & (hits.depth < NOTHING))
-
-
 def first_hits(
     hits: Hits, slopes: np.ndarray, eye_height: float, cells: np.ndarray | None = None, solid: np.ndarray | None = None
 ) -> np.ndarray:
@@ -147,7 +142,7 @@ def first_hits(
 
     Args:
         slopes: tangents of elevation of the rows, (H,).
-        cells: flat indices of the hits that have holes, as from `see_through`, (C,).
+        cells: flat indices of the hits that have holes, (C,).
         solid: where they have none, bool (H, C).
     """
     height, count = np.float32(eye_height), hits.depth.shape[1]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vpr_lib.toycity.canvas import ALPHA
-from vpr_lib.toycity.cast import Hits
+from vpr_lib.toycity.cast import NOTHING, Hits, first_hits
 from vpr_lib.toycity.prisms import CUTOUT, DECIDUOUS
 from vpr_lib.toycity.textures import TILES, faces
 from vpr_lib.toycity.view import View
@@ -65,11 +65,13 @@ def resolve(view: View, prisms: np.ndarray, hits: Hits, cells: np.ndarray, winte
     )  # fmt: skip
 
 
-def solid_where(view: View, prisms: np.ndarray, hits: Hits, cells: np.ndarray, winter: bool) -> np.ndarray:
-    """Where the tiles of some hits (flat indices (C,) into (W, K)) are opaque, bool (H, C)."""
+def surfaces(view: View, prisms: np.ndarray, hits: Hits, winter: bool) -> np.ndarray:
+    """`first_hits`, int8 (H, W), where tiles with holes hide only what is behind their opaque texels."""
+    cells = np.flatnonzero(hits.has_holes & (hits.depth < NOTHING))  # (C,)
     columns = resolve(view, prisms, hits, cells, winter)
     z = view.height + view.slopes[:, None] * columns.depth
     v = np.clip((z - columns.prism["z0"]) / (columns.prism["z1"] - columns.prism["z0"]), 0, np.float32(0.9999))
     row = (v * (1 << columns.height_log2).astype(np.float32)).astype(np.int64)
     index = columns.texel + (((columns.rows[:, 0] << columns.height_log2) + row) << columns.width_log2)
-    return (faces().fetch(index.reshape(-1))[ALPHA] > 0.45).reshape(v.shape)
+    solid = (faces().fetch(index.reshape(-1))[ALPHA] > 0.45).reshape(v.shape)  # (H, C)
+    return first_hits(hits, view.slopes, view.height, cells, solid)

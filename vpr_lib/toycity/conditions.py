@@ -65,6 +65,11 @@ class Visit:
     cloud_shift: float  # share of a turn
     traffic: float
 
+    @property
+    def evening(self) -> float:
+        """How much artificial light there is, 0..1."""
+        return {"day": 0.0, "dusk": 0.55, "night": 1.0}[self.condition.time]
+
     @classmethod
     def sample(cls, condition: Condition, seed: int) -> "Visit":
         rng = np.random.default_rng(seed)

@@ -7,15 +7,18 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import PIL
 import psutil
+from joblib import Parallel, cpu_count, delayed
+from joblib.externals.loky import get_reusable_executor
 from PIL import Image
 
 from vpr_lib.digests import digest_code
@@ -27,19 +30,20 @@ from vpr_lib.toycity.city import Site, ToyCitySpec, build_street, sites
 from vpr_lib.toycity.conditions import Condition, Visit
 from vpr_lib.toycity.formats import write_tables
 from vpr_lib.toycity.lidar import submap
+from vpr_lib.toycity.looks import TABLE
 from vpr_lib.toycity.plan import Frame, check_subset, plan
 from vpr_lib.toycity.render import render
 from vpr_lib.toycity.view import Pose
-from vpr_lib.toycity.workers import in_workers
 
 DESCRIPTION = "toycity.json"
 _IN_PROCESS = 64  # fewer frames than this per worker do not pay for its start
+_CHUNK = 16  # frames per request to a worker; neighbours share a street
 
 
 @lru_cache(maxsize=1)
 def code_version() -> str:
-    """16 hex digits over the generator's own source: other code, other pictures, other folder."""
-    return digest_code(sorted(Path(__file__).parent.glob("*.py")))
+    """16 hex digits over the generator's own source and table: other code, other pictures, other folder."""
+    return digest_code([*sorted(Path(__file__).parent.glob("*.py")), TABLE])
 
 
 def spec_hash(spec: ToyCitySpec) -> str:
@@ -88,7 +92,7 @@ def _fill(spec: ToyCitySpec, subset: str, folder: Path, workers: int | None) -> 
     frames = plan(spec, subset)
     for parent in sorted({str(Path(frame.path).parent) for frame in frames}):
         (folder / parent).mkdir(parents=True, exist_ok=True)
-    workers = min(workers or _available_cores(), math.ceil(len(frames) / _IN_PROCESS))
+    workers = min(workers or cpu_count(), math.ceil(len(frames) / _IN_PROCESS))
     description = f"toy city, {subset}"
     write = partial(write_frame, spec, folder)
     for _ in track(in_workers(write, frames, workers) if workers > 1 else map(write, frames), description, len(frames)):
@@ -117,8 +121,30 @@ def _remove_abandoned(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def in_workers(task: Callable[[Any], None], items: Sequence[Any], workers: int) -> Iterator[None]:
+    """Do `task` on every item in so many processes; yields once per item. The processes end with the work.
+
+    They are joblib's loky: its workers do not import the caller's main module, so notebooks and scripts without a guard
+    work, and never are forks of a process that holds threads.
+
+    Raises:
+        RuntimeError: if one fails, with its reason; the traceback is its cause.
+    """
+    chunks = [items[first : first + _CHUNK] for first in range(0, len(items), _CHUNK)]
+    parallel = Parallel(workers, return_as="generator_unordered", batch_size=1)
+    try:
+        for done in parallel(delayed(_each)(task, chunk) for chunk in chunks):
+            yield from [None] * done
+    except Exception as error:
+        raise RuntimeError(f"A worker of the toy city failed: {type(error).__name__}: {error}") from error
+    finally:
+        get_reusable_executor().shutdown(kill_workers=True)
+
+
+def _each(task: Callable[[Any], None], items: Sequence[Any]) -> int:
+    for item in items:
+        task(item)
+    return len(items)
 
 
 def write_frame(spec: ToyCitySpec, folder: Path, frame: Frame) -> None:

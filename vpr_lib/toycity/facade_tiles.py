@@ -148,6 +148,7 @@ def garage(c: Canvas) -> None:
 
 
 FACADE_TILES: dict[str, Callable[[Canvas], None]] = {
+    **{draw.__name__: draw for draw in (oculus, ribbon, loggia, shop, arcade, door, garage)},
     "blank": lambda c: None,
     "panel": blind_panel,
     "sash": Window(width=0.4, panes=(1, 2), lintel=0.07),
@@ -164,16 +165,9 @@ FACADE_TILES: dict[str, Callable[[Canvas], None]] = {
     "shutters_tall": Window(width=0.34, bottom=0.06, top=0.88, panes=(2, 4), shutters=0.16, railing=0.3),
     "french": Window(width=0.42, bottom=0.04, top=0.86, panes=(2, 3), railing=0.34, sill=False, lintel=0.06),
     "attic": Window(width=0.3, bottom=0.28, top=0.66, panes=(2, 1), course=0.08),
-    "oculus": oculus,
     "curtain": curtain_wall,
-    "ribbon": ribbon,
-    "loggia": loggia,
-    "shop": shop,
     "shop_wide": lambda c: shop(c, panes=1, riser=0.08),
     "shop_small": lambda c: shop(c, panes=4, riser=0.24),
-    "arcade": arcade,
-    "door": door,
     "door_arched": lambda c: door(c, width=0.46, arch=0.2),
     "door_portal": lambda c: door(c, width=0.38, portal=True),
-    "garage": garage,
 }

@@ -5,7 +5,8 @@ from typing import Protocol
 
 import numpy as np
 
-from vpr_lib.toycity.buildings import SIGN_COLOURS, WALL_COLOURS, Design
+from vpr_lib.toycity.buildings import Design
+from vpr_lib.toycity.looks import LOOKS
 from vpr_lib.toycity.prisms import ACROSS, ALONG, CUTOUT, DECIDUOUS, EVERGREEN, FLAT, LATTICE, PrismList
 from vpr_lib.toycity.textures import WORDS
 
@@ -132,25 +133,25 @@ def _add_sign(out: PrismList, x: float, side: int, street: Road, rng: np.random.
     out.prop(
         (x - 0.05, x - 0.02, y - size, y + size, z, z + 2 * size),
         "kiosk",
-        wall=_colour(rng, SIGN_COLOURS),
-        accent=_colour(rng, SIGN_COLOURS),
+        wall=_colour(rng, LOOKS.sign_colours),
+        accent=_colour(rng, LOOKS.sign_colours),
     )
 
 
 def _add_shelter(out: PrismList, x: float, side: int, street: Road, rng: np.random.Generator) -> None:
     y0, y1 = sorted((side * (street.half_road_m + 0.9), side * (street.half_road_m + 2.1)))
-    accent = _colour(rng, SIGN_COLOURS)
+    accent = _colour(rng, LOOKS.sign_colours)
     out.prop((x, x + 3.6, y0, y1, 0, 2.4), "shelter", accent=accent, wall=(0.4, 0.42, 0.44), lit=1, glass=0.4)
 
 
 def _add_kiosk(out: PrismList, x: float, side: int, street: Road, rng: np.random.Generator) -> None:
     y0, y1 = sorted((side * (street.half_m - 1.4), side * (street.half_m - 0.1)))
-    colour, word = _colour(rng, SIGN_COLOURS), int(rng.integers(len(WORDS)))
+    colour, word = _colour(rng, LOOKS.sign_colours), int(rng.integers(len(WORDS)))
     out.prop(
         (x, x + 2.6, y0, y1, 0, 2.7),
         "kiosk",
         wall=colour,
-        accent=_colour(rng, SIGN_COLOURS),
+        accent=_colour(rng, LOOKS.sign_colours),
         lit=0.7,
         word=word,
         sign=colour,
@@ -164,7 +165,7 @@ def _add_kiosk(out: PrismList, x: float, side: int, street: Road, rng: np.random
 
 def _add_bin(out: PrismList, x: float, side: int, street: Road, rng: np.random.Generator) -> None:
     y = side * (street.half_m - 0.5)
-    out.prop((x, x + 1.2, y - 0.4, y + 0.4, 0, 1.2), wall=_colour(rng, SIGN_COLOURS))
+    out.prop((x, x + 1.2, y - 0.4, y + 0.4, 0, 1.2), wall=_colour(rng, LOOKS.sign_colours))
 
 
 def _add_billboard(out: PrismList, x: float, side: int, street: Road, rng: np.random.Generator) -> None:
@@ -173,16 +174,16 @@ def _add_billboard(out: PrismList, x: float, side: int, street: Road, rng: np.ra
     out.prop(
         (x, x + 0.2, y - 0.8, y + 0.8, 0.6, 2.7),
         tile,
-        wall=_colour(rng, SIGN_COLOURS),
-        accent=_colour(rng, SIGN_COLOURS),
-        frame=_colour(rng, WALL_COLOURS["plaster"]),
+        wall=_colour(rng, LOOKS.sign_colours),
+        accent=_colour(rng, LOOKS.sign_colours),
+        frame=_colour(rng, LOOKS.wall_colours["plaster"]),
     )
 
 
 def _add_banner(out: PrismList, x: float, side: int, street: Road, rng: np.random.Generator) -> None:
     """A banner over the road, hung between two houses."""
     word, low = int(rng.integers(len(WORDS))), rng.uniform(4.6, 6.0)
-    colour, length = _colour(rng, SIGN_COLOURS), 1.6 * street.half_road_m
+    colour, length = _colour(rng, LOOKS.sign_colours), 1.6 * street.half_road_m
     out.prop(
         (x, x + 0.05, -length / 2, length / 2, low, low + 1.1),
         wall=colour,
@@ -204,9 +205,9 @@ def add_mural(out: PrismList, x: float, side: int, front: float, height: float, 
     out.prop(
         (x - 0.04, x + 0.04, *sorted((side * y0, side * (y0 + width))), low, max(high, low + 2)),
         f"poster_{rng.integers(4)}",
-        wall=_colour(rng, SIGN_COLOURS),
-        accent=_colour(rng, SIGN_COLOURS),
-        frame=_colour(rng, WALL_COLOURS["plaster"]),
+        wall=_colour(rng, LOOKS.sign_colours),
+        accent=_colour(rng, LOOKS.sign_colours),
+        frame=_colour(rng, LOOKS.wall_colours["plaster"]),
     )
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 
 from vpr_lib.toycity.conditions import Visit
+from vpr_lib.toycity.light import SNOW, Surface
 from vpr_lib.toycity.street import Street
-from vpr_lib.toycity.surface import SNOW, Surface
 from vpr_lib.toycity.textures import MATERIAL_INDEX, MATERIAL_TILE_M, materials
 from vpr_lib.toycity.view import View
 
@@ -26,8 +26,7 @@ class GroundPatch:
 
     def __init__(self, view: View, pixels: np.ndarray, width: int):
         self.pixels = pixels
-        row = pixels // width
-        column = pixels - row * width
+        row, column = np.divmod(pixels, width)
         slope = np.minimum(view.slopes, np.float32(-1e-3))
         depth = -view.height / slope  # (H,)
         self.depth = depth[row]

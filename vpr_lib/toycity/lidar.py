@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from vpr_lib.toycity.cast import NOTHING, Hits, cast, first_hits, in_view, see_through
-from vpr_lib.toycity.columns import solid_where
+from vpr_lib.toycity.cast import NOTHING, Hits, cast, in_view
+from vpr_lib.toycity.columns import surfaces
 from vpr_lib.toycity.conditions import Visit
 from vpr_lib.toycity.render import scene
 from vpr_lib.toycity.street import Street
@@ -50,9 +50,7 @@ def _sweep(prisms: np.ndarray, visit: Visit, pose: Pose, shift: float, rng: np.r
         focal=_AZIMUTHS / (2 * np.pi),
     )  # fmt: skip
     hits = cast(prisms, eye, view.dx, view.dy, _MAX_RANGE_M, count=8)
-    cells = see_through(hits)
-    solid = solid_where(view, prisms, hits, cells, visit.condition.season == "winter")
-    surface = first_hits(hits, view.slopes, view.height, cells, solid)
+    surface = surfaces(view, prisms, hits, visit.condition.season == "winter")
     distance = _depth(hits, surface, view)
     distance += rng.normal(0, 0.02, distance.shape)
     ok = (surface >= 0) & (distance < _MAX_RANGE_M) & (rng.random(distance.shape) > _LOST[visit.condition.weather])

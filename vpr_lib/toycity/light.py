@@ -1,18 +1,31 @@
 """From the colour of a surface to the light it sends to the camera: sky, sun and shadows, lamps, air, wet reflections."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from vpr_lib.toycity.conditions import Visit
+from vpr_lib.toycity.looks import Illumination
 from vpr_lib.toycity.prisms import DECIDUOUS
-from vpr_lib.toycity.sky import Illumination
 from vpr_lib.toycity.street import Street
-from vpr_lib.toycity.surface import Surface, evening
 from vpr_lib.toycity.view import View
 
+SNOW = np.float32(0.78)  # linear brightness
 LAMP_COLOUR = np.array((1.0, 0.70, 0.38), np.float32)[:, None]
 _LAMPS_SEEN = 7
 _CARS_SHADED = 8
 _SMEAR = (-0.05, -0.03, -0.012, 0.006, 0.024)  # of a reflection up and down, in image heights
+
+
+@dataclass(frozen=True)
+class Surface:
+    """N pixels of one kind of surface as the shaders colour them: where they are and how they look."""
+
+    pixels: np.ndarray  # int64 (N,), flat index into the image
+    depth: np.ndarray  # (N,)
+    colour: np.ndarray  # (3, N)
+    emission: np.ndarray | None  # (3, N), light they give off at night
+    towards_sun: np.ndarray  # (N,), cosine between normal and sun, not below 0
 
 
 def lit(
@@ -26,8 +39,7 @@ def lit(
         sun: unit vector towards the sun, (3,).
         shadows: prisms that darken the ground around them; only given for the ground.
     """
-    row = part.pixels // width
-    column = part.pixels - row * width
+    row, column = np.divmod(part.pixels, width)
     x = np.float32(view.eye[0]) + part.depth * view.dx[column]
     y = np.float32(view.eye[1]) + part.depth * view.dy[column]
     z = view.height + part.depth * view.slopes[row]
@@ -37,8 +49,8 @@ def lit(
         if shadows is not None:
             direct *= _tree_shade(shadows, visit, sun, x, y)
         received = received + light.sun * direct
-    if evening(visit):
-        received = received + LAMP_COLOUR * _lamplight(view, street, x, y, z, evening(visit))
+    if visit.evening:
+        received = received + LAMP_COLOUR * _lamplight(view, street, x, y, z, visit.evening)
     colour = part.colour * received
     if part.emission is not None:
         colour += part.emission
@@ -95,8 +107,7 @@ def _contact_shade(prisms: np.ndarray, eye_x: float, x: np.ndarray, y: np.ndarra
 def reflect(view: View, image: np.ndarray, pixels: np.ndarray, mirror: np.ndarray, width: int) -> None:
     """Mirror in the wet ground what stands above the horizon, in place; `image` (3, H * W), `mirror` (N,) in 0..1."""
     rows = len(view.slopes)
-    row = pixels // width
-    column = pixels - row * width
+    row, column = np.divmod(pixels, width)
     facing = np.searchsorted(-view.slopes, view.slopes)  # the row that climbs as steeply as this one falls
     smear = np.float32(0)
     for offset in _SMEAR:

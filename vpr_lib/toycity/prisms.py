@@ -7,7 +7,10 @@ import numpy as np
 
 from vpr_lib.toycity.textures import MATERIAL_INDEX, TILES
 
-FLAT, ACROSS, ALONG = 0, 1, 2  # roof_axis: flat, falling along x (gable to the street), falling along y (eaves to it)
+ROOFS = {"flat": 0, "across": 1, "along": 2}
+FLAT, ACROSS, ALONG = (
+    ROOFS.values()
+)  # roof_axis: flat, falling along x (gable to the street), falling along y (eaves to it)
 SOLID, LATTICE, CUTOUT = 0, 1, 2  # body: opaque box, box with a see-through tile, cut-out that faces the camera
 DECIDUOUS, EVERGREEN = 1, 2
 

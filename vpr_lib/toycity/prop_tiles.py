@@ -5,6 +5,7 @@ neighbour `x_bare` is replaced by it in winter.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -161,25 +162,9 @@ def person(c: Canvas, stride: float = 0.1, skirt: bool = False, bag: bool = Fals
 
 
 PROP_TILES: dict[str, Callable[[Canvas], None]] = {
-    "car_side": car_side,
-    "car_front": car_front,
-    "car_rear": car_rear,
-    "cabin_side": cabin_side,
-    "cabin_end": cabin_end,
-    "van_side": van_side,
-    "van_rear": van_rear,
-    "bus_side": bus_side,
-    "bus_rear": bus_rear,
-    "stripes": stripes,
-    "shelter": shelter,
-    "kiosk": kiosk,
-    "poster_0": lambda c: poster(c, 0),
-    "poster_1": lambda c: poster(c, 1),
-    "poster_2": lambda c: poster(c, 2),
-    "poster_3": lambda c: poster(c, 3),
-    "fence": fence,
-    "hedge": hedge,
-    "traffic_light": traffic_light,
+    **{draw.__name__: draw for draw in (car_side, car_front, car_rear, cabin_side, cabin_end, van_side, van_rear)},
+    **{draw.__name__: draw for draw in (bus_side, bus_rear, stripes, shelter, kiosk, fence, hedge, traffic_light)},
+    **{f"poster_{seed}": partial(poster, seed=seed) for seed in range(4)},
     "lamp": lambda c: c.paint(c.box(0, 1, 0, 1), ACCENT),
     "round_tree": lambda c: crown(c, 11),
     "round_tree_bare": lambda c: crown(c, 11, bare=True),

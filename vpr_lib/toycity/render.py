@@ -2,20 +2,18 @@
 
 import numpy as np
 
-from vpr_lib.toycity.cast import Hits, cast, first_hits, in_view, see_through
+from vpr_lib.toycity.cast import Hits, cast, in_view
 from vpr_lib.toycity.clutter import clutter, keep_clear, occluder
-from vpr_lib.toycity.columns import solid_where
+from vpr_lib.toycity.columns import surfaces
 from vpr_lib.toycity.conditions import Visit
 from vpr_lib.toycity.ground import shade_ground
 from vpr_lib.toycity.light import lit, reflect
 from vpr_lib.toycity.prisms import PRISM
-from vpr_lib.toycity.roofs import shade_roofs
 from vpr_lib.toycity.sensor import add_glow, develop
 from vpr_lib.toycity.sky import illumination, shade_sky, sun_direction
 from vpr_lib.toycity.street import Street
-from vpr_lib.toycity.surface import evening
 from vpr_lib.toycity.view import FAR_M, Pose, View, make_view
-from vpr_lib.toycity.walls import shade_walls
+from vpr_lib.toycity.walls import shade_roofs, shade_walls
 
 
 def scene(street: Street, visit: Visit, pose: Pose, half_fov: float = np.pi, occluded: bool = False) -> np.ndarray:
@@ -59,9 +57,7 @@ def render(
     view = make_view(pose, (rows, width))
     prisms = scene(street, visit, pose, view.half_fov, occluded)
     hits = cast(prisms, view.eye, view.dx, view.dy, FAR_M)
-    cells = see_through(hits)
-    solid = solid_where(view, prisms, hits, cells, visit.condition.season == "winter")
-    surface = first_hits(hits, view.slopes, view.height, cells, solid)
+    surface = surfaces(view, prisms, hits, visit.condition.season == "winter")
     linear = _expose(view, street, prisms, hits, surface, visit)
     if supersampling > 1:
         fine = linear.reshape(3, image_size[0], supersampling, image_size[1], supersampling)
@@ -87,6 +83,6 @@ def _expose(
     image[:, paved.pixels] = lit(view, street, paved, width, visit, light, sun, shadows=prisms)
     if visit.wetness:
         reflect(view, image, paved.pixels, mirror, width)
-    if evening(visit):
+    if visit.evening:
         add_glow(image, rows, 0.5 if visit.condition.weather in ("fog", "rain") else 0.3)
     return image

@@ -4,90 +4,24 @@ Frame of a street: x along it in metres, from 0 to its length for the places a c
 axis; z up. Scenery goes on for `MARGIN_M` beyond both ends.
 """
 
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
 
 from vpr_lib.seeds import derive_seed
-from vpr_lib.toycity.buildings import Architecture, Design, place_house, sample_design, varied
+from vpr_lib.toycity.buildings import Design, place_house, sample_design, varied
 from vpr_lib.toycity.furniture import MARGIN_M, add_furniture, add_hedge, add_mural, add_skyline, add_trees
-from vpr_lib.toycity.prisms import ACROSS, ALONG, FLAT, PrismList
+from vpr_lib.toycity.looks import LOOKS
+from vpr_lib.toycity.prisms import PrismList
 
 PROFILE_STEP_M = 0.5
-
-
-@dataclass(frozen=True)
-class StreetType:
-    """How a kind of street is laid out; pairs are ranges, shares lie between 0 and 1."""
-
-    houses: Architecture
-    half_road_m: tuple[float, float]
-    pavement_m: tuple[float, float]
-    setback_m: tuple[float, float] = (0.0, 0.0)
-    gap: float = 0.04  # share of houses followed by a gap
-    gap_m: tuple[float, float] = (2.0, 5.0)
-    trees: float = 0.3  # share of streets with trees
-    parking: float = 0.2  # share of the kerb that is parked upon
-    walkers: float = 4.0  # people per 100 m
-    hedges: float = 0.0
-    surface: tuple[str, ...] = ("asphalt",)
-    markings: tuple[str, ...] = ("dashed",)
-
-
-STREET_TYPES: dict[str, StreetType] = {
-    "terrace": StreetType(
-        Architecture(
-            materials=("brick", "brick", "plaster"), upper=("sash", "sash_bars", "cross", "pair"),
-            ground=("sash", "wide", "pair", "shop_small"), doors=("door", "door_arched", "door_portal"), top=("attic",),
-            roofs=(ALONG,), width_m=(6.0, 9.0), storeys=(2, 3), bay_m=(2.0, 3.0), bay_window=0.4, awning=0.4,
-        ),
-        half_road_m=(2.8, 3.6), pavement_m=(1.4, 2.2), trees=0.4, parking=0.3, markings=("none", "dashed"),
-    ),
-    "boulevard": StreetType(
-        Architecture(
-            materials=("stone", "plaster", "stone"), upper=("tall", "french", "shutters_tall", "arched", "pair_arched"),
-            ground=("shop", "arcade", "shop_wide", "shop_small"), doors=("door_portal", "door_arched"), top=("attic",),
-            roofs=(ALONG, ALONG, FLAT), width_m=(12.0, 21.0), storeys=(4, 6), storey_m=(3.1, 3.7), bay_m=(2.2, 3.1),
-            mansard=0.7, balconies=0.3, awning=0.4,
-        ),
-        half_road_m=(4.2, 5.4), pavement_m=(2.2, 3.4), trees=0.85, parking=0.2, walkers=6, markings=("double", "rails"),
-    ),
-    "market": StreetType(
-        Architecture(
-            materials=("plaster", "brick", "plaster"), upper=("arched", "gothic", "sash", "shutters", "cross"),
-            ground=("shop", "shop_small", "shop", "sash"), doors=("door_arched", "door"), top=("oculus", "square"),
-            roofs=(ACROSS, ACROSS, ALONG), width_m=(5.0, 8.5), storeys=(3, 4), bay_m=(1.7, 2.5), stepped=0.4, awning=0.6,
-        ),
-        half_road_m=(2.6, 3.2), pavement_m=(1.2, 2.2), gap=0.02, trees=0.1, parking=0.15, walkers=8,
-        surface=("cobbles", "paving", "asphalt"), markings=("none",),
-    ),
-    "modern": StreetType(
-        Architecture(
-            materials=("concrete", "plaster", "brick"), upper=("curtain", "ribbon", "wide", "loggia", "square"),
-            ground=("shop_wide", "ribbon", "arcade", "garage"), doors=("door",), roofs=(FLAT,), width_m=(14.0, 28.0),
-            storeys=(3, 7), storey_m=(2.8, 3.5), bay_m=(2.4, 4.0), balconies=0.35,
-        ),
-        half_road_m=(3.6, 5.0), pavement_m=(1.8, 3.0), setback_m=(0.0, 1.5), gap=0.25, gap_m=(4.0, 12.0), trees=0.6,
-        markings=("dashed", "bikes"),
-    ),
-    "suburb": StreetType(
-        Architecture(
-            materials=("plaster", "brick", "planks"), upper=("shutters", "cross", "square", "wide"),
-            ground=("wide", "cross", "shutters", "garage"), doors=("door", "door_portal"), roofs=(ALONG, ACROSS),
-            width_m=(8.0, 12.0), storeys=(2, 2), bay_m=(2.4, 3.4),
-        ),
-        half_road_m=(2.7, 3.3), pavement_m=(1.4, 1.9), setback_m=(1.0, 4.0), gap=0.6, gap_m=(2.5, 6.0), trees=0.7,
-        parking=0.25, walkers=2, hedges=0.6, markings=("none", "dashed"),
-    ),
-}  # fmt: skip
 
 
 @lru_cache(maxsize=64)
 def design_library(city_seed: int, kind: str, size: int) -> tuple[Design, ...]:
     """The designs that a city uses in its streets of one type."""
     rng = np.random.default_rng(derive_seed(city_seed, "designs", kind))
-    return tuple(sample_design(STREET_TYPES[kind].houses, rng) for _ in range(size))
+    return tuple(sample_design(LOOKS.streets[kind].houses, rng) for _ in range(size))
 
 
 class Street:
@@ -105,8 +39,8 @@ class Street:
     def __init__(self, seed: int, city_seed: int, length_m: float):
         rng = np.random.default_rng(seed)
         self.seed, self.length_m = seed, length_m
-        self.kind = list(STREET_TYPES)[rng.integers(len(STREET_TYPES))]
-        self.type = STREET_TYPES[self.kind]
+        self.kind = list(LOOKS.streets)[rng.integers(len(LOOKS.streets))]
+        self.type = LOOKS.streets[self.kind]
         self.half_road_m = rng.uniform(*self.type.half_road_m)
         self.half_m = self.half_road_m + rng.uniform(*self.type.pavement_m)  # to the edge of the pavement
         self.surface = self.type.surface[rng.integers(len(self.type.surface))]

@@ -1,4 +1,4 @@
-"""Colours of walls, vehicles, furniture, trees and people, before any light falls on them.
+"""Colours of walls, roofs, vehicles, furniture, trees and people, before any light falls on them.
 
 Colours are linear (the square of what is displayed) and planar: (3, N).
 """
@@ -11,8 +11,8 @@ from vpr_lib.toycity.canvas import ACCENT, FRAME, GLASS, LEDGE, SHADE
 from vpr_lib.toycity.cast import Hits
 from vpr_lib.toycity.columns import Columns, resolve
 from vpr_lib.toycity.conditions import Visit
-from vpr_lib.toycity.prisms import CUTOUT, DECIDUOUS
-from vpr_lib.toycity.surface import SNOW, Surface, evening
+from vpr_lib.toycity.light import SNOW, Surface
+from vpr_lib.toycity.prisms import ACROSS, CUTOUT, DECIDUOUS, FLAT
 from vpr_lib.toycity.textures import MATERIAL_TILE_M, TILES, dice, faces, materials, words
 from vpr_lib.toycity.view import View
 
@@ -88,7 +88,7 @@ def _paint(columns: Columns, entry: np.ndarray, z: np.ndarray, visit: Visit) -> 
     chance = dice()[key & 4095]  # one throw per window
     colour = _mix(columns, entry, z, texels, chance, visit)
     emission = None
-    if evening(visit):
+    if visit.evening:
         tonight = 0.75 * chance + 0.25 * dice()[(key + visit.seed) & 4095]  # most windows keep their habits
         emission = _night_lights(columns, entry, texels, tonight, visit)
     _add_cornice(columns, entry, z, colour, emission)
@@ -149,7 +149,7 @@ def _night_lights(
     columns: Columns, entry: np.ndarray, texels: _Texels, tonight: np.ndarray, visit: Visit
 ) -> np.ndarray:
     """Light of lit windows, lamps and tail-lights, (3, N)."""
-    prism, strength = columns.prism, np.float32(evening(visit))
+    prism, strength = columns.prism, np.float32(visit.evening)
     lit = np.where(_IS_SHOP[texels.tile], 0.85, prism["lit"][entry])
     windows = texels.channels[GLASS] * np.where(tonight < lit, 0.3 + 0.6 * tonight, 0) * strength
     lamps = texels.channels[ACCENT] * (1.3 * strength * prism["glow"])[entry]
@@ -195,3 +195,29 @@ def _add_sign(
         colour[i, here] = board[shown] * (1 - letter) + ink[shown] * letter
     if emission is not None:
         emission[:, here] = 0.5 * colour[:, here] * (prism["lit"][shown] > 0.2)
+
+
+def shade_roofs(
+    view: View, prisms: np.ndarray, hits: Hits, surface: np.ndarray, visit: Visit, sun: np.ndarray
+) -> Surface:
+    """Colour every pixel that shows a roof or another upper side; arguments as for `shade_walls`."""
+    width, count = surface.shape[1], hits.depth.shape[1]
+    pixels = np.flatnonzero(surface.reshape(-1) >= count)
+    row, column = np.divmod(pixels, width)
+    pick = hits.pick(column * count + surface.reshape(-1)[pixels] - count)
+    prism, start, top = prisms[pick("prism")], pick("depth"), pick("top")
+    end, slope = pick("ridge_depth"), view.slopes[row]
+    climb = (pick("ridge") - top) / np.maximum(end - start, 1e-3)
+    depth = np.clip((top - view.height - climb * start) / (slope - climb), start, end)
+    x, y = (np.float32(o) + depth * d[column] for o, d in zip(view.eye, (view.dx, view.dy)))
+    along, up = (
+        np.where(prism["roof_axis"] == ACROSS, y, x) / MATERIAL_TILE_M,
+        (view.height + slope * depth) / MATERIAL_TILE_M,
+    )
+    level = materials().level(np.log2(depth / (view.focal * MATERIAL_TILE_M)) + materials().size_log2)
+    along, up = (np.minimum(w - np.floor(w), np.float32(0.9999)) for w in (along, up))
+    factor = 2 * materials().sample(prism["roof_material"].astype(np.int64), along, up, level, level)[0]
+    colour = (np.where((prism["roof_axis"] != FLAT)[:, None], prism["roof"], prism["wall"]).T * factor) ** 2
+    colour += (SNOW - colour) * np.float32(0.95 * visit.snow)
+    facing = np.full(len(pixels), max(0.3, 0.8 * sun[2]), np.float32)
+    return Surface(pixels, depth, colour, None, facing)

@@ -114,18 +114,6 @@ def read_centres(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return centroids, descriptors
 
 
-def initialise_centres(
-    model: nn.Module, manifests: Sequence[Manifest], path: Path, images: int = 500, per_image: int = 100,
-    seed: int = SEED, device: str = "cpu", quiet: bool = False,
-) -> float:  # fmt: skip
-    """Set a model's centroids and assignment from `path`, which is made first when it is absent; returns alpha."""
-    if not Path(path).is_file():
-        descriptors = sample_descriptors(model, manifests, images, per_image, seed, device, quiet)
-        write_centres(path, cluster(descriptors, model.aggregator.clusters, seed), descriptors)
-    centroids, descriptors = (torch.from_numpy(part).to(device) for part in read_centres(path))
-    return model.aggregator.set_centres(centroids, descriptors)
-
-
 class _AfterFixed(nn.Module):
     """The layers of a backbone that learn: maps of `fixed_map` -> feature map."""
 
@@ -155,7 +143,10 @@ def start_head(
         maps: what the frozen layers made of the images, view 0 first: NetVLAD then needs no pass over the images.
     """
     if isinstance(model.aggregator, ClusVPR):
-        initialise_centres(model, manifests, path, images, device=str(device), quiet=quiet)
+        if not Path(path).is_file():
+            descriptors = sample_descriptors(model, manifests, images, device=str(device), quiet=quiet)
+            write_centres(path, cluster(descriptors, model.aggregator.clusters), descriptors)
+        model.aggregator.set_centres(*(torch.from_numpy(part).to(device) for part in read_centres(path)))
     elif isinstance(netvlad := getattr(model.aggregator, "netvlad", model.aggregator), NetVLAD):
         rng = np.random.default_rng(derive_seed("centres", seed))
         if maps is not None:

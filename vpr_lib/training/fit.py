@@ -21,7 +21,7 @@ from lightning.fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from vpr_lib.config import Strict
-from vpr_lib.files import atomic_path, write_text
+from vpr_lib.files import atomic_path, content_hashes, write_text
 from vpr_lib.machine import allow_tf32, keep_freed_memory
 from vpr_lib.models.checkpoints import damaged, save_weights
 from vpr_lib.progress import ProgressLine
@@ -109,7 +109,7 @@ class TrainingRun:
         return (self.folder / "state.pt").is_file()
 
 
-def make_fabric(settings: FitSettings, device: str = "auto", devices: int | str = 1) -> Fabric:
+def make_fabric(settings: FitSettings, device: str = "auto") -> Fabric:
     """Fabric for this machine; under torchrun it joins the launched processes.
 
     Args:
@@ -119,7 +119,7 @@ def make_fabric(settings: FitSettings, device: str = "auto", devices: int | str 
     kind, _, number = device.partition(":")
     fabric = Fabric(
         accelerator=lookup({"auto": "auto", "cuda": "gpu", "cpu": "cpu"}, kind, "device"),
-        devices=local if world > 1 else [int(number)] if number else devices,
+        devices=local if world > 1 else [int(number)] if number else 1,
         num_nodes=world // local,
         strategy=DDPStrategy(timeout=VALIDATION_MAY_TAKE) if world > 1 else "auto",
         precision=FABRIC_PRECISION[settings.precision],
@@ -146,7 +146,8 @@ def fit(
         settings: optimisation; stored with the checkpoint, and a folder of other settings is refused.
         weights_of: the part of `model` whose weights are saved.
     Raises:
-        TrainingDiverged: on a loss that is not finite. ValueError: if the folder belongs to other settings.
+        TrainingDiverged: on a loss that is not finite. ValueError: if the folder belongs to other settings, or its best
+            weights are not those of this training.
     """
     keep_freed_memory()
     loop = _Loop(model, source, step, settings, run.launched(settings), weights_of)
@@ -155,7 +156,11 @@ def fit(
         loop.run_epoch()
         scores = loop.validate(run.validate)
         loop.end_epoch(scores, run.select)
-    return FitResult(loop.folder / "last.safetensors", loop.folder / "best.safetensors", loop.history)
+    best = loop.folder / "best.safetensors"
+    known = loop.best_file if loop.fabric.global_rank == 0 else None
+    if known is not None and content_hashes([best])[0] != known:
+        raise ValueError(f"{best} is gone, or not what this training wrote: remove {loop.folder} to train again.")
+    return FitResult(loop.folder / "last.safetensors", best, loop.history)
 
 
 class _Loop:
@@ -171,7 +176,7 @@ class _Loop:
         self.model, self.optimizer = fabric.setup(model, make_optimizer(model, settings))
         self.epoch, self.batch, self.history = 0, 0, []
         self.sums: dict[str, float] = {}
-        self.best = float("-inf")
+        self.best, self.best_file = float("-inf"), None  # the content hash of best.safetensors
         self.batches = min(len(source), settings.max_steps_per_epoch or len(source))
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log = self.folder / "log.csv"
@@ -265,7 +270,8 @@ class _Loop:
         if self.fabric.global_rank == 0:
             about = self.about | {"epoch": self.epoch + 1, "scores": scores, "settings": self.settings.model_dump()}
             if improved and (scores or due):
-                save_weights(self.weights_of(self.model.module), self.folder / "best.safetensors", about)
+                best = save_weights(self.weights_of(self.model.module), self.folder / "best.safetensors", about)
+                self.best_file = content_hashes([best])[0]
             if due:
                 save_weights(self.weights_of(self.model.module), self.folder / "last.safetensors", about)
         self.epoch, self.batch, self.sums = self.epoch + 1, 0, {}
@@ -284,6 +290,7 @@ class _Loop:
             "batch": self.batch,
             "sums": self.sums,
             "best": self.best,
+            "best_file": self.best_file,
             "history": json.dumps(self.history),
             "settings": self.settings.model_dump_json(),
             "batches": self.batches,
@@ -331,7 +338,7 @@ class _Loop:
         self.model.module.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.batch, self.best, self.sums = state["epoch"], state["batch"], state["best"], state["sums"]
-        self.history = json.loads(state["history"])
+        self.history, self.best_file = json.loads(state["history"]), state.get("best_file")
         if (scaler := self._scaler()) is not None and state["scaler"]:
             scaler.load_state_dict(state["scaler"])
         if self.fabric.global_rank == 0:

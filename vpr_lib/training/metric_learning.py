@@ -120,12 +120,11 @@ def gather(tensor: Tensor) -> Tensor:
 
 
 def place_batches(
-    places: Places, recipe: PlaceRecipe, settings: FitSettings, spec: InputSpec, fabric: Fabric, workers: int = 0,
-    keep_images: bool = False,
-) -> PlaceBatches:  # fmt: skip
-    """This process's share of the recipe's batches for images of that spec."""
-    sampler = place_sampler(places, recipe, settings, fabric)
-    return PlaceBatches(sampler, spec, AUGMENTATIONS[recipe.augmentation](), workers, keep_images)
+    places: Places, recipe: PlaceRecipe, settings: FitSettings, spec: InputSpec, run: TrainingRun
+) -> PlaceBatches:
+    """This process's share of the recipe's batches for images of that spec; `run` is launched."""
+    sampler = place_sampler(places, recipe, settings, run.fabric)
+    return PlaceBatches(sampler, spec, AUGMENTATIONS[recipe.augmentation](), run.workers, run.keep_images)
 
 
 def place_sampler(places: Places, recipe: PlaceRecipe, settings: FitSettings, fabric: Fabric) -> PlaceSampler:
@@ -150,8 +149,7 @@ def train_places(
     """Train a model on places and return where its weights are; see `fit` for resuming and errors."""
     run = run.launched(settings)
     settings = scaled_rate(recipe, settings, run.fabric.world_size)
-    spec, fabric = model.input_spec, run.fabric
-    batches = place_batches(places, recipe, settings, spec, fabric, run.workers, run.keep_images)
+    batches = place_batches(places, recipe, settings, model.input_spec, run)
     criterion = MetricLoss(recipe.loss, recipe.miner, recipe.miner_margin)
     step = metric_step(criterion, model.input_spec.normalise, recipe.parts)
     about = {"recipe": recipe.model_dump(), "data": places.hash, "places": len(places), "images": len(places.labels)}

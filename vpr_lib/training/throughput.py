@@ -5,6 +5,7 @@ import itertools
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from vpr_lib.losses.metric import MetricLoss
 from vpr_lib.machine import keep_freed_memory, peak_memory_bytes
 from vpr_lib.models.zoo import build_model
-from vpr_lib.training.fit import make_fabric
+from vpr_lib.training.fit import TrainingRun, make_fabric
 from vpr_lib.training.metric_learning import place_batches
 from vpr_lib.training.optimisation import FitSettings, make_optimizer
 from vpr_lib.training.recipes import load_experiment, training_places
@@ -34,12 +35,6 @@ class TrainingSpeed:
     @property
     def images_per_s(self) -> float:
         return 1000 * self.images / sum(self.milliseconds.values())
-
-    @property
-    def shares(self) -> dict[str, float]:
-        """Share of a step that each phase takes; they sum to 1."""
-        total = sum(self.milliseconds.values())
-        return {phase: value / total for phase, value in self.milliseconds.items()}
 
 
 def measure_training(
@@ -106,9 +101,8 @@ def step_row(recipe: str, train_set: str, device: str = "cpu", steps: int = 6, w
     experiment = load_experiment(recipe).model_copy(update={"train_set": train_set})
     model = build_model(experiment.model, **experiment.model_changes)
     settings, places = experiment.fit, training_places(experiment)
-    source = place_batches(
-        places, experiment.places, settings, model.input_spec, make_fabric(settings, device), experiment.workers
-    )
+    run = TrainingRun(Path(), device, experiment.workers).launched(settings)
+    source = place_batches(places, experiment.places, settings, model.input_spec, run)
     batches = itertools.chain.from_iterable(source.epoch(epoch) for epoch in itertools.count())
     criterion = MetricLoss(experiment.places.loss, experiment.places.miner, experiment.places.miner_margin)
     speed = measure_training(model, batches, criterion, settings, steps, warmup, device)

@@ -54,8 +54,7 @@ def train_tokens(
 ) -> FitResult:
     """Teach the backbone of `model` the map of `teacher`; files and errors as of `fit`. The aggregator learns nothing."""
     run = run.launched(settings)
-    spec, fabric = model.input_spec, run.fabric
-    batches = place_batches(places, recipe, settings, spec, fabric, run.workers, run.keep_images)
+    batches = place_batches(places, recipe, settings, model.input_spec, run)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         learner = TokenLearner(model, teacher.out_channels)

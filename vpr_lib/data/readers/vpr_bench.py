@@ -62,7 +62,8 @@ def read_numbered(references: Path, queries: Path, truth: Path) -> tuple[list[st
         raise ValueError(f"{references.parent}: {counts}; both need some.")
     rows = _read_table(truth)
     asked = numbered(sides[queries], queries, sides[references], len(rows))
-    there = numbered(sides[references], references, sides[queries])
+    needed = 1 + max((int(_indices(truth, row).max(initial=-1)) for _, row in rows), default=-1)
+    there = numbered(sides[references], references, sides[queries], needed=needed)
     return there, asked, _positives(truth, rows, len(asked), len(there))
 
 
