@@ -24,7 +24,7 @@ from vpr_lib.workbook.book.show import SIGNS
 from vpr_lib.workbook.report.pages import TEMPLATES, Body, render_notebook
 from vpr_lib.workbook.run.plan import Entry, UsageError, load_workbook
 from vpr_lib.workbook.run.status import GREENS, SYMBOLS, NotebookStatus, RunStatus, Status, find_run, read_status
-from vpr_lib.workbook.run.terminal import duration
+from vpr_lib.workbook.run.terminal import brief, duration
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -179,7 +179,7 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"duration": duration, "gigabytes": _gigabytes, "when": _when, "seconds": _seconds}
+    environment.filters |= {"duration": duration, "gigabytes": _gigabytes, "when": _when, "seconds": brief}
     environment.globals |= {
         "symbols": SYMBOLS,
         "greens": GREENS,
@@ -200,10 +200,6 @@ def render_page(template: str, **values: Any) -> str:
 
 def _gigabytes(size: int | None) -> str:
     return "" if size is None else f"{size / 2**30:.1f} GB"
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.1f} ms"
 
 
 def _when(stamp: str) -> str:
