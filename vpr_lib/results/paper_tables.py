@@ -75,7 +75,7 @@ def paper_table(name: str, measured: pd.DataFrame | None = None) -> PaperTable:
     layout = lookup(layouts().tables, name, "table")
     cells = _cells(layout)
     tidy = cells.merge(measured_beside(cells, measured), left_index=True, right_index=True)
-    return PaperTable(layout.title, _caption(layout, tidy), tidy, _shown(layout, tidy))
+    return PaperTable(layout.title, _caption(layout, tidy), tidy, _shown(tidy))
 
 
 def _cells(layout: Layout) -> pd.DataFrame:
@@ -117,7 +117,7 @@ def _columns(tidy: pd.DataFrame) -> pd.Series:
     return pd.Series(heads, index=tidy.index)
 
 
-def _shown(layout: Layout, tidy: pd.DataFrame) -> pd.DataFrame:
+def _shown(tidy: pd.DataFrame) -> pd.DataFrame:
     heads = _columns(tidy)
     order = list(dict.fromkeys(heads))
     datasets = list(dict.fromkeys(top for top, _ in order))

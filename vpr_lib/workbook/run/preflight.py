@@ -60,7 +60,7 @@ def look_ahead(profile: str | Path | Profile, measure: bool = True) -> Preflight
     needs, entries = needs_of(profile), {entry.name: entry for entry in load_workbook().notebooks}
     values = {name: values_of(entries[name], settings) for name, settings in profile.notebooks.items()}
     left_out = {name: why for name in profile.notebooks if (why := absent(entries[name], values[name]))}
-    images = {name: _images(name, own) for name, own in values.items() if name not in left_out}
+    images = {name: _images(own) for name, own in values.items() if name not in left_out}
     seen = any(described + trained for described, trained, _ in images.values())
     rate = images_per_second(profile) if measure and seen else None
     hours = (
@@ -102,7 +102,7 @@ def _how_to_get_weights(name: str) -> str:
     return f"vpr weights get {name} ({'tells where: not for programs' if known.by_hand else known.size_in_words})"
 
 
-def _images(notebook: str, values: dict) -> tuple[float, float, float]:
+def _images(values: dict) -> tuple[float, float, float]:
     """Images a notebook describes, images its trainings see (in forward passes), bytes of descriptors it writes."""
     words = [word for key, value in values.items() for word in words_of(value) if key not in COUNTED]
     models = [ZOO[word] for word in dict.fromkeys(words) if word in ZOO]
