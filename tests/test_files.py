@@ -1,5 +1,6 @@
 """Files are written whole, by one writer at a time, and known by their content; a power cut leaves no empty file."""
 
+import errno
 import logging
 import os
 import subprocess
@@ -57,6 +58,11 @@ def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         temporary.write_text("half")
         raise ZeroDivisionError
     assert os.listdir(tmp_path) == ["a.txt"] and (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_an_error_of_the_disk_names_the_file(tmp_path):
+    with pytest.raises(OSError, match=r"No space left on device: '.*a\.txt'"), atomic_path(tmp_path / "a.txt"):
+        raise OSError(errno.ENOSPC, "Detail: [errno 28] No space left on device")
 
 
 def test_others_of_the_group_can_read_it(tmp_path):

@@ -38,6 +38,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; others of the group read ours
         publish(temporary, path)
+    except OSError as error:
+        if error.filename is None and error.errno:  # of a full disk, which names no file
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
