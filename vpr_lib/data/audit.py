@@ -16,7 +16,7 @@ from PIL import Image
 
 from vpr_lib.data.images import ImageError, check_size, image_errors, know_heif
 from vpr_lib.data.manifest import Manifest
-from vpr_lib.data.pixels import is_turned, is_whole_jpeg
+from vpr_lib.data.pixels import CUT_SHORT, is_turned, is_whole
 from vpr_lib.paths import atomic_path
 from vpr_lib.progress import track
 
@@ -57,8 +57,8 @@ def _inspect_image(path: str, data: bytes) -> tuple[int, int, str]:
         check_size(image, path)
         turned = is_turned(image)
         image.load()
-        if image.format in ("JPEG", "MPO") and not is_whole_jpeg(data):
-            raise ImageError(f"{path}: damaged (cut short: no end marker after the last scan).")
+        if not is_whole(data, image.format):
+            raise ImageError(f"{path}: damaged ({CUT_SHORT}).")
         return (*image.size, f"{image.mode}, turned by its EXIF orientation" if turned else image.mode)
 
 
