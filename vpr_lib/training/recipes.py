@@ -168,12 +168,6 @@ def set_field(values: dict[str, Any], name: str, value: Any, merge: bool = False
     inside[last] = value
 
 
-def open_recipe(name: str | Path) -> tuple[Any, Callable[..., tuple[nn.Module, FitResult]]]:
-    """The experiment of that name with the function that runs it: (experiment, folder, device) -> (model, result)."""
-    experiment = load_recipe(name)
-    return experiment, runner_of(experiment)
-
-
 def runner_of(experiment: Recipe) -> Callable[..., tuple[nn.Module, FitResult]]:
     """The function that runs an experiment of this kind: (experiment, folder, device, quiet) -> (model, result)."""
     from vpr_lib.training.crossmodal import train_crossmodal
