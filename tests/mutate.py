@@ -37,8 +37,9 @@ COVER = {  # module: the tests that are there for it
     "results/seeds": ["results/test_seeds.py"],
     "results/measure": ["results/test_measure.py"],
     "results/precision": ["results/test_precision.py"],
-    "data/ground_truth": ["data/test_manifest.py", "data/test_positions.py", "retrieval/test_retrieval.py", "data/test_tokyo.py"],
-    "workbook/run/verify": ["workbook/run/test_workbook_runner.py"],
+    "data/ground_truth": ["data/test_manifest.py", "data/test_positions.py", "retrieval/test_retrieval.py", "data/test_tokyo.py",
+                          "retrieval/test_protocol.py"],
+    "workbook/run/verify": ["workbook/run/test_workbook_runner.py", "workbook/run/test_workbook_kernel.py"],
     "workbook/run/keys": ["workbook/run/test_keys.py", "workbook/run/test_faults.py", "workbook/run/test_workbook_runner.py",
                           "workbook/run/test_workbook_environment.py"],
 }  # fmt: skip

@@ -1,5 +1,7 @@
 """A strict look at every file: what a tolerant loader would hide is told, and nothing is opened twice."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -86,6 +88,17 @@ def test_unchanged_files_are_not_opened_again(damaged, tmp_path, monkeypatch):
     assert opened == [str(damaged / "good.jpg")] and len(again) == len(paths) + 1
     assert again.loc[str(damaged / "good.jpg"), "width"] == 10 and first.loc[str(damaged / "good.jpg"), "width"] == 60
     assert len(load_audit(tmp_path / "kept.parquet")) == len(paths)
+
+
+def test_equal_size_and_time_are_looked_at_again_and_a_damaged_audit_is_made_again(tmp_path):
+    path = touch_image(tmp_path / "a.bmp", 1)
+    first = inspect_files([str(path)], tmp_path / "kept.parquet", quiet=True)
+    time = path.stat().st_mtime_ns
+    os.utime(touch_image(path, 2), ns=(time, time))
+    second = inspect_files([str(path)], tmp_path / "kept.parquet", quiet=True)
+    assert first["bytes"].iloc[0] == second["bytes"].iloc[0] and first["sha256"].iloc[0] != second["sha256"].iloc[0]
+    (tmp_path / "kept.parquet").write_bytes((tmp_path / "kept.parquet").read_bytes()[:-9])
+    assert inspect_files([str(path)], tmp_path / "kept.parquet", quiet=True)["sha256"].tolist() == [*second["sha256"]]
 
 
 def test_a_killed_check_goes_on(damaged, tmp_path, monkeypatch):

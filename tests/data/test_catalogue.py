@@ -123,6 +123,12 @@ def test_prepared_sets_are_used_while_they_fit(tmp_path, reads):
     assert len(reads) == 2  # another folder
 
 
+def added_with_the_folder_s_old_time(folder):
+    before = folder.stat().st_mtime_ns
+    touch_image(folder / "0000002.jpg")
+    os.utime(folder, ns=(1, before))
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -130,6 +136,7 @@ def test_prepared_sets_are_used_while_they_fit(tmp_path, reads):
         lambda root: (root / "query/0000001.jpg").rename(root / "query/0000001.png"),
         lambda root: vpr_bench(root, [(0, [1]), (1, [0])], 2, 2, files=False),
         lambda root: (prepared_folder("corridor") / "stamp.json").write_text("{"),
+        lambda root: added_with_the_folder_s_old_time(root / "ref"),
     ],
 )
 def test_prepared_sets_that_no_longer_fit_are_read_again(tmp_path, reads, change):

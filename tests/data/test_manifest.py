@@ -85,7 +85,7 @@ def test_positions_only_where_there_are_some(tmp_path):
 
 
 def test_radius_is_inclusive_and_grouped():
-    database = np.array([[0.0, 0.0], [25.0, 0.0], [25.0001, 0.0], [15.0, 20.0]])
+    database = np.array([[0.0, 0.0], [25.0, 0.0], [25.0000005, 0.0], [15.0, 20.0]])
     found = Positives.from_radius(database, np.array([[0.0, 0.0]]), 25.0)
     assert found[0].tolist() == [0, 1, 3]
     zones, here = np.array([1, 2, 1, 1]), np.array([1])
@@ -114,6 +114,8 @@ def test_sentinels_and_indices_beyond_the_database():
 
 def test_window_is_clipped():
     assert [r.tolist() for r in Positives.from_window(np.array([0, 5]), 2, 6)] == [[0, 1, 2], [3, 4, 5]]
+    by_section = Positives.from_window(np.array([0, 3, 4, 9]), 2, 10, section=4)  # frames 0-3, 4-7, 8-9
+    assert [row.tolist() for row in by_section] == [[0, 1, 2], [1, 2, 3], [4, 5, 6], [8, 9]]
 
 
 def test_contains_agrees_with_membership():
@@ -163,6 +165,9 @@ def test_card_hash_depends_on_the_rule_not_on_the_notes():
     assert card.hash == card.model_copy(update={"notes": "hello"}).hash
     assert card.hash != card.model_copy(update={"threshold": 10.0}).hash
     assert card.rule_in_words() == "within 25 m, every query counts"
+    other = {"rule": "frame_window", "threshold": 2.0, "denominator": "with_positive", "nms": "panorama"}
+    words = "within 2 frames, queries without a positive are left out, one hit per panorama"
+    assert card.model_copy(update=other).rule_in_words() == words
 
 
 def test_a_protocol_must_fit_its_lists(tmp_path):

@@ -1,5 +1,7 @@
 """Pictures as people have them: turned, deep, in any format, behind links; read right, or said to be left out."""
 
+import base64
+import io
 import os
 import resource
 import struct
@@ -16,6 +18,7 @@ from vpr_lib.data.audit import inspect_file
 from vpr_lib.data.images import IMAGE_SUFFIXES, ImageError, InputSpec, list_images, load_image, read_image
 from vpr_lib.data.pixels import to_8_bits
 from vpr_lib.models.zoo import build_model
+from vpr_lib.widgets.thumbnails import thumbnail
 
 GREY = np.linspace(0, 255, 60 * 40).reshape(40, 60).round().astype(np.uint8)
 
@@ -160,6 +163,73 @@ def test_sixteen_bit_colours_of_a_tiff(tmp_path, order, compressed, orientation,
     stored[0, 0] = 255
     path = tiff(tmp_path / "a.tif", stored.astype(np.uint16) * factor, order, orientation, compressed)
     close(pixels_of(path), TURNS.get(orientation, np.asarray)(stored))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["L", "I;16", "RGB", "RGBA", "F"])
+def test_turned_tiffs_that_are_not_compressed(tmp_path, mode, orientation):
+    stored, exif, turn = picture(3, 20, 40), Image.Exif(), TURNS.get(orientation, np.asarray)
+    exif[274] = orientation
+    if mode in ("L", "I;16", "F"):
+        stored = np.repeat(stored[..., :1], 3, 2)
+    made = {"L": stored[..., 0], "I;16": stored[..., 0].astype(np.uint16) * 257, "F": stored[..., 0].astype(np.float32),
+            "RGB": stored, "RGBA": np.dstack([stored, np.full((20, 40), 255, np.uint8)])}[mode]  # fmt: skip
+    Image.fromarray(made).save(tmp_path / "a.tif", exif=exif)
+    close(pixels_of(tmp_path / "a.tif"), turn(stored))
+    page = Image.open(io.BytesIO(base64.b64decode(thumbnail(str(tmp_path / "a.tif"), 20).split(",")[1])))
+    small = Image.fromarray(np.ascontiguousarray(turn(stored))).resize(page.size, Image.Resampling.LANCZOS)
+    assert np.abs(np.asarray(page.convert("L")).astype(int) - np.asarray(small.convert("L"))).mean() < 10
+
+
+def grey_tiff(path, values, order="<", photometric=1, bits=16):
+    """A TIFF of one sample as scanners write and PIL does not."""
+    tags = {256: values.shape[1], 257: values.shape[0], 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: values.shape[0],
+            279: values.nbytes}  # fmt: skip
+    entries = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, number) for tag, number in tags.items())
+    start = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}I", 8 + values.nbytes)
+    path.write_bytes(start + values.tobytes() + struct.pack(f"{order}H", len(tags)) + entries + bytes(4))
+    return path
+
+
+def test_a_tiff_whose_white_is_zero_and_one_without_sign(tmp_path):
+    close(pixels_of(grey_tiff(tmp_path / "a.tif", 65_535 - GREY.astype("<u2") * 257, photometric=0))[..., 0], GREY)
+    close(pixels_of(grey_tiff(tmp_path / "b.tif", GREY.astype("<u4") * 16_843_009, bits=32))[..., 0], GREY)
+
+
+def test_sixteen_bits_in_separate_planes_are_refused(tmp_path):
+    tiff(tmp_path / "a.tif", picture(5, 8, 9).astype(np.uint16) * 257, "<")
+    data, offsets = (tmp_path / "a.tif").read_bytes(), struct.pack("<III", 8, 152, 296)
+    data = data.replace(struct.pack("<HHII", 273, 4, 1, 8), struct.pack("<HHII", 273, 4, 3, len(data)))
+    lengths = struct.pack("<III", 144, 144, 144)
+    data = data.replace(struct.pack("<HHII", 279, 4, 1, 432), struct.pack("<HHII", 279, 4, 3, len(data) + 12))
+    data = data.replace(struct.pack("<HHIHxx", 274, 3, 1, 1), struct.pack("<HHIHxx", 284, 3, 1, 2))
+    (tmp_path / "a.tif").write_bytes(data + offsets + lengths)
+    with pytest.raises(ImageError, match="more than 8 bits in separate planes"):
+        read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("alpha", [0, 1, 128, 255])
+@pytest.mark.parametrize("suffix", ["png", "webp", "tga"])
+def test_one_transparency_over_a_whole_picture_says_nothing(tmp_path, alpha, suffix):
+    image = Image.fromarray(picture(3))
+    image.putalpha(alpha)
+    image.save(tmp_path / f"a.{suffix}", **({"lossless": True, "exact": True} if suffix == "webp" else {}))
+    close(pixels_of(tmp_path / f"a.{suffix}"), picture(3))
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "avif", "jpg"])
+def test_an_unfinished_copy_is_damaged(tmp_path, suffix):
+    if suffix == "avif" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(picture(3, 120, 160)).save(path)
+    data = path.read_bytes()
+    path.write_bytes(data + bytes(64) if suffix != "avif" else data)  # what is appended does no harm
+    assert read_image(path).shape == (3, 120, 160)
+    path.write_bytes(data[: len(data) * 2 // 3] + bytes(len(data) - len(data) * 2 // 3))
+    with pytest.raises(ImageError, match="damaged"):
+        read_image(path)
+    assert "damaged" in inspect_file(str(path))[-1]
 
 
 # ---- formats

@@ -1,11 +1,13 @@
 """Records on disk: one folder is one data set, what a killed writer left is no record, a damaged one is named."""
 
+import numpy as np
+import pandas as pd
 import pytest
 from pictures import write_picture
 
 from vpr_lib.data.readers.berton import read_berton
 from vpr_lib.models.zoo import build_model
-from vpr_lib.results.records import DamagedRecord, Run, query_records, read_records, write_records
+from vpr_lib.results.records import DamagedRecord, Run, query_records, read_record, read_records, write_records
 from vpr_lib.results.tables import MixedProtocols, refuse_mixed_cards
 from vpr_lib.retrieval.protocol import evaluate
 from vpr_lib.widgets.explorer import Explorer
@@ -56,6 +58,18 @@ def test_hidden_leftovers_are_no_records(tmp_path):
     (path.parent / ".hidden").mkdir()
     (path.parent / ".hidden" / "x.parquet").write_bytes(b"")
     assert len(read_records(tmp_path)) == 3
+
+
+def test_no_flipped_byte_of_a_record_is_believed(tmp_path):
+    path = write_records(tmp_path, records_of(set_of(tmp_path / "town", 0)))
+    whole, expected, damaged = path.read_bytes(), read_record(path), 0
+    for place in np.random.default_rng(1).choice(len(whole), 300, replace=False):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        try:
+            pd.testing.assert_frame_equal(read_record(path), expected)
+        except DamagedRecord:
+            damaged += 1
+    assert damaged > 100  # elsewhere are statistics and names that nothing is made of
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"x" * 300])

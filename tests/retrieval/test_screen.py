@@ -138,6 +138,19 @@ def test_queries_that_cannot_be_thinned_out_go_through_fp32(screened, monkeypatc
 
 
 @pytest.mark.parametrize("kind", SCREENS)
+def test_queries_beside_those_that_go_through_fp32_keep_their_candidates(screened, monkeypatch, kind):
+    use(monkeypatch, kind)
+    rng = np.random.default_rng(3)
+    database, queries = places(2100, 100, 128)
+    shared = rng.normal(size=128)
+    database[::2] = unit(shared + 1e-5 * rng.normal(size=(1050, 128)))
+    queries[:3] = unit(shared + 1e-1 * rng.normal(size=(3, 128)))
+    found = search(database, queries, 10)
+    assert 0 < sum(left for _, left in screened) < sum(asked for asked, _ in screened)
+    assert (found.indices[3:] == exact(database, queries[3:], 10)).all()
+
+
+@pytest.mark.parametrize("kind", SCREENS)
 def test_zeros_copies_and_short_blocks(screened, monkeypatch, kind):
     """Unreadable images are zero rows, the same image may come twice, and the last block may be shorter than a ranking."""
     use(monkeypatch, kind)

@@ -61,6 +61,22 @@ def test_rewritten_in_place_with_its_old_time(tmp_path):
     np.testing.assert_array_equal(found[1], found[2])
 
 
+def test_a_picture_replaced_while_it_is_described_is_told_and_not_kept(tmp_path, monkeypatch):
+    manifest, real = folder_of(tmp_path / "x", (1, 2, 3)), describe_module._batches
+    first, other = ((tmp_path / "x" / f"{number}.bmp").read_bytes() for number in (1, 2))
+
+    def replaced(*arguments):  # between the hash and the picture
+        (tmp_path / "x" / "1.bmp").write_bytes(other)
+        return real(*arguments)
+
+    monkeypatch.setattr(describe_module, "_batches", replaced)
+    with pytest.raises(UnreadableImages, match=r"1 of 3 images.*\n.*1\.bmp: it changed while it was described"):
+        found_in(manifest, tmp_path / "d")
+    monkeypatch.undo()
+    (tmp_path / "x" / "1.bmp").write_bytes(first)
+    np.testing.assert_array_equal(found_in(manifest, tmp_path / "d"), found_in(manifest, None))
+
+
 def test_swapped_names_swap_descriptors(tmp_path, monkeypatch):
     manifest, calls = folder_of(tmp_path / "x", (1, 2, 3)), counting(monkeypatch)
     before = found_in(manifest, tmp_path / "d").copy()

@@ -1,6 +1,8 @@
 """Training under a teacher: the control is the same run without one, targets come from the right rows, runs resume."""
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -201,6 +203,22 @@ def test_a_scaled_rate_is_scaled_for_the_control_and_the_taught_alike(places, te
 def test_a_student_without_maps(places):
     with pytest.raises(ValueError, match="needs a student with a feature map"):
         Pupil(torch.nn.Linear(3, 2), None, on_maps=True)
+
+
+def test_descriptors_of_other_pictures_or_other_bytes_do_not_teach(places, tmp_path):
+    ours = describe(build_model("pixels"), places.manifest, tmp_path / "d", quiet=True).path
+    first = Path(places.manifest.image_paths()[0])
+    picture = first.read_bytes()
+    write_picture(first, 99)
+    with pytest.raises(ValueError, match="made from other pictures of the same names"):
+        read_teacher_file(ours, places.manifest)
+    first.write_bytes(picture)
+    assert len(read_teacher_file(ours, places.manifest)[0]) == len(places.manifest)
+    with ours.open("r+b") as file:
+        file.seek(-2, os.SEEK_END)
+        file.write(b"\x01")
+    with pytest.raises(ValueError, match="damaged, or not the file"):
+        read_teacher_file(ours, places.manifest)
 
 
 @pytest.mark.parametrize(

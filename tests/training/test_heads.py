@@ -58,6 +58,19 @@ def test_a_file_of_maps_is_used_again_continued_and_told_apart(tmp_path):
     assert other.path != first.path and other.shape == (80, 4, 4)
 
 
+def test_a_picture_replaced_while_its_map_is_made_is_told_and_not_kept(tmp_path, monkeypatch):
+    places, model = write_places(tmp_path), small()
+    first, real = (tmp_path / "5.png").read_bytes(), feature_maps_module._frozen_layers
+    replaced = lambda *arguments: write_picture(tmp_path / "5.png", seed=99) and real(*arguments)
+    monkeypatch.setattr(feature_maps_module, "_frozen_layers", replaced)
+    with pytest.raises(ImageError, match=r"5\.png: it changed while it was described"):
+        feature_maps(model, places.manifest, tmp_path / "maps", quiet=True)
+    monkeypatch.undo()
+    (tmp_path / "5.png").write_bytes(first)
+    kept, fresh = (feature_maps(model, places.manifest, cache, quiet=True) for cache in (tmp_path / "maps", None))
+    np.testing.assert_allclose(kept.array, fresh.array, atol=5e-3, rtol=1e-2)  # a picture alone and in a batch
+
+
 def test_views_are_augmented_pictures_the_same_every_time(tmp_path):
     places, model = write_places(tmp_path), small()
     light = AUGMENTATIONS["light"]()

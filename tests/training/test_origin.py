@@ -8,6 +8,7 @@ import pytest
 import torch
 from pictures import write_picture, write_places
 
+from vpr_lib.data.manifest import build_manifest
 from vpr_lib.models.checkpoints import save_weights, weights_hash
 from vpr_lib.models.zoo import ZOO, build_model
 from vpr_lib.training import origin, recipes
@@ -162,6 +163,25 @@ def test_a_folder_that_says_nothing_is_refused(small, tmp_path):
     (tmp_path / "run" / origin.MADE_FROM).write_text('{"recipe"')
     with pytest.raises(OtherTraining, match="does not say what it was made from"):
         train(small, tmp_path / "run", quiet=True)
+
+
+def test_cities_and_pictures_to_choose_from_are_data(tmp_path):
+    for number in range(3):
+        write_picture(tmp_path / f"{number}.png", number)
+    columns = {"image_path": ["0.png", "1.png"], "city": ["A", "B"], "place_id": ["a", "b"]}
+    columns |= {"image_candidates": [[{"path": "0.png", "dt_us": 0}, {"path": "2.png", "dt_us": 9}], []]}
+    hashes = lambda **changes: origin._content_hash(build_manifest(tmp_path, "x", "train", "train", columns | changes))
+    first = hashes()
+    assert hashes() == first != hashes(city=["A", "A"])
+    write_picture(tmp_path / "2.png", 99)
+    assert hashes() != first
+
+
+def test_code_that_networks_and_mining_call_is_counted(monkeypatch):
+    files = set()
+    monkeypatch.setattr(origin, "_bare", lambda file: files.add(file.name) or "")
+    code_hash(build_model("gem_toy_160"))
+    assert {"clouds.py", "voxel_grid.py", "unit.py", "rerank.py", "feature_maps.py", "fit.py", "metric.py"} <= files
 
 
 def test_docstrings_and_comments_are_no_code(tmp_path):

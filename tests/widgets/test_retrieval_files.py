@@ -59,10 +59,12 @@ def test_what_an_earlier_retrieval_left_goes(two_folders, tmp_path):
     write_retrieval(found, out, RUN, strips=0)
     assert (out / "index.html").is_file(), "not a retrieval's folder before"
     (out / "strips").mkdir()
-    for name in ("strips/old.png", "found.geojson", "run.json"):
+    (out / "records/set/card").mkdir(parents=True)
+    leftovers = ("strips/old.png", "found.geojson", "run.json", "records/set/card/pixels__0.parquet")
+    for name in leftovers:
         (out / name).write_bytes(b"x")
     write_retrieval(found, out, RUN, strips=2)
     assert len(list((out / "strips").glob("*.png"))) == 2 and "own" not in (out / "index.html").read_text()
-    assert not any((out / name).exists() for name in ("strips/old.png", "found.geojson", "run.json"))
+    assert not any((out / name).exists() for name in leftovers)
     write_retrieval(found, out, RUN, strips=0)
     assert not list(out.rglob("*.png")) and not (out / "index.html").exists()

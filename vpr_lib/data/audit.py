@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,11 @@ from PIL import Image
 
 from vpr_lib.data.images import ImageError, check_size, image_errors, know_heif
 from vpr_lib.data.manifest import Manifest
-from vpr_lib.data.pixels import is_turned, is_whole_jpeg
+from vpr_lib.data.pixels import CUT_SHORT, is_turned, is_whole
 from vpr_lib.paths import atomic_path
 from vpr_lib.progress import track
 
-COLUMNS = ("path", "bytes", "mtime_ns", "width", "height", "mode", "sha256", "fault")
+COLUMNS = ("path", "bytes", "changed_ns", "width", "height", "mode", "sha256", "fault")
 MISSING, EMPTY = "missing", "empty"  # the short faults; others say what a decoder said
 CLOUD_BYTES = {"bin_f64x3": 4096 * 3 * 8}  # exactly; other formats are only opened
 _CHUNK = 512  # files handed to the threads at once
@@ -37,7 +38,7 @@ def inspect_file(path: str) -> tuple:
     except OSError:
         return (path, -1, 0, -1, -1, "", "", MISSING)
     if stat.st_size == 0:
-        return (path, 0, stat.st_mtime_ns, -1, -1, "", "", EMPTY)
+        return (path, 0, stat.st_ctime_ns, -1, -1, "", "", EMPTY)
     try:
         data = Path(path).read_bytes()
         inspect = _inspect_cloud if path.endswith((".bin", ".npy")) else _inspect_image
@@ -46,7 +47,7 @@ def inspect_file(path: str) -> tuple:
     except (ImageError, OSError, ValueError, MemoryError) as error:
         width, height, mode, data, fault = -1, -1, "", b"", str(error).removeprefix(f"{path}: ")
     digest = hashlib.sha256(data).hexdigest() if data else ""
-    return (path, stat.st_size, stat.st_mtime_ns, width, height, mode, digest, fault)
+    return (path, stat.st_size, stat.st_ctime_ns, width, height, mode, digest, fault)
 
 
 def _inspect_image(path: str, data: bytes) -> tuple[int, int, str]:
@@ -56,8 +57,8 @@ def _inspect_image(path: str, data: bytes) -> tuple[int, int, str]:
         check_size(image, path)
         turned = is_turned(image)
         image.load()
-        if image.format in ("JPEG", "MPO") and not is_whole_jpeg(data):
-            raise ImageError(f"{path}: damaged (cut short: no end marker after the last scan).")
+        if not is_whole(data, image.format):
+            raise ImageError(f"{path}: damaged ({CUT_SHORT}).")
         return (*image.size, f"{image.mode}, turned by its EXIF orientation" if turned else image.mode)
 
 
@@ -81,10 +82,11 @@ def inspect_files(
     """The audit of some files, one row each in their order, indexed by path, columns as COLUMNS.
 
     Files are read in threads: decoders and hashes let go of Python's lock. What is in the table `kept` and did not change
-    since, by size and time, is not opened again; the table is written every minute, so a killed check goes on where it was.
+    since, by size and time of change (which no program can set back), is not opened again; the table is written every
+    minute, so a killed check goes on where it was.
     """
     table = load_audit(kept)
-    times = dict(zip(table.index, zip(table["bytes"], table["mtime_ns"])))
+    times = dict(zip(table.index, zip(table["bytes"], table["changed_ns"])))
     fresh = [path for path in dict.fromkeys(paths) if times.get(path) != _size_and_time(path)]
     rows, saved = [], time.monotonic()
     for row in track(_in_threads(fresh, workers), "checking files", len(fresh), quiet):
@@ -95,10 +97,14 @@ def inspect_files(
 
 
 def load_audit(kept: Path | None) -> pd.DataFrame:
-    """The audit that was kept, indexed by path; empty when there is none."""
+    """The audit that was kept, indexed by path; empty when there is none, or a damaged one."""
+    table = pd.DataFrame(columns=COLUMNS)
     if kept is not None and kept.is_file():
-        return pd.read_parquet(kept).set_index("path")
-    return pd.DataFrame(columns=COLUMNS).set_index("path")
+        with suppress(
+            OSError, ValueError, LookupError, TypeError, NotImplementedError
+        ):  # pyarrow's errors are of these
+            table = pd.read_parquet(kept, page_checksum_verification=True)[list(COLUMNS)]
+    return table.set_index("path")
 
 
 def _size_and_time(path: str) -> tuple[int, int]:
@@ -106,7 +112,7 @@ def _size_and_time(path: str) -> tuple[int, int]:
         stat = os.stat(path)
     except OSError:
         return (-2, 0)  # never what is kept: look again
-    return stat.st_size, stat.st_mtime_ns
+    return stat.st_size, stat.st_ctime_ns
 
 
 def _in_threads(paths: list[str], workers: int | None) -> Iterator[tuple]:
@@ -122,7 +128,7 @@ def _save(kept: Path | None, table: pd.DataFrame, rows: list[tuple]) -> pd.DataF
     table = added if table.empty else pd.concat([table.drop(added.index, errors="ignore"), added])
     if kept is not None:
         with atomic_path(kept) as temporary:
-            table.reset_index().to_parquet(temporary)
+            table.reset_index().to_parquet(temporary, write_page_checksum=True)
     return table
 
 

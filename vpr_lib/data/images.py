@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as v2
 
-from vpr_lib.data.pixels import is_turned, is_whole_jpeg, to_rgb
+from vpr_lib.data.pixels import CUT_SHORT, is_turned, is_whole, to_rgb
 
 try:
     from torchvision.io import ImageReadMode, decode_jpeg
@@ -108,10 +108,13 @@ def read_image(path: str | Path, upright: bool = True) -> Tensor:
             process has too many open files.
     """
     know_heif(path)
-    with image_errors(path), Image.open(path) as image:
+    with (
+        image_errors(path),
+        open(path, "rb") as file,
+        Image.open(file) as image,
+    ):  # by its path Pillow scrambles turned TIFFs
         check_size(image, path)
-        if image.format in ("JPEG", "MPO"):
-            _check_end(path)
+        _check_end(file, image.format, path)
         plain = image.format == "JPEG" and image.mode in ("RGB", "L") and not (upright and is_turned(image))
         if plain and (decoded := _decode_jpeg(path)) is not None:
             return decoded
@@ -119,15 +122,15 @@ def read_image(path: str | Path, upright: bool = True) -> Tensor:
     return torch.from_numpy(pixels.copy() if not pixels.flags.writeable else pixels).permute(2, 0, 1)
 
 
-def _check_end(path: str | Path) -> None:
-    """Refuse a JPEG that ends in zeros before its end marker, as an unfinished copy does (ImageError)."""
-    with open(path, "rb") as file:
-        file.seek(-1, os.SEEK_END)
-        if file.read(1) != b"\0":
-            return
+def _check_end(file: BinaryIO, kind: str | None, path: str | Path) -> None:
+    """Refuse a picture that ends in zeros before its own end, as an unfinished copy does (ImageError)."""
+    place = file.tell()
+    file.seek(-1, os.SEEK_END)
+    if file.read(1) == b"\0":
         file.seek(0)
-        if not is_whole_jpeg(file.read()):
-            raise ImageError(f"{path}: damaged (cut short: no end marker after the last scan).")
+        if not is_whole(file.read(), kind):
+            raise ImageError(f"{path}: damaged ({CUT_SHORT}).")
+    file.seek(place)
 
 
 def know_heif(path: str | Path) -> None:

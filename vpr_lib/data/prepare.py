@@ -125,9 +125,9 @@ def _photos(content: Content) -> dict[str, int]:
     return _hashes(path for m in with_degrees if has_gps(m.image_paths()) for path in m.image_paths())
 
 
-def _folders(content: Content) -> dict[str, int | None]:
-    """Time of last change of every folder that holds a listed file, and of those above up to the root."""
-    folders: dict[str, int | None] = {}
+def _folders(content: Content) -> dict[str, list[int]]:
+    """Last change of every folder that holds a listed file, and of those above up to the root."""
+    folders: dict[str, None] = {}
     for manifest in manifests_of(content).values():
         for column in ("image_path", "cloud_path"):
             if column in manifest.table:
@@ -151,8 +151,9 @@ def _empty_below(place: str) -> list[str]:
         return []
 
 
-def _changed(place: str) -> int | None:
+def _changed(place: str) -> list[int]:
+    """Which folder it is, and when it last changed by a time that no program can set back; [] for none."""
     try:
-        return Path(place).stat().st_mtime_ns
+        return [(stat := os.stat(place)).st_ino, stat.st_ctime_ns]
     except OSError:
-        return None
+        return []

@@ -111,7 +111,8 @@ def write_records(folder: Path, table: pd.DataFrame) -> Path:
             mark = hashlib.sha256(str(first.get("root")).encode()).hexdigest()[:8]
             path = path.with_name(f"{path.stem}__{mark}.parquet")
         with atomic_path(path) as temporary:
-            pq.write_table(pa.Table.from_pandas(table, preserve_index=False), temporary, compression="zstd")
+            written = pa.Table.from_pandas(table, preserve_index=False)
+            pq.write_table(written, temporary, compression="zstd", write_page_checksum=True)
     return path
 
 
@@ -119,7 +120,7 @@ def _root_of(path: Path) -> str | None:
     """The folder that kept records are about; None where they do not say, or cannot be read."""
     try:
         roots = pq.read_table(path, columns=["root"])["root"]
-    except (OSError, ValueError, KeyError):  # pyarrow's errors are of these
+    except (OSError, ValueError, LookupError, TypeError, NotImplementedError):
         return None
     return roots[0].as_py() if len(roots) else None
 
@@ -136,8 +137,11 @@ def record_files(folder: Path) -> list[Path]:
 def read_record(file: Path) -> pd.DataFrame:
     """One evaluation (DamagedRecord naming the file when it cannot be read)."""
     try:
-        return pd.read_parquet(file)
-    except (OSError, ValueError, KeyError) as error:
+        table = pq.read_table(file, page_checksum_verification=True)
+        if [column["name"] for column in table.schema.pandas_metadata["columns"]] != table.column_names:
+            raise ValueError("its columns are not those that were written")
+        return table.to_pandas()
+    except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:  # pyarrow's errors are of these
         raise DamagedRecord(
             f"{file} is damaged ({str(error).splitlines()[0]}): remove it and measure '{Path(file).stem.split('__')[0]}' again."
         ) from error

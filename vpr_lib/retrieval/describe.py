@@ -36,6 +36,7 @@ from vpr_lib.retrieval.store import DescriptorStore, file_fingerprints, joint_fi
 log = logging.getLogger(__name__)
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 PRECISIONS = ("fp32", "tf32", *AUTOCAST)
+CHANGED = "it changed while it was described; run this again"
 NOT_FINITE = "its descriptor is not finite (NaN or infinite)"
 
 
@@ -169,10 +170,14 @@ class _Samples(Dataset):
         self.submaps = SubmapSet(manifest, spec if "image" in reads else None, clouds)
         self.model, self.spec = model, spec
         self.names = clouds.paths if clouds else manifest.image_paths()
-        files = [clouds.paths] if clouds else []
-        files += [manifest.image_paths()] if "image" in reads else []
-        prints = [file_fingerprints(paths) for paths in files]
-        self.prints = joint_fingerprints(*prints) if clouds else prints[0]
+        self.files = [clouds.paths] if clouds else []
+        self.files += [manifest.image_paths()] if "image" in reads else []
+        self.prints = self.fingerprints()
+
+    def fingerprints(self) -> np.ndarray:
+        """As `prints`, of the files as they are now."""
+        prints = [file_fingerprints(paths) for paths in self.files]
+        return joint_fingerprints(*prints) if self.submaps.clouds else prints[0]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -200,6 +205,7 @@ def _fill(store: DescriptorStore, samples: _Samples, todo: list[int], how: Compu
     batches = _batches(samples, todo, how, errors)
     for rows, descriptors in _from_all(batches, world) if world else batches:
         store.write(rows, descriptors)
+    errors |= {row: f"{samples.names[row]}: {CHANGED}" for row in store.forget_changed(samples.fingerprints())}
     store.errors |= _union(errors, world) if world else errors
 
 

@@ -13,13 +13,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vpr_lib.data.images import ImageSet
+from vpr_lib.data.images import ImageError, ImageSet
 from vpr_lib.data.manifest import Manifest
 from vpr_lib.machine import cpu_has_bf16, keep_freed_memory
 from vpr_lib.models.backbone import Backbone
 from vpr_lib.models.checkpoints import weights_hash
 from vpr_lib.progress import track
-from vpr_lib.retrieval.describe import AUTOCAST, NOT_FINITE, Descriptors, UnreadableImages, code_hash, contents_hash
+from vpr_lib.retrieval.describe import (
+    AUTOCAST,
+    CHANGED,
+    NOT_FINITE,
+    Descriptors,
+    UnreadableImages,
+    code_hash,
+    contents_hash,
+)
 from vpr_lib.retrieval.runtime import LEAST, Call, compile_openvino
 from vpr_lib.retrieval.store import DescriptorStore, file_fingerprints, joint_fingerprints
 from vpr_lib.seeds import derive_seed
@@ -75,8 +83,7 @@ def feature_maps(
         raise ValueError(f"{views} views of a picture need an augmentation; without one there is 1.")
     model.eval().to(device, memory_format=torch.channels_last)
     shape = _map_shape(model, device)
-    pictures = np.tile(file_fingerprints(manifest.image_paths()), views)
-    prints = joint_fingerprints(pictures, np.arange(len(pictures)))  # a view depends on its number
+    prints = _view_prints(manifest, views)
     trunk = {
         "weights": weights_hash(model.backbone, without=model.backbone.after_fixed),
         "backbone": f"{model.config.backbone} {model.config.backbone_args}",
@@ -97,8 +104,17 @@ def feature_maps(
             layers = _frozen_layers(model, device, precision, len(todo), f"{trunk} {torch.get_num_threads()}")
             for rows, batch in zip(track(chunks, "frozen layers", quiet=quiet), pictures):
                 store.write(np.array(rows), layers(batch).flatten(1).half().cpu().numpy())
+            changed = store.forget_changed(_view_prints(manifest, views))
         store.finish()
+    if todo and changed:
+        raise ImageError(f"{images.paths[changed[0] % len(manifest)]}: {CHANGED}")
     return FeatureMaps(store.array, shape, views, store.path)
+
+
+def _view_prints(manifest: Manifest, views: int) -> np.ndarray:
+    """int64 (views * N,): a view depends on its picture and its number."""
+    pictures = np.tile(file_fingerprints(manifest.image_paths()), views)
+    return joint_fingerprints(pictures, np.arange(len(pictures)))
 
 
 def _key(row: int, images: int, seed: int) -> int | tuple[int, int]:

@@ -132,6 +132,14 @@ class DescriptorStore:
         if time.monotonic() - self._saved > SAVE_EVERY_S:
             self.save_progress()
 
+    def forget_changed(self, fingerprints: np.ndarray) -> list[int]:
+        """Rows whose files have other bytes by now than when the store was opened: what was read is unknown, so they count as
+        not described."""
+        changed = np.flatnonzero(fingerprints != self.fingerprints)
+        if len(changed):
+            self.done[changed] = False
+        return changed.tolist()
+
     def save_progress(self) -> None:
         """Make everything written so far survive a kill."""
         if self.path is None or self._lock is None:

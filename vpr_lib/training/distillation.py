@@ -19,12 +19,13 @@ from vpr_lib.config import Strict
 from vpr_lib.data.images import INTERPOLATIONS, InputSpec
 from vpr_lib.data.manifest import Manifest
 from vpr_lib.data.places import PlaceBatches, Places
+from vpr_lib.files import content_hashes
 from vpr_lib.losses.distillation import Distance, DistillationLoss, MapAdapter, Mode, make_term
 from vpr_lib.losses.metric import MetricLoss
 from vpr_lib.models.checkpoints import load_weights, trained_path, weights_hash
 from vpr_lib.models.zoo import build_model
 from vpr_lib.paths import cache_root, write_text
-from vpr_lib.retrieval.describe import describe
+from vpr_lib.retrieval.describe import contents_hash, describe
 from vpr_lib.retrieval.feature_maps import describe_on_maps, feature_maps, has_frozen_layers
 from vpr_lib.training.fit import FitResult, TrainingRun, fit
 from vpr_lib.training.metric_learning import PlaceRecipe, gather, place_batches, scaled_rate
@@ -172,14 +173,17 @@ def read_teacher_file(path: Path, manifest: Manifest) -> tuple[np.ndarray, str]:
         array = array[[row_of[name] for name in manifest.table["image_path"]]]
     else:
         about = path.with_suffix(".json")
-        made_from = (
-            json.loads(about.read_text(encoding="utf-8")).get("key", {}).get("images") if about.is_file() else None
-        )
+        said = json.loads(about.read_text(encoding="utf-8")) if about.is_file() else {}
+        made_from = said.get("key", {}).get("images")
         if made_from != manifest.list_hash:
             raise ValueError(
                 f"{path} was made from another list of images ({(made_from or 'no JSON beside it')[:12]}, the training set is "
                 f"{manifest.list_hash[:12]}). Describe this set, or give a .npz with image_path and descriptors."
             )
+        if said["key"].get("contents") != contents_hash(manifest.image_paths()):
+            raise ValueError(f"{path} was made from other pictures of the same names: describe this set again.")
+        if said.get("sum") != content_hashes([path])[0]:
+            raise ValueError(f"{path} is damaged, or not the file that {about.name} is about: describe this set again.")
         array = np.load(path, mmap_mode="r")
     if not np.isfinite(array).all() or (np.abs(array).max(1) == 0).any():
         raise ValueError(f"{path} holds rows that are zero or not finite: those images were not described.")

@@ -15,15 +15,18 @@ from typing import Any
 
 from torch import nn
 
-from vpr_lib.data import images, pixels, places, tuples
+from vpr_lib import seeds
+from vpr_lib.data import clouds, images, pixels, places, tuples
 from vpr_lib.data.audit import file_paths
 from vpr_lib.data.ground_truth import Benchmark
 from vpr_lib.data.prepare import Content, manifests_of
 from vpr_lib.data.run_pairs import RunPairs
 from vpr_lib.data.tuples import TupleSet
 from vpr_lib.files import content_hashes, locked, use, write_text
+from vpr_lib.models import unit, voxel_grid
 from vpr_lib.models.checkpoints import weights_hash
 from vpr_lib.paths import content_memory
+from vpr_lib.retrieval import feature_maps, rerank
 from vpr_lib.training.fit import Recipe
 from vpr_lib.training.optimisation import FitSettings
 
@@ -117,12 +120,13 @@ def _content_hash(content: Content) -> str:
     """Over the bytes of every listed file, in order, and over the labels and pairs that are learned from."""
     digest = hashlib.sha256()
     for manifest in manifests_of(content).values():
-        paths = file_paths(manifest)
+        choices = (image["path"] for row in manifest.table.get("image_candidates", ()) for image in row)
+        paths = file_paths(manifest) + [f"{manifest.root}/{path}" for path in choices]
         hashes = content_hashes(paths, content_memory())
         use(paths, hashes)
         digest.update(str(hashes).encode())
-        if "place_id" in manifest.table:
-            digest.update("\n".join(manifest.table["place_id"].astype(str)).encode())
+        for column in [name for name in ("place_id", "city") if name in manifest.table]:
+            digest.update("\n".join([column, *manifest.table[column].astype(str)]).encode())
     if isinstance(content, Benchmark):
         digest.update("".join(protocol.card.hash for protocol in content.protocols).encode())
     if isinstance(content, TupleSet):
@@ -133,11 +137,11 @@ def _content_hash(content: Content) -> str:
 
 
 def code_hash(model: nn.Module) -> str:
-    """Over the code of the model's modules, of losses, training and images; comments and docstrings are no code."""
+    """Over the code of the model's modules, of losses and training, and of what these call to read, mine and compute;
+    comments and docstrings are no code."""
     own = {inspect.getfile(type(part)) for part in model.modules() if type(part).__module__.startswith("vpr_lib.")}
-    files = {Path(file).resolve() for file in own} | {
-        Path(room.__file__).resolve() for room in (images, pixels, places, tuples)
-    }
+    called = (images, pixels, places, tuples, clouds, voxel_grid, unit, rerank, feature_maps, seeds)
+    files = {Path(file).resolve() for file in own} | {Path(room.__file__).resolve() for room in called}
     files |= {*ROOM.glob("*.py"), *(ROOM.parent / "losses").glob("*.py")}
     return hashlib.sha256("".join(_bare(file) for file in sorted(files)).encode()).hexdigest()
 

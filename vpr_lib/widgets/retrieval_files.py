@@ -21,6 +21,8 @@ from vpr_lib.widgets.found_map import draw_map
 from vpr_lib.widgets.geo_files import write_geo_files
 from vpr_lib.widgets.page import Row, retrieval_page
 
+RECORDS = "records/*/*/*.parquet"
+
 
 def write_retrieval(found: FolderRetrieval, out: Path, run: Run, strips: int) -> dict[str, Path]:
     """Write matches.csv, records.parquet, strips/*.png, index.html and, with positions, found.geojson, .kml and .gpx below
@@ -58,7 +60,7 @@ def write_retrieval(found: FolderRetrieval, out: Path, run: Run, strips: int) ->
 def _forget_earlier(out: Path) -> None:
     """Remove what another retrieval wrote into this folder: what this one does not write again would pass for its own."""
     if (out / "matches.csv").is_file():
-        for pattern in ("index.html", "strips/*.png", "found.geojson", "found.kml", "found.gpx", "run.json"):
+        for pattern in ("index.html", "strips/*.png", "found.geojson", "found.kml", "found.gpx", "run.json", RECORDS):
             for file in out.glob(pattern):
                 file.unlink()
 

@@ -21,9 +21,9 @@ def thumbnail(path: str, height: int = HEIGHT) -> str:
     """A JPEG data URI of an image, `height` pixels high; an unreadable one gives a grey square."""
     try:
         know_heif(path)
-        with Image.open(path) as image:
+        with open(path, "rb") as file, Image.open(file) as image:
             image.draft("RGB", (3 * height, height))  # decode at reduced size
-            plain = image.mode in ("RGB", "L") and not is_turned(image)
+            plain = image.format == "JPEG" and image.mode in ("RGB", "L") and not is_turned(image)
             return picture_uri(image if plain else Image.fromarray(to_rgb(image, path, upright=True)), height)
     except (OSError, ValueError):
         return picture_uri(Image.new("RGB", (height, height), "#777777"), height)

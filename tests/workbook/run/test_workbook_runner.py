@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 
 from vpr_lib import paths
+from vpr_lib.workbook.run import verify
+from vpr_lib.workbook.run.execute import EXITS
 from vpr_lib.workbook.run.plan import UsageError
+from vpr_lib.workbook.run.process import Ended, Job, Progress
 from vpr_lib.workbook.run.status import find_run, read_status
 
 ALL = ["01_data", "02_train", "03_other", "08_results"]
@@ -53,6 +56,30 @@ def test_failure_blocks_its_dependants_only_and_results_run(chain):
     assert again["03_other"] == "resumed", "what was green is not lost"
     assert again["08_results"] == "green", "results over holes are never resumed"
     assert chain.add("01_data", makes=["01.png"]).statuses() == dict.fromkeys(ALL, "green") | {"03_other": "resumed"}
+
+
+@pytest.mark.parametrize(
+    ("code", "ended"),
+    [(-1, " (SIGHUP)"), (129, " (SIGHUP)"), (-11, " (SIGSEGV)"), (137, " (SIGKILL, often the system's out-of-memory"),
+     (255, " (signal 127)")],
+)  # fmt: skip
+def test_what_ended_the_child_is_named(chain, code, ended):
+    name = ALL[0]
+    job = Job(name, chain.root / f"{name}.ipynb", chain.root, chain.root, {}, 60)
+    verdict = verify._broken(job, Ended(code, 1.0, Progress()), "cell 2 of 5")
+    assert verdict.status == "killed" and f"died in cell 2 of 5{ended}" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [("error", "R@1 is 3, expected 4"), ("dead", "the kernel died in cell 2 of 5 (exit code 0): recalls"),
+     ("timeout", "cell 2 of 5 ran longer than its limit of 60 s: recalls")],
+)  # fmt: skip
+def test_a_failed_check_speaks_for_itself(chain, end, reason):
+    job = Job(ALL[0], chain.root / "a.ipynb", chain.root, chain.root, {}, 60)
+    failure = {"ename": "CheckFailed", "evalue": "R@1 is 3, expected 4", "tail": ["a line"]}
+    progress = Progress(line="recalls", kernel_returncode=0, failure=failure)
+    assert verify._broken(job, Ended(EXITS[end], 1.0, progress), "cell 2 of 5").reason == reason
 
 
 def test_stop_at_the_first_failure(chain):

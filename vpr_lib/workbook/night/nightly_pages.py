@@ -210,10 +210,10 @@ def _caption(when: str, row) -> str:
 
 
 def _records(run: Path, change: RecallChange):
-    import pandas
+    from vpr_lib.results.records import read_record
 
     folder = run / "records" / change.notebook / change.dataset / change.protocol
-    return pandas.read_parquet(folder / f"{change.model}__{change.seed}.parquet")
+    return read_record(folder / f"{change.model}__{change.seed}.parquet")
 
 
 def _open(path: str) -> "Image.Image":
