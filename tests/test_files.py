@@ -1,5 +1,6 @@
 """Files are written whole, by one writer at a time, and known by their content; a power cut leaves no empty file."""
 
+import errno
 import logging
 import os
 import subprocess
@@ -12,10 +13,12 @@ import pytest
 from vpr_lib import files
 from vpr_lib.files import (
     atomic_path,
+    check_seal,
     content_hashes,
     forget_used,
     locked,
     publish,
+    seal,
     try_lock,
     use,
     used_files,
@@ -57,6 +60,11 @@ def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         temporary.write_text("half")
         raise ZeroDivisionError
     assert os.listdir(tmp_path) == ["a.txt"] and (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_an_error_of_the_disk_names_the_file(tmp_path):
+    with pytest.raises(OSError, match=r"No space left on device: '.*a\.txt'"), atomic_path(tmp_path / "a.txt"):
+        raise OSError(errno.ENOSPC, "Detail: [errno 28] No space left on device")
 
 
 def test_others_of_the_group_can_read_it(tmp_path):
@@ -138,6 +146,26 @@ def test_what_is_remembered_is_not_read_again_and_what_changed_is(tmp_path, monk
     os.utime(tmp_path / "a", ns=(when, when))  # as if nothing had happened: the time of the inode tells
     after = content_hashes(paths, memory)
     assert after[0] != before[0] and after[1] == before[1] and read[2:] == ["a"]
+
+
+@pytest.mark.parametrize("change", ["remove", "add", "edit", "rename"])
+def test_a_sealed_folder_holds_what_it_was_sealed_with(tmp_path, change):
+    write_text(tmp_path / "city/a/1.txt", "1"), write_text(tmp_path / "city/2.txt", "2")
+    check_seal(tmp_path / "city")  # never sealed
+    check_seal.cache_clear()
+    seal(tmp_path / "city")
+    folder = (tmp_path / "city").rename(tmp_path / "moved")
+    check_seal(folder)
+    check_seal.cache_clear()
+    one = folder / "a/1.txt"
+    if change == "remove":
+        one.unlink()
+    elif change == "rename":
+        one.rename(folder / "a/3.txt")
+    else:
+        (one if change == "edit" else folder / "4.txt").write_text("x")
+    with pytest.raises(ValueError, match="moved: files came, went or changed since it was made"):
+        check_seal(folder)
 
 
 def test_files_that_were_used_are_known_by_what_they_were_when_they_were(tmp_path):

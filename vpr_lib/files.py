@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from threading import Event
 
@@ -17,6 +19,7 @@ log = logging.getLogger(__name__)
 _CHUNK = 2**22  # bytes read at a time
 _SAVED = 500  # files hashed between two entries into the memory
 _ASKED = 500  # files that the memory is asked for at a time; SQLite takes 999 values
+_SEAL = ".sum"  # in a folder: over the names and the content of all files below
 _GRAIN_NS = 3 * 10**9  # a file changed this lately may change again under the same times (FAT counts in steps of 2 s)
 
 
@@ -38,6 +41,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; others of the group read ours
         publish(temporary, path)
+    except OSError as error:
+        if error.filename is None and error.errno:  # of a full disk, which names no file
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -150,6 +157,32 @@ def content_hashes(paths: Sequence[str | Path], memory: Path | None = None) -> l
             settled = time.time_ns() - _GRAIN_NS
             _remember(memory, {s: value for s, value in found.items() if value >= 0 and max(s[-2:]) < settled})
     return [-1 if s is None else known[s] for s in stats]
+
+
+def seal(folder: Path) -> None:
+    """Write down which files a folder holds, and their content: see `check_seal`."""
+    write_text(folder / _SEAL, _names_and_contents(folder, None))
+
+
+@cache
+def check_seal(folder: Path, memory: Path | None = None) -> None:
+    """Once per process: a sealed folder must hold what it was sealed with; one that never was is taken as it is.
+
+    Args:
+        memory: as in `content_hashes`.
+    Raises:
+        ValueError: when files came, went or changed.
+    """
+    if (folder / _SEAL).is_file() and (folder / _SEAL).read_text() != _names_and_contents(folder, memory):
+        raise ValueError(
+            f"{folder}: files came, went or changed since it was made. Remove the folder, and it is made again."
+        )
+
+
+def _names_and_contents(folder: Path, memory: Path | None) -> str:
+    files = visible_files(folder, "*")
+    text = f"{[path.relative_to(folder).as_posix() for path in files]} {content_hashes(files, memory)}"
+    return sha256(text.encode()).hexdigest()
 
 
 _used: dict[str, int | None] = {}  # absolute path -> what it hashed to when it was used; None: not known yet

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from vpr_lib.files import check_seal
 from vpr_lib.toycity import ensure, spec_hash
 from vpr_lib.toycity import export as export_module
 from vpr_lib.toycity.plan import plan
@@ -95,6 +96,15 @@ def test_two_processes_at_once_agree(tiny, tiny_root, tmp_path):
     assert all(process.returncode == 0 for process in processes)
     assert [path.name for path in seen(Path(folder).parent)] == ["benchmark"]
     assert contents(Path(folder)) == contents(tiny_root["benchmark"])
+
+
+def test_a_picture_that_is_gone_is_told(tiny, tmp_path):
+    spec = replace(tiny, traverse_frames=3)
+    folder = ensure(spec, "traverse", tmp_path, workers=1)
+    next(folder.rglob("*.jpg")).unlink()
+    check_seal.cache_clear()
+    with pytest.raises(ValueError, match="files came, went or changed"):
+        ensure(spec, "traverse", tmp_path)
 
 
 def test_a_foreign_folder_is_refused(tiny, tmp_path):

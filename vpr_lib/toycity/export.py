@@ -22,8 +22,8 @@ from joblib.externals.loky import get_reusable_executor
 from PIL import Image
 
 from vpr_lib.digests import digest_code
-from vpr_lib.files import locked, publish_folder
-from vpr_lib.paths import data_root, write_text
+from vpr_lib.files import check_seal, locked, publish_folder, seal
+from vpr_lib.paths import content_memory, data_root, write_text
 from vpr_lib.progress import track
 from vpr_lib.seeds import derive_seed
 from vpr_lib.toycity.city import Site, ToyCitySpec, build_street, sites
@@ -64,15 +64,16 @@ def ensure(spec: ToyCitySpec, subset: str, root: Path | None = None, workers: in
         workers: processes to render in; default all cores that this process may use.
     Raises:
         ValueError: for an unknown subset.
-        FileExistsError: if a folder of that name exists without its description: something else wrote it.
+        FileExistsError: if a folder of that name exists without its description: something else wrote it. ValueError: if
+            files in it came, went or changed since.
     """
     check_subset(subset)
     folder = Path(root or data_root() / "toycity") / spec_hash(spec) / subset
-    if (folder / DESCRIPTION).is_file():
-        return folder
-    with locked(folder, "generating it"):
-        if not (folder / DESCRIPTION).is_file():
-            _generate(spec, subset, folder, workers)
+    if not (folder / DESCRIPTION).is_file():
+        with locked(folder, "generating it"):
+            if not (folder / DESCRIPTION).is_file():
+                _generate(spec, subset, folder, workers)
+    check_seal(folder, content_memory())
     return folder
 
 
@@ -83,6 +84,7 @@ def _generate(spec: ToyCitySpec, subset: str, folder: Path, workers: int | None)
     temporary = Path(tempfile.mkdtemp(prefix=f".{subset}.{socket.gethostname()}.{os.getpid()}.", dir=folder.parent))
     try:
         _fill(spec, subset, temporary, workers)
+        seal(temporary)
         _publish(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

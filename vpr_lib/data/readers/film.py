@@ -16,7 +16,7 @@ from PIL import Image
 
 from vpr_lib.data.readers.exif import gps_exif
 from vpr_lib.data.readers.gpx import Track, read_gpx, seconds
-from vpr_lib.files import content_hashes, locked, publish_folder
+from vpr_lib.files import check_seal, content_hashes, locked, publish_folder, seal
 from vpr_lib.paths import cache_root, content_memory
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,8 @@ def folder_of(path: Path, frames_per_second: float = 1.0) -> Path:
     clock where it says one that the track covers, otherwise the track begins with the film.
 
     Raises:
-        ValueError: for a film without PyAV, one that cannot be decoded, or a rate that is not positive.
+        ValueError: for a film without PyAV, one that cannot be decoded, a rate that is not positive, or
+            kept frames that came, went or changed.
         FileNotFoundError: without the path.
     """
     path = Path(path)
@@ -54,10 +55,12 @@ def folder_of(path: Path, frames_per_second: float = 1.0) -> Path:
             temporary = Path(mkdtemp(dir=folder.parent, prefix=f".{path.stem}-"))
             try:
                 count = _write_frames(path, temporary, frames_per_second, track)
+                seal(temporary)
                 publish_folder(temporary, folder)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
             log.info("%s: %d frames at %g per second, kept in %s", path.name, count, frames_per_second, folder)
+    check_seal(folder, content_memory())
     return folder
 
 
