@@ -32,7 +32,7 @@ from vpr_lib.training.crossmodal import (
 )
 from vpr_lib.training.optimisation import FitSettings, make_optimizer
 from vpr_lib.training.pairs import PairBatches, PairSampler
-from vpr_lib.training.recipes import open_recipe
+from vpr_lib.training.recipes import load_recipe, runner_of
 
 TINY = ZOO["minklocpp_toy_96"].model_copy(
     update=dict(
@@ -267,9 +267,9 @@ def test_what_stops_a_student(tuples, tiny, tmp_path):
 
 @pytest.mark.parametrize("name", ["toy", "oxford", "boreas"])
 def test_recipes_name_models_that_fit_and_data_sets_that_exist(name):
-    taught, run = open_recipe(f"distilvpr_{name}_teacher")
-    learns, _ = open_recipe(f"distilvpr_{name}_student")
-    assert run is train_crossmodal and (taught.crossmodal, learns.crossmodal) == ("teacher", "student")
+    taught = load_recipe(f"distilvpr_{name}_teacher")
+    learns = load_recipe(f"distilvpr_{name}_student")
+    assert runner_of(taught) is train_crossmodal and (taught.crossmodal, learns.crossmodal) == ("teacher", "student")
     assert build_model(taught.model).dim == build_model(learns.model).dim and learns.teacher == taught.model
     for experiment in (taught, learns):
         assert (
@@ -280,7 +280,7 @@ def test_recipes_name_models_that_fit_and_data_sets_that_exist(name):
 
 
 def test_variants_share_no_folder_and_keep_the_rest(tmp_path):
-    learns, _ = open_recipe("distilvpr_toy_student")
+    learns = load_recipe("distilvpr_toy_student")
     variants = [
         learns.variant(11, "none"),
         learns.variant(12, "none"),

@@ -262,7 +262,8 @@ def test_anew_waits_for_the_process_that_trains_in_the_folder(small, tmp_path, m
     (tmp_path / "run" / "state.pt").touch()
     there = []
     ran = lambda experiment, folder, device: there.append(folder.exists()) or (None, None)
-    monkeypatch.setattr(recipes, "open_recipe", lambda name: (small, ran))
+    monkeypatch.setattr(recipes, "load_recipe", lambda name: small)
+    monkeypatch.setattr(recipes, "runner_of", lambda experiment: ran)
     lock = try_lock(tmp_path / "run")
     with ThreadPoolExecutor() as pool:
         command = pool.submit(command_line.train, "x", tmp_path / "run", anew=True, device="cpu")

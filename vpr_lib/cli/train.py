@@ -33,9 +33,9 @@ def train(
     from vpr_lib.files import locked
     from vpr_lib.models.checkpoints import save_weights, trained_path
     from vpr_lib.paths import cache_root
-    from vpr_lib.training.recipes import open_recipe
+    from vpr_lib.training.recipes import load_recipe, runner_of
 
-    experiment, run = open_recipe(recipe)
+    experiment = load_recipe(recipe)
     values = experiment.model_dump()
     for change in set_ or []:
         _apply(values, change)
@@ -44,7 +44,7 @@ def train(
     if anew and (folder / "state.pt").is_file():
         with locked(folder, "training in it"):
             rmtree(folder)
-    model, result = run(experiment, folder, choose_device(device))
+    model, result = runner_of(experiment)(experiment, folder, choose_device(device))
     select = getattr(experiment, "select", "recall@1")
     best = max(result.history, key=lambda row: row.get(select, row["epoch"]))
     about = {"recipe": recipe, "folder": str(folder), "best": best, "experiment": experiment.model_dump()}

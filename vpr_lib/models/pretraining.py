@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 import torchvision
+from torch import nn
 
 from vpr_lib.models.published import load_published
 from vpr_lib.registry import lookup
@@ -62,6 +63,22 @@ def ask_before_fetching(name: str) -> None:
         f"The pre-trained weights of {name} are not on this disk, and nothing is fetched without being asked for: "
         f"`vpr weights get {name}` fetches them, {LEAVE}=1 in the environment lets models fetch what they start from."
     )
+
+
+def torchvision_network(name: str, pretrained: bool) -> nn.Module:
+    """A network of torchvision, with its ImageNet V1 weights where asked for; raises as `ask_before_fetching`."""
+    if pretrained:
+        ask_before_fetching(name)
+    return torchvision.models.get_model(name, weights="IMAGENET1K_V1" if pretrained else None)
+
+
+def timm_network(name: str, pretrained: bool, **options: object) -> nn.Module:
+    """A network of timm, with its default weights where asked for; raises as `ask_before_fetching`."""
+    import timm
+
+    if pretrained:
+        ask_before_fetching(name)
+    return timm.create_model(name, pretrained=pretrained, **options)
 
 
 def fetch_pretraining(name: str) -> bool:

@@ -2,11 +2,10 @@
 
 import math
 
-import torchvision
 from torch import Tensor, nn
 
 from vpr_lib.models.backbone import Backbone
-from vpr_lib.models.pretraining import ask_before_fetching
+from vpr_lib.models.pretraining import timm_network, torchvision_network
 
 
 class EfficientNet(Backbone):
@@ -28,12 +27,8 @@ class EfficientNet(Backbone):
         fixed_statistics: bool = False,
         pretrained: bool = False,
     ):
-        import timm
-
         super().__init__()
-        if pretrained:
-            ask_before_fetching(name)
-        net = timm.create_model(name, pretrained=pretrained)
+        net = timm_network(name, pretrained)
         self.model = nn.Module()  # only what is used, under the official names
         for part in ("conv_stem", "bn1", "blocks", "conv_head", "bn2", *(["classifier"] if classifier else [])):
             self.model.add_module(part, getattr(net, part))
@@ -74,9 +69,7 @@ class MobileNetV2(Backbone):
         super().__init__()
         if tap is not None and not 1 <= tap <= 17:
             raise ValueError(f"MobileNetV2 can be tapped after features 1 to 17, got {tap}.")
-        if pretrained:
-            ask_before_fetching("mobilenet_v2")
-        trunk = torchvision.models.mobilenet_v2(weights="IMAGENET1K_V1" if pretrained else None).features
+        trunk = torchvision_network("mobilenet_v2", pretrained).features
         self.upsample_to = tuple(upsample_to) if tap is None else None
         self.model = nn.Module()
         if tap is None:
@@ -113,15 +106,11 @@ class SwinV2(Backbone):
         layers_to_freeze: int = -1,
         pretrained: bool = False,
     ):
-        import timm
-
         super().__init__()
         if any(side % 32 for side in image_size):
             raise ValueError(f"Swin V2 takes image sides that are multiples of 32, got {tuple(image_size)}.")
-        if pretrained:
-            ask_before_fetching(name)
         self.image_size = tuple(image_size)
-        self.model = timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=self.image_size)
+        self.model = timm_network(name, pretrained, num_classes=0, img_size=self.image_size)
         self.out_channels, self.stride = self.model.num_features, 32
         if layers_to_freeze >= 0:
             first, second, third, _ = self.model.layers

@@ -94,14 +94,11 @@ def train_heads(
     run = run.launched(settings)
     fabric, quiet = run.fabric, run.quiet
     settings = scaled_rate(recipe, settings, fabric.world_size)
-    if fabric.global_rank > 0:
-        fabric.barrier()  # the first process makes the file that the others then open
-    maps = feature_maps(
-        model, places.manifest, cache, views, AUGMENTATIONS[recipe.augmentation](), device=fabric.device,
-        precision=settings.precision, workers=run.workers, quiet=quiet,
-    )  # fmt: skip
-    if fabric.global_rank == 0:
-        fabric.barrier()
+    with fabric.rank_zero_first():  # the first process makes the file that the others then open
+        maps = feature_maps(
+            model, places.manifest, cache, views, AUGMENTATIONS[recipe.augmentation](), device=fabric.device,
+            precision=settings.precision, workers=run.workers, quiet=quiet,
+        )  # fmt: skip
     if not run.begun:
         centres, device = run.folder / "centres.hdf5", fabric.device
         start_head(model, [places.manifest], centres, seed=settings.seed, device=device, quiet=quiet, maps=maps)

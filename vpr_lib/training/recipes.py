@@ -24,6 +24,7 @@ from vpr_lib.paths import cache_root
 from vpr_lib.registry import lookup
 from vpr_lib.retrieval.protocol import evaluate
 from vpr_lib.training.centres import start_head
+from vpr_lib.training.crossmodal import CrossmodalExperiment, train_crossmodal
 from vpr_lib.training.distillation import Distillation, train_distilled
 from vpr_lib.training.fit import FitResult, Recipe, TrainingRun
 from vpr_lib.training.heads import evaluate_heads, train_heads
@@ -81,6 +82,9 @@ class Experiment(Recipe):
         return self
 
 
+KINDS: dict[str, type[Recipe]] = {"images": Experiment, "crossmodal": CrossmodalExperiment}
+
+
 def load_recipe(name: str | Path) -> Recipe:
     """The recipe of that name or path, of the `kind` it says; `name+variant+variant` applies named changes in that order.
 
@@ -90,9 +94,8 @@ def load_recipe(name: str | Path) -> Recipe:
         ValueError: when the recipe, its kind or a variant is unknown, or does not fit.
     """
     path, chosen = _find(name)
-    kinds = experiment_kinds()
     kind = load_yaml(path, RecipeKind).kind
-    experiment = load_yaml(path, lookup(kinds, kind, f"kind of recipe '{path.stem}'"))
+    experiment = load_yaml(path, lookup(KINDS, kind, f"kind of recipe '{path.stem}'"))
     values = experiment.model_dump()
     for variant in chosen:
         for field, value in lookup(experiment.variants, variant, f"variant of recipe '{path.stem}'").items():
@@ -138,13 +141,6 @@ class RecipeKind(BaseModel):
     variants: dict[str, dict[str, Any]] = {}
 
 
-def experiment_kinds() -> dict[str, type[Recipe]]:
-    """What a recipe's `kind` may be."""
-    from vpr_lib.training.crossmodal import CrossmodalExperiment
-
-    return {"images": Experiment, "crossmodal": CrossmodalExperiment}
-
-
 def _find(name: str | Path) -> tuple[Path, list[str]]:
     """The file of a recipe, and the variants asked for; a '+' inside a path is no variant."""
     name, *chosen = [name] if str(name).endswith((".yaml", ".yml")) else str(name).split("+")
@@ -168,16 +164,8 @@ def set_field(values: dict[str, Any], name: str, value: Any, merge: bool = False
     inside[last] = value
 
 
-def open_recipe(name: str | Path) -> tuple[Any, Callable[..., tuple[nn.Module, FitResult]]]:
-    """The experiment of that name with the function that runs it: (experiment, folder, device) -> (model, result)."""
-    experiment = load_recipe(name)
-    return experiment, runner_of(experiment)
-
-
 def runner_of(experiment: Recipe) -> Callable[..., tuple[nn.Module, FitResult]]:
     """The function that runs an experiment of this kind: (experiment, folder, device, quiet) -> (model, result)."""
-    from vpr_lib.training.crossmodal import train_crossmodal
-
     return train if isinstance(experiment, Experiment) else train_crossmodal
 
 

@@ -156,7 +156,8 @@ class TupleSource:
     ):  # fmt: skip
         self.network, self.tuples, self.recipe, self.folder = network, tuples, recipe, folder
         self.seed, self.precision, self.workers = settings.seed, settings.precision, run.workers
-        self.device, self.rank, self.world_size = run.fabric.device, run.fabric.global_rank, run.fabric.world_size
+        self.fabric, self.device = run.fabric, run.fabric.device
+        self.rank, self.world_size = run.fabric.global_rank, run.fabric.world_size
         if not len(tuples.usable):
             raise ValueError(
                 f"None of the {len(tuples.queries)} queries has both a positive and a negative; widen the inner radius."
@@ -205,14 +206,14 @@ class TupleSource:
     def mined(self, epoch: int, chunk: int, queries: np.ndarray) -> list[MinedTuple]:
         """The tuples of a chunk: from disk when this run mined them before, otherwise from a fresh cache."""
         path = self.folder / f"epoch_{epoch:02d}_chunk_{chunk:03d}.npz"
-        if not self._agreed(path.is_file()):
+        if not self.fabric.broadcast(path.is_file()):  # all ranks mine, or none
             remembered = self._remembered(epoch, chunk)
             mined = self._mine(epoch, queries, remembered)
             for tuple_ in mined:
                 remembered[tuple_.query, : len(tuple_.negatives)] = tuple_.negatives
             if self.rank == 0:
                 _write(path, mined, remembered)
-            self._barrier()
+            self.fabric.barrier()
             return mined
         return _read(path)[0]
 
@@ -260,18 +261,6 @@ class TupleSource:
         gathered: list[Any] = [None] * self.world_size
         dist.all_gather_object(gathered, own)
         return np.concatenate(gathered)
-
-    def _agreed(self, found: bool) -> bool:
-        """What rank 0 found: all ranks must mine, or none."""
-        if self.world_size == 1:
-            return found
-        answer = [found]
-        dist.broadcast_object_list(answer)
-        return answer[0]
-
-    def _barrier(self) -> None:
-        if self.world_size > 1:
-            dist.barrier()
 
     # ---- images
 

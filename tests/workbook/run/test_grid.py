@@ -9,7 +9,7 @@ from vpr_lib.config import load_profile
 from vpr_lib.data.catalogue import load_table
 from vpr_lib.models.zoo import ZOO
 from vpr_lib.results.paper_tables import LAYOUTS, paper_table
-from vpr_lib.training.recipes import open_recipe
+from vpr_lib.training.recipes import load_recipe
 from vpr_lib.workbook.run.needs import COUNTED
 from vpr_lib.workbook.run.parameters import read_parameters
 from vpr_lib.workbook.run.plan import load_workbook
@@ -41,7 +41,7 @@ def recalls_of(profile):
             for word in _flat(values.get(key, ""))
         ]
         models = [word for word in words if word in ZOO] + [
-            open_recipe(w)[0].model for w in recipes if "paper" in w or "distil" in w
+            load_recipe(w).model for w in recipes if "paper" in w or "distil" in w
         ]
         cards = [
             card for word in words if word in load_table().datasets for card in load_table().datasets[word].protocols

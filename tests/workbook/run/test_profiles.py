@@ -7,7 +7,7 @@ import pytest
 from vpr_lib.config import PROFILES_FOLDER, load_profile
 from vpr_lib.data.catalogue import find
 from vpr_lib.models.zoo import ZOO
-from vpr_lib.training.recipes import open_recipe
+from vpr_lib.training.recipes import load_recipe
 from vpr_lib.workbook.run.parameters import read_parameters
 from vpr_lib.workbook.run.plan import load_workbook
 
@@ -37,10 +37,10 @@ def test_a_profile_fits_the_notebooks(name):
         for key, chosen in filled.items():
             for one in values(chosen):
                 if key in ("recipe", "teacher_recipe", "student_recipe", "cnn_recipes"):
-                    open_recipe(one)
+                    load_recipe(one)
                 elif key in ("ablations", "rival"):
                     base = filled["ablation_recipe"] if key == "ablations" else ""
-                    open_recipe(f"{base or filled['recipe']}+{one}")
+                    load_recipe(f"{base or filled['recipe']}+{one}")
                 elif (
                     key
                     in (

@@ -12,7 +12,7 @@ from vpr_lib.config import PROFILES_FOLDER, RECIPES_FOLDER, load_profile
 from vpr_lib.models import pretraining
 from vpr_lib.models.backbones import BACKBONES, build_backbone
 from vpr_lib.models.zoo import ZOO
-from vpr_lib.training.recipes import open_recipe
+from vpr_lib.training.recipes import load_recipe
 from vpr_lib.workbook.run.parameters import read_parameters
 from vpr_lib.workbook.run.plan import load_workbook
 from vpr_lib.workbook.run.preflight import trainings
@@ -26,7 +26,7 @@ LEAKS = "released_choice"  # variants that do as the authors did
 
 def chooses(recipe):
     """The data sets whose recall decides which epoch is best."""
-    run = open_recipe(recipe)[0]
+    run = load_recipe(recipe)
     names = (run.validation,) if isinstance(run.validation, str) else run.validation or ()
     named = getattr(run, "select", "recall@1").split("/")
     return {named[0]} if len(named) > 1 else set(names[:1])
@@ -61,7 +61,7 @@ def test_what_chooses_an_epoch_is_measured_nowhere(profile):
 
 def test_a_recipe_that_chooses_on_a_test_set_says_so_in_its_name():
     for path in RECIPES_FOLDER.glob("*.yaml"):
-        for name in [path.stem, *(f"{path.stem}+{variant}" for variant in open_recipe(path.stem)[0].variants)]:
+        for name in [path.stem, *(f"{path.stem}+{variant}" for variant in load_recipe(path.stem).variants)]:
             tested = {one for one in chooses(name) if "_val" not in one and not one.endswith(("toycity", "_runs"))}
             assert not tested or LEAKS in name, f"{name} chooses its epoch on {tested}"
 

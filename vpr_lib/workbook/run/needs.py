@@ -15,7 +15,7 @@ from vpr_lib.data.catalogue import load_table
 from vpr_lib.models.pretraining import is_fetched
 from vpr_lib.models.registration import kept_at, may_start
 from vpr_lib.models.zoo import TRAINING_FREE, ZOO
-from vpr_lib.training.recipes import open_recipe
+from vpr_lib.training.recipes import load_recipe
 from vpr_lib.workbook.run.parameters import read_parameters
 from vpr_lib.workbook.run.plan import Entry, load_workbook
 
@@ -117,13 +117,13 @@ def _named(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
             elif released and word in ZOO and word not in TRAINING_FREE and key != "pooled":
                 yield "weights", word
             elif released and key in ("recipe", "teacher_recipe", "further"):
-                yield "weights", open_recipe(word)[0].model
+                yield "weights", load_recipe(word).model
             elif not released and key in TRAINED and _is_recipe(word):
                 yield from _of_recipe(word)
 
 
 def _of_recipe(word: str) -> Iterator[tuple[str, str]]:
-    recipe = open_recipe(word)[0]
+    recipe = load_recipe(word)
     yield "recipes", word
     for name in _words([recipe.train_set, recipe.validation]):
         if name in load_table().datasets and not load_table().datasets[name].generated:

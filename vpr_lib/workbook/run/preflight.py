@@ -14,7 +14,7 @@ from vpr_lib.models.registration import kept_at, may_start
 from vpr_lib.models.zoo import ZOO, build_model
 from vpr_lib.paths import data_root
 from vpr_lib.retrieval.approximate import gpus
-from vpr_lib.training.recipes import open_recipe
+from vpr_lib.training.recipes import load_recipe
 from vpr_lib.workbook.run.needs import COUNTED, Needs, absent, needs_of
 from vpr_lib.workbook.run.parameters import read_parameters
 from vpr_lib.workbook.run.plan import load_workbook
@@ -164,7 +164,7 @@ def trainings(values: dict) -> list[tuple[str, int]]:
 
 def _passes(recipe: str) -> float:
     """Forward passes of one run: epochs, images of each, and what a step costs beside its forward pass."""
-    own = open_recipe(recipe)[0]
+    own = load_recipe(recipe)
     try:
         entry = find(own.train_set)
     except ValueError:  # places that the toy city makes
