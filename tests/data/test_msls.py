@@ -1,7 +1,4 @@
-"""MSLS: 740 is not 11k, cities never meet, keys stay text, the tables must agree.
-
-Covers cli.submit.
-"""
+"""MSLS: 740 is not 11k, cities never meet, keys stay text, the tables must agree."""
 
 import re
 from pathlib import Path

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from vpr_lib.results.paper_tables import LAYOUTS, MARKS, missing_and_why, own_table, paper_table
+from vpr_lib.results.paper_tables import layouts, missing_and_why, own_table, paper_table
 from vpr_lib.results.reported import measured_beside
 
 
@@ -44,13 +44,15 @@ def test_the_layout_is_the_papers():
     )
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", layouts().tables)
 def test_every_doubt_is_shown(name):
     table = paper_table(name)
-    doubtful = table.tidy["confidence"].isin(set(MARKS) - {"missing"})
+    doubtful = table.tidy["confidence"].isin(set(layouts().marks) - {"missing"})
     cells = table.shown.iloc[:, 3:].stack(level=[0, 1]).astype(str)
     assert cells.str.contains(r"\[[DSMU?]\]").sum() == doubtful.sum()
-    assert all(f"[{mark}] {MARKS[mark]}" in table.caption for mark in set(table.tidy.loc[doubtful, "confidence"]))
+    assert all(
+        f"[{mark}] {layouts().marks[mark]}" in table.caption for mark in set(table.tidy.loc[doubtful, "confidence"])
+    )
     assert (cells == "n/a").sum() == (table.tidy["confidence"] == "missing").sum()
     assert not table.tidy.duplicated(["method", "backbone", "D", "dataset", "protocol", "metric", "k"]).any()
 
@@ -114,7 +116,7 @@ def test_latex_is_ready_for_booktabs():
 
 
 def test_an_unknown_table_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"Known: mixvpr, mixvpr_two_stage"):
+    with pytest.raises(ValueError, match=r"Known: clusvpr, dinomix"):
         paper_table("table 7")
 
 

@@ -1,5 +1,5 @@
 from vpr_lib.models.zoo import ZOO
-from vpr_lib.results.present import present_state
+from vpr_lib.results.reported import present_state
 
 
 def test_a_method_appears_once_with_its_best_source_and_its_bytes():

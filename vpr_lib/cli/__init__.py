@@ -14,7 +14,7 @@ def _register() -> None:
     """Give every command its word, in the order in which `vpr --help` lists them."""
     if app.registered_commands:
         return
-    from vpr_lib.cli import bench, data, evaluate, export, retrieve, run, submit, train, weights
+    from vpr_lib.cli import bench, data, evaluate, export, retrieve, run, train, weights
 
     words = {
         "run": run.run, "status": run.status, "report": run.report, "check": run.check, "evaluate": evaluate.evaluate,
@@ -29,7 +29,7 @@ def _register() -> None:
         "weights": ("Published checkpoints: get, add, list.", {
             "get": weights.get, "add": weights.add, "list": weights.list_weights,
         }),
-        "submit": ("Files for servers that keep their ground truth.", {"msls": submit.submit_msls}),
+        "submit": ("Files for servers that keep their ground truth.", {"msls": evaluate.submit_msls}),
     }  # fmt: skip
     for word, command in words.items():
         app.command(word)(command)
@@ -42,10 +42,8 @@ def _register() -> None:
 
 def main() -> None:
     """Entry point: a mistake of the user ends in one message on stderr and exit code 2, not in a traceback."""
-    for stream in (
-        sys.stdout,
-        sys.stderr,
-    ):  # a terminal without a sign gets '?' for it: no command dies from its own output
+    # a terminal without a sign gets '?' for it: no command dies from its own output
+    for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)

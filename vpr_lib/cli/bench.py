@@ -88,6 +88,8 @@ def _print(found: dict[str, dict[str, Any]], about: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from vpr_lib.workbook.run.terminal import brief
+
     table = Table(
         "row", "size", "peers", "ours", "ratio (rounds)", "CPU time", "of bare rate", "target", "parity", "extra MB"
     )
@@ -97,7 +99,7 @@ def _print(found: dict[str, dict[str, Any]], about: dict[str, Any]) -> None:
             continue
         parity = ", ".join(f"{what} {value:.6g}" for what, value in row["parity"].items())
         table.add_row(
-            name, row["size"], _seconds(row["peers_s"]), _seconds(row["ours_s"]),
+            name, row["size"], brief(row["peers_s"]), brief(row["ours_s"]),
             f"x{row['ratio']:.2f} ({row['ratio_low']:.2f}-{row['ratio_high']:.2f}, n={row['repeats']})",
             f"x{row['cpu_ratio']:.2f}", f"{100 * row['share']:.0f} %" if row["share"] else "", _target(row), parity,
             f"{row['peers_extra_mb']} / {row['ours_extra_mb']}",
@@ -115,10 +117,6 @@ def _print(found: dict[str, dict[str, Any]], about: dict[str, Any]) -> None:
         if "bound" in row:
             rate = f" ({row['gflop_per_s']:.0f} GFLOP/s)" if row["gflop_per_s"] else ""
             show(f"  {name} is bounded by {row['bound']}{rate}")
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.1f} ms"
 
 
 def _target(row: dict[str, Any]) -> str:

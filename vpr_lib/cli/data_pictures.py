@@ -21,7 +21,7 @@ def draw_dataset(name: str, content: Content, folder: Path, count: int, seed: in
     import matplotlib
 
     matplotlib.use("Agg")
-    from vpr_lib.plotting.maps import contact_sheet
+    from vpr_lib.plotting.maps import contact_sheet, plot_map
     from vpr_lib.plotting.style import use_style
 
     use_style()
@@ -30,9 +30,14 @@ def draw_dataset(name: str, content: Content, folder: Path, count: int, seed: in
     pictures, captions = read_pictures(samples)
     columns = 4 if isinstance(content, Manifest) else 6  # a place per row
     yield _save(contact_sheet(pictures, captions, columns), folder / f"{name}_sheet.png")
-    manifests = manifests_of(content)
-    if all(manifest.has_positions for manifest in manifests.values()):
-        yield _save(draw_map(content).figure, folder / f"{name}_map.png")
+    manifests = manifests_of(content).values()
+    if all(manifest.has_positions for manifest in manifests):
+        if isinstance(content, Benchmark):
+            sides = content.database.positions(), content.queries.positions()
+            ax = plot_map(*sides, content.positives.counts > 0 if content.protocols else None)
+        else:
+            ax = plot_map(np.concatenate([manifest.positions() for manifest in manifests]))
+        yield _save(ax.figure, folder / f"{name}_map.png")
 
 
 def choose(content: Content, count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
@@ -80,17 +85,6 @@ def read_pictures(samples: list[tuple[str, str]]) -> tuple[list, list[str]]:
     if not pictures:
         raise fault or ImageError("no image to draw")
     return pictures, captions
-
-
-def draw_map(content: Content):
-    """A map of all positions, queries without a positive marked."""
-    from vpr_lib.plotting.maps import plot_map
-
-    if isinstance(content, Benchmark):
-        matched = content.positives.counts > 0 if content.protocols else None
-        return plot_map(content.database.positions(), content.queries.positions(), matched)
-    positions = np.concatenate([manifest.positions() for manifest in manifests_of(content).values()])
-    return plot_map(positions)
 
 
 def _save(figure, path: Path) -> Path:

@@ -66,3 +66,20 @@ def plot_sequences(recalls: Mapping[str, Mapping[int, float]], systems: Mapping[
     ax.set(xlabel="frames of a sequence", ylabel="recall@1 (%)")
     ax.legend(fontsize=8)
     return ax
+
+
+def plot_runs(
+    ax: Axes, histories: Mapping[tuple[str, int], Sequence[Mapping[str, float]]], name: str, key: str, scale: float,
+    thin: float, **look,
+) -> None:  # fmt: skip
+    """`key` of what `name` was trained to, over epochs: a line per seed, and their mean where all are equally long.
+
+    Args:
+        histories: of `train`, by (name, seed); those without the key are passed over.
+        thin: width of a seed's line. look: of the mean's line.
+    """
+    runs = [[scale * row[key] for row in h] for (own, _), h in histories.items() if own == name and key in h[0]]
+    for run in runs:
+        ax.plot(range(1, len(run) + 1), run, color=look["color"], linewidth=thin, alpha=0.5)
+    if runs and len({len(run) for run in runs}) == 1:
+        ax.plot(range(1, len(runs[0]) + 1), np.mean(runs, axis=0), label=name, **look)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from vpr_lib.plotting.curves import plot_runs
 from vpr_lib.plotting.picture import Picture, listed
 from vpr_lib.plotting.style import BLACK, BLUE, GREEN, GREY, MARKERS, ORANGE, PURPLE, SKY, VERMILION, panels
 from vpr_lib.results.seeds import seed_table
@@ -43,17 +44,7 @@ def plot_mode_curves(
 ) -> Axes:
     """`key` of the training history over epochs: a thin line per seed, a thick one with markers for the mean of a mode."""
     for mode in dict.fromkeys(mode for mode, _ in histories):
-        runs = [
-            [scale * row[key] for row in history]
-            for (m, _), history in histories.items()
-            if m == mode and key in history[0]
-        ]
-        if not runs:
-            continue
-        epochs, look = np.arange(1, len(runs[0]) + 1), mode_look(mode)
-        for run in runs:
-            ax.plot(epochs, run, color=look["color"], linewidth=0.7, alpha=0.5)
-        ax.plot(epochs, np.mean(runs, axis=0), label=mode, **look)
+        plot_runs(ax, histories, mode, key, scale, 0.7, **mode_look(mode))
     ax.set(xlabel="epoch")
     ax.xaxis.get_major_locator().set_params(integer=True)  # ty: ignore[unknown-argument]  (a MaxNLocator)
     ax.legend(fontsize=9)

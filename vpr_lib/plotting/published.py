@@ -58,7 +58,7 @@ def plot_published_recall(
 
 
 def plot_published_curves(
-    reported: pd.DataFrame, titles: dict[str, str], records: pd.DataFrame | None = None
+    reported: pd.DataFrame, titles: dict[str, str], records: pd.DataFrame | None = None, columns: int = 3
 ) -> Picture:
     """Recall@N of every reported method, one panel per data set, and our curves on top where the protocol was measured.
 
@@ -68,7 +68,7 @@ def plot_published_curves(
         records: of our runs (`results.records`); those under other protocols are not drawn.
     Paper figures: MixVPR Recall@N on SPED and Nordland (spec mixvpr §7.3), DINO-Mix run log (spec dinomix §5.2).
     """
-    figure, axes = panels(len(titles), 3, 5.2, 4)
+    figure, axes = panels(len(titles), columns, 5.2, 4)
     told, known = {}, records is not None and len(records) > 0
     for ax, (protocol, title) in zip(axes, titles.items()):
         own = reported[reported["protocol"] == protocol]

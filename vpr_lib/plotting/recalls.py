@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from vpr_lib.plotting.curves import plot_recall_at_n
+from vpr_lib.plotting.curves import plot_recall_at_n, plot_runs
 from vpr_lib.plotting.picture import Picture, listed
 from vpr_lib.plotting.style import method_colour
 from vpr_lib.results.seeds import mean_recalls
@@ -112,22 +112,7 @@ def plot_histories(
     for model in dict.fromkeys(name for name, _ in histories):
         colour = method_colour(systems[model])
         for ax, number, scale in ((left, *first), (right, key, 1)):
-            runs = [
-                [scale * row[number] for row in h]
-                for (name, _), h in histories.items()
-                if name == model and number in h[0]
-            ]
-            for run in runs:
-                ax.plot(range(1, len(run) + 1), run, color=colour, linewidth=0.8, alpha=0.5)
-            if runs and len({len(run) for run in runs}) == 1:
-                ax.plot(
-                    range(1, len(runs[0]) + 1),
-                    np.mean(runs, axis=0),
-                    color=colour,
-                    label=model,
-                    marker="o",
-                    markersize=3.5,
-                )
+            plot_runs(ax, histories, model, number, scale, 0.8, color=colour, marker="o", markersize=3.5)
     words = ("validation recall@1 (%)", "Validation recall@1") if validated else ("loss", "Loss")
     left.set(xlabel="epoch", ylabel=words[0], title=words[1])
     right.set(xlabel="epoch", ylabel=label, title=label[:1].upper() + label[1:])

@@ -3,9 +3,8 @@
 from zlib import crc32
 
 # Okabe and Ito, Color Universal Design (2008): told apart with every common colour vision.
-ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILION, PURPLE, BLACK = (
-    *("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#000000"),
-)
+ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
+BLUE, VERMILION, PURPLE, BLACK = "#0072B2", "#D55E00", "#CC79A7", "#000000"
 GREY = "#888888"
 RIGHT, WRONG = GREEN, VERMILION
 RIGHT_SIGN, WRONG_SIGN = "✓", "✗"

@@ -2,55 +2,44 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
+from pathlib import Path
 
 import pandas as pd
 
+from vpr_lib.config import Strict, load_yaml
 from vpr_lib.data.catalogue import default_root, holds, load_table
 from vpr_lib.models.zoo import ZOO
+from vpr_lib.registry import lookup
 from vpr_lib.results.reported import measured_beside, read_reported
 
-MARKS = {
-    "D": "derived, or read off a figure", "S": "second-hand", "M": "recollected, not verified", "U": "a user's report, not verified",
-    "?": "doubtful", "missing": "not to be had",
-}  # fmt: skip
-LABELS = {
-    "pitts250k_test": "Pitts250k-test", "pitts30k_test": "Pitts30k-test", "pitts30k_val": "Pitts30k-val", "msls_val": "MSLS-val",
-    "msls_test": "MSLS-challenge", "sped": "SPED", "nordland_2760": "Nordland", "nordland_27592": "Nordland", "tokyo247": "Tokyo 24/7",
-    "tokyotm_val": "TokyoTM-val", "sfxl_val": "SF-XL-val", "sfxl_small_v1": "SF-XL-test v1 (small)", "oxford": "Oxford", "boreas": "Boreas",
-    "university_sector": "U.S.", "residential_area": "R.A.", "business_district": "B.D.",
-}  # fmt: skip
+FILE = Path(__file__).parents[1] / "configs" / "paper_tables.yaml"
 ROW = ["method", "backbone", "D"]
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Which published rows make one table; where two sources give a cell, the first one named is shown."""
+class Layout(Strict):
+    """Which published rows make one table; see the head of the YAML file."""
 
     title: str
-    system: str  # file of data/reported
-    sources: tuple[tuple[str, str], ...]  # (source, table)
+    system: str
+    sources: tuple[tuple[str, str], ...]
     ks: tuple[str, ...] = ("1", "5", "10")
-    datasets: tuple[str, ...] = ()  # the columns; () takes what the sources have, in their order
-    methods: tuple[str, ...] = ()  # the rows; () takes all
+    datasets: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
 
 
-LAYOUTS: dict[str, Layout] = {
-    "mixvpr": Layout("MixVPR against single-stage methods", "mixvpr", (("MixVPR paper", "single-stage comparison"),),
-                     datasets=("pitts250k_test", "msls_val", "sped", "nordland_2760")),
-    "mixvpr_two_stage": Layout("MixVPR against two-stage methods", "mixvpr",
-                               (("MixVPR paper", "two-stage comparison"), ("MixVPR paper", "single-stage comparison")),
-                               datasets=("msls_test", "msls_val", "pitts30k_test"), methods=("MixVPR", "Patch-NetVLAD", "TransVPR")),
-    "mixvpr_weights": Layout("MixVPR by the size of its descriptor, released weights", "mixvpr", (("MixVPR README", "weights table"),)),
-    "lightweight_mixvpr": Layout("Lightweight-MixVPR", "lightweight_mixvpr", (("Lightweight-MixVPR README", "results"),)),
-    "dinomix": Layout("DINO-Mix and 13 others", "dinomix", (
-        ("DINO-Mix run log 2024-10-09", "recall curve"), ("DINO-Mix README, Top-1 chart (Dec 2023 to Apr 2024)", "Top-1 chart")),
-        datasets=("pitts250k_test", "pitts30k_test", "sfxl_val", "tokyo247", "nordland_27592", "sfxl_small_v1")),
-    "dinomix_backbones": Layout("DINO-Mix by the size of its backbone", "dinomix", (("DINO-Mix README", "weights table"),)),
-    "clusvpr": Layout("ClusVPR, Table I", "clusvpr", (("ClusVPR README", "Table I"),), ("1", "5")),
-    "distilvpr": Layout("DistilVPR, Tables 1 and 2", "distilvpr", (
-        ("DistilVPR paper", "1"), ("DistilVPR paper", "2"), ("DistilVPR checkpoint", "file name")), ("1", "1%")),
-}  # fmt: skip
+class Layouts(Strict):
+    """The whole file: tables by name, what marks of confidence mean, what papers call the data sets."""
+
+    tables: dict[str, Layout]
+    marks: dict[str, str]
+    labels: dict[str, str]
+
+
+@cache
+def layouts() -> Layouts:
+    return load_yaml(FILE, Layouts)
 
 
 @dataclass(frozen=True)
@@ -83,12 +72,10 @@ def paper_table(name: str, measured: pd.DataFrame | None = None) -> PaperTable:
     Raises:
         ValueError: for an unknown name, or when one source gives a cell twice.
     """
-    if name not in LAYOUTS:
-        raise ValueError(f"Unknown table '{name}'. Known: {', '.join(LAYOUTS)}.")
-    layout = LAYOUTS[name]
+    layout = lookup(layouts().tables, name, "table")
     cells = _cells(layout)
     tidy = cells.merge(measured_beside(cells, measured), left_index=True, right_index=True)
-    return PaperTable(layout.title, _caption(layout, tidy), tidy, _shown(layout, tidy))
+    return PaperTable(layout.title, _caption(layout, tidy), tidy, _shown(tidy))
 
 
 def _cells(layout: Layout) -> pd.DataFrame:
@@ -122,13 +109,15 @@ def _columns(tidy: pd.DataFrame) -> pd.Series:
     """Head of each number's column: (data set, recall) or ('', cost)."""
     recall = tidy["metric"].map({"recall": "R@", "average recall": "AR@"})
     heads = [
-        (LABELS.get(dataset, dataset), f"{kind}{k}") if isinstance(kind, str) else ("", metric.replace("_", " "))
+        (layouts().labels.get(dataset, dataset), f"{kind}{k}")
+        if isinstance(kind, str)
+        else ("", metric.replace("_", " "))
         for dataset, kind, k, metric in zip(tidy["dataset"], recall, tidy["k"], tidy["metric"])
     ]
     return pd.Series(heads, index=tidy.index)
 
 
-def _shown(layout: Layout, tidy: pd.DataFrame) -> pd.DataFrame:
+def _shown(tidy: pd.DataFrame) -> pd.DataFrame:
     heads = _columns(tidy)
     order = list(dict.fromkeys(heads))
     datasets = list(dict.fromkeys(top for top, _ in order))
@@ -156,7 +145,7 @@ def _published(number: Mapping, best: float | None) -> str:
         return "n/a"
     text = f"{number['published']:.{number['digits']}f}"
     text = f"**{text}**" if number["published"] == best else text
-    return f"{text} [{number['confidence']}]" if number["confidence"] in MARKS else text
+    return f"{text} [{number['confidence']}]" if number["confidence"] in layouts().marks else text
 
 
 def _caption(layout: Layout, tidy: pd.DataFrame) -> str:
@@ -166,9 +155,11 @@ def _caption(layout: Layout, tidy: pd.DataFrame) -> str:
     for dataset, protocol in dict.fromkeys(zip(tidy["dataset"], tidy["protocol"])):
         if protocol:
             rule = known[dataset].protocols.get(protocol, "") if dataset in known else ""
-            cards.append(f"{LABELS.get(dataset, dataset)}: {protocol}{f' ({rule})' if rule else ''}")
+            cards.append(f"{layouts().labels.get(dataset, dataset)}: {protocol}{f' ({rule})' if rule else ''}")
     marks = [
-        f"[{mark}] {words}" for mark, words in MARKS.items() if mark in set(tidy["confidence"]) and mark != "missing"
+        f"[{mark}] {words}"
+        for mark, words in layouts().marks.items()
+        if mark in set(tidy["confidence"]) and mark != "missing"
     ]
     missing = ["n/a: not to be had from the public record"] if "missing" in set(tidy["confidence"]) else []
     own = tidy["verdict"].ne("not measured").sum()

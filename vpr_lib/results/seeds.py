@@ -35,9 +35,8 @@ def seed_table(
     table = recall_table(records, ks)
     if len(table[["dataset", "protocol"]].drop_duplicates()) > 1:
         raise ValueError("Seeds are compared on one data set and protocol; choose one.")
-    ks, tested = (
-        [k for k in some if f"R@{k}" in table] for some in (ks, tested)
-    )  # what the database is large enough for
+    # what the database is large enough for
+    ks, tested = ([k for k in some if f"R@{k}" in table] for some in (ks, tested))
     by_seed = {model: group.set_index("seed") for model, group in table.groupby("model", sort=False)}
     rows = []
     for model, group in by_seed.items():

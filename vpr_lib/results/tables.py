@@ -28,9 +28,8 @@ def recall_table(records: pd.DataFrame, ks: Sequence[int] = (1, 5, 10)) -> pd.Da
 
 def _row(keys: tuple, group: pd.DataFrame, ks: Sequence[int]) -> dict:
     counted, first = group[group["counted"]], group.iloc[0]
-    pairs = (
-        counted["pair"] if "pair" in group and isinstance(first["pair"], str) else None
-    )  # of runs, see results.run_pairs
+    # pairs of runs, see results.run_pairs
+    pairs = counted["pair"] if "pair" in group and isinstance(first["pair"], str) else None
     queries = len(counted) if pairs is None else counted["query_id"].nunique()
     row = dict(zip(KEYS, keys)) | {"system": first["system"], "dim": first["dim"], "queries": queries}
     for k in ks:
@@ -104,13 +103,9 @@ def recall_by_condition(records: pd.DataFrame, k: int = 1) -> pd.DataFrame:
     return table.rename(columns=lambda word: f"{word} ({sizes[word]})")
 
 
-def seed_spread(records: pd.DataFrame, k: int = 1) -> pd.DataFrame:
-    """Models that were trained under several seeds: number of seeds, mean and standard deviation of R@k, lowest, highest."""
-    table = recall_table(records, (k,))
-    rows = []
-    for (dataset, model), group in table.groupby(["dataset", "model"], sort=False):
-        if group["seed"].nunique() > 1:
-            values = group[f"R@{k}"]
-            rows.append({"dataset": dataset, "model": model, "seeds": len(values), "mean": values.mean(),
-                         "standard deviation": values.std(ddof=1), "lowest": values.min(), "highest": values.max()})  # fmt: skip
-    return pd.DataFrame(rows)
+def seed_spread(records: pd.DataFrame) -> pd.DataFrame:
+    """Models that were trained under several seeds: number of seeds, mean and standard deviation of R@1, lowest, highest."""
+    table, keys = recall_table(records, (1,)), ["dataset", "model"]
+    several = table[table.groupby(keys)["seed"].transform("nunique") > 1]
+    spread = several.groupby(keys, sort=False)["R@1"].agg(["size", "mean", "std", "min", "max"]).reset_index()
+    return spread.set_axis([*keys, "seeds", "mean", "standard deviation", "lowest", "highest"], axis=1)

@@ -16,25 +16,12 @@ from vpr_lib.widgets.live import Live
 from vpr_lib.widgets.thumbnails import heat_overlay, picture_uri, thumbnails
 
 HERE = Path(__file__).parent
-RENDER = """
-function render({ model, el }) {
-  const stage = document.createElement("div"), act = (kind, value) => model.send({ kind, value });
-  stage.tabIndex = 0;
-  stage.dataset.lmSuppressShortcuts = "true";  // JupyterLab would take the arrow keys
-  vprKeys(stage, act);
-  el.append(stage);
-  const draw = () => vprDraw(stage, model.get("view"), act);
-  model.on("change:view", draw);
-  draw();
-}
-export default { render };
-"""
 
 
 class Stage(anywidget.AnyWidget):
     """Draws `view` (see `Explorer.view`) and sends {kind: 'step' | 'point', value} for keys and clicks on the map."""
 
-    _esm = (HERE / "explorer.js").read_text(encoding="utf-8") + RENDER
+    _esm = "\n".join((HERE / name).read_text(encoding="utf-8") for name in ("explorer.js", "stage.js"))
     _css = (HERE / "explorer.css").read_text(encoding="utf-8")
     view = traitlets.Dict({"rows": [], "notes": []}).tag(sync=True)
 

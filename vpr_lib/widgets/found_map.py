@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -9,36 +10,11 @@ from vpr_lib.data.positions import frames, without_fix
 from vpr_lib.retrieval.folders import FolderRetrieval
 from vpr_lib.widgets.found import Found, headings
 
+HERE = Path(__file__).parent
 WIDTH, HEIGHT, MARGIN = 1000, 520, 46  # of the drawing, in its own units
 MOST = 20_000  # database images drawn, evenly spread
 TICK = 13  # length of the line that says where a camera looks
 
-STYLE = """
-.map{position:relative;margin:0 0 1.2rem}.map svg{width:100%;height:auto;max-height:72vh;display:block;border:1px solid var(--line);
-border-radius:6px;touch-action:none;cursor:grab}.map path{fill:none;stroke-linecap:round;vector-effect:non-scaling-stroke}
-.map .db{stroke:var(--soft);stroke-width:5;opacity:.55}.map .look{stroke:var(--soft);stroke-width:1.3;opacity:.7}
-.map .q{stroke:var(--query);stroke-width:10}.map .line{stroke:var(--query);stroke-width:2}
-.map .right .line{stroke:var(--right)}.map .wrong .line{stroke:var(--wrong);stroke-dasharray:7 5}
-.map .foreign .q{stroke:var(--wrong);stroke-width:2.4}.map .hit{stroke:var(--query);stroke-width:5}
-.map .right .hit{stroke:var(--right)}.map .wrong .hit{stroke:var(--wrong)}
-.map a:hover .line,.map a:focus .line{stroke-width:5}.map .grid{stroke:var(--line);stroke-width:1}
-.map text{fill:var(--soft);font:13px system-ui,sans-serif}.map .bar{stroke:var(--ink);stroke-width:3}
-.map figcaption{display:block;max-width:none;margin-top:.3rem}.map .key{margin-right:1.1rem;white-space:nowrap}
-.map .key svg{display:inline-block;width:26px;height:12px;border:0;vertical-align:-1px;margin-right:.3rem}
-"""
-SCRIPT = """
-for(const svg of document.querySelectorAll('.map>svg')){const world=svg.querySelector('.world'),bar=svg.querySelector('.bar'),
-label=svg.querySelector('.metres'),unit=+svg.dataset.metres;let k=1,x=0,y=0,from=null;
-const nice=m=>{const p=10**Math.floor(Math.log10(m));return p*[5,2,1].find(n=>n*p<=m)};
-const draw=()=>{world.setAttribute('transform',`translate(${x} ${y}) scale(${k})`);const m=nice(190*unit/k);
-bar.setAttribute('d',`M${+bar.dataset.x} ${+bar.dataset.y}h${m*k/unit}`);label.textContent=m>=1000?m/1000+' km':m+' m'};
-const at=e=>{const p=new DOMPoint(e.clientX,e.clientY).matrixTransform(svg.getScreenCTM().inverse());return [p.x,p.y]};
-svg.addEventListener('wheel',e=>{e.preventDefault();const [a,b]=at(e),f=Math.min(400/k,Math.max(1/k,1.2**(-Math.sign(e.deltaY))));
-x=a-(a-x)*f;y=b-(b-y)*f;k*=f;if(k<=1.001){k=1;x=y=0}draw()},{passive:false});
-svg.addEventListener('pointerdown',e=>{from=[at(e),x,y]});
-svg.addEventListener('pointermove',e=>{if(from&&e.buttons){const [a,b]=at(e);x=from[1]+a-from[0][0];y=from[2]+b-from[0][1];draw()}});
-svg.addEventListener('dblclick',()=>{k=1;x=y=0;draw()})}
-"""
 KEYS = {
     "db": ('<path class="db" d="M13 6h0"/>', "database"),
     "line": ('<path class="q" d="M4 6h0"/><path class="line" d="M4 6h20"/>', "query and its best match"),
@@ -90,7 +66,7 @@ def draw_map(found: FolderRetrieval, about: Sequence[Found], shown: Sequence[int
         f'<figure class="map"><svg viewBox="0 0 {WIDTH} {HEIGHT}" data-metres="{metres}" role="img" '
         f'aria-label="Map of the database and of {len(about)} queries"><g class="world">{world}</g>{_furniture(metres)}</svg>'
         f"<figcaption>{keys}North is up; wheel and drag move the map, a double click resets it.</figcaption></figure>"
-        f"<script>{SCRIPT}</script>"
+        f"<script>\n{(HERE / 'found_map.js').read_text(encoding='utf-8')}</script>"
     )
 
 

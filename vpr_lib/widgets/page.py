@@ -7,26 +7,10 @@ from pathlib import Path
 
 from vpr_lib.paths import write_text
 from vpr_lib.plotting.strips import Tile, verdict
-from vpr_lib.widgets.found_map import STYLE as MAP_STYLE
 from vpr_lib.widgets.thumbnails import data_uri
 
+HERE = Path(__file__).parent
 PICTURE = (660, 220)  # pixels, width and height at most
-
-STYLE = """
-:root{color-scheme:light dark;--ink:#1d2329;--soft:#5b6670;--paper:#fff;--line:#d8dee4;--right:#00775a;--wrong:#b94700;--query:#0072b2}
-@media(prefers-color-scheme:dark){:root{--ink:#e6e9ec;--soft:#9aa6b2;--paper:#14181c;--line:#333b43;--right:#3fcf9f;--wrong:#ff9a5c;--query:#56b4e9}}
-body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);margin:0 auto;max-width:1400px;padding:1rem}
-h1{font-size:1.5rem;margin:.2rem 0}p.about{color:var(--soft);margin:.2rem 0 1rem}
-.row{border-top:1px solid var(--line);padding:.8rem 0}.row h2{font-size:1rem;font-weight:600;margin:0 0 .4rem}
-.row h2 span{font-weight:400;color:var(--soft);margin-left:.5rem}.row.foreign h2 span{color:var(--wrong)}
-.row:target{box-shadow:-8px 0 0 -4px var(--query)}.row.foreign .tiles figure:not(.query){opacity:.55}
-.tiles{display:flex;gap:.6rem;overflow-x:auto;padding-bottom:.4rem}figure{margin:0;flex:none}
-figure img{display:block;height:clamp(140px,13vw,260px);border:4px solid var(--soft);border-radius:3px}
-figure.query{margin-right:1rem}figure.right img{border-color:var(--right)}
-figure.wrong img{border-color:var(--wrong);border-style:dashed}
-figcaption{font-size:.8rem;color:var(--soft);max-width:220px;white-space:pre-line}
-.right b{color:var(--right)}.wrong b{color:var(--wrong)}
-"""
 
 
 @dataclass(frozen=True)
@@ -48,11 +32,14 @@ def retrieval_page(title: str, about: str, rows: Sequence[Row], path: Path, pict
         picture: HTML above the rows.
     """
     body = "\n".join([picture, *map(_row, rows)])
+    sheets = ["page.css", "found_map.css"] if picture else ["page.css"]
+    style = "\n".join((HERE / sheet).read_text(encoding="utf-8") for sheet in sheets)
     write_text(
         path,
         f"""<!doctype html><html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width,initial-scale=1"><title>{html.escape(title)}</title>
-<style>{STYLE}{MAP_STYLE if picture else ""}</style></head><body><h1>{html.escape(title)}</h1><p class="about">{html.escape(about)}</p>
+<style>
+{style}</style></head><body><h1>{html.escape(title)}</h1><p class="about">{html.escape(about)}</p>
 {body}</body></html>""",
     )
     return Path(path)

@@ -1,7 +1,7 @@
 """Arms of a comparison: one thing changes, everything else stays."""
 
 from vpr_lib.training.recipes import load_experiment
-from vpr_lib.workbook.book.arms import arm, budget
+from vpr_lib.workbook.book.trained import arm, budget
 
 
 def test_an_arm_changes_what_is_named_and_nothing_else():

@@ -52,21 +52,20 @@ def axes():
 def test_figure_with_provenance(book, axes, project):
     import matplotlib.pyplot as plt
 
-    path = book.figure(axes, "02_curve", alt="It rises from 0 to 1.", caption="A curve.", vector=True)
+    path = book.figure(axes, "02_curve", alt="It rises from 0 to 1.", caption="A curve.")
     assert path == project.root / "figures/tiny/02_curve.png" and path.stat().st_size > 1000
-    assert path.with_suffix(".svg").read_text().count("http://www.w3.org/1999/xlink") == 1
     told = json.loads(path.with_suffix(".json").read_text())
     assert told | {"profile": "tiny", "notebook": "02_train", "run_id": "run-1", "alt": "It rises from 0 to 1."} == told
     assert {"git", "device", "date", "sha256", "caption"} <= set(told)
-    assert list(book.outputs) == ["02_curve.png", "02_curve.svg"]
+    assert list(book.outputs) == ["02_curve.png"]
     assert not plt.fignum_exists(axes.figure.number), "a figure that stays open is shown twice"
 
 
 def test_the_same_figure_has_the_same_bytes(book):
-    path = book.figure(draw(), "02_curve", alt="a", caption="c", vector=True)
-    first = [path.read_bytes(), path.with_suffix(".svg").read_bytes()]
-    book.figure(draw(), "02_curve", alt="a", caption="c", vector=True)
-    assert [path.read_bytes(), path.with_suffix(".svg").read_bytes()] == first
+    path = book.figure(draw(), "02_curve", alt="a", caption="c")
+    first = path.read_bytes()
+    book.figure(draw(), "02_curve", alt="a", caption="c")
+    assert path.read_bytes() == first
 
 
 def test_figure_refusals(book, axes):

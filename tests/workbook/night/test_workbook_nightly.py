@@ -28,7 +28,7 @@ from vpr_lib.cli import _register, app
 from vpr_lib.results.records import write_records
 from vpr_lib.workbook.book.sentinel import read_json
 from vpr_lib.workbook.night import nightly, nightly_compare
-from vpr_lib.workbook.night.changes import Comparison
+from vpr_lib.workbook.night.night import Comparison
 from vpr_lib.workbook.night.nightly import Failure, Night, nights, retire, run_nightly, severity
 from vpr_lib.workbook.night.recalls import holm
 from vpr_lib.workbook.run import status as state

@@ -8,7 +8,7 @@ import pytest
 from vpr_lib.config import load_profile
 from vpr_lib.data.catalogue import load_table
 from vpr_lib.models.zoo import ZOO
-from vpr_lib.results.paper_tables import LAYOUTS, paper_table
+from vpr_lib.results.paper_tables import layouts, paper_table
 from vpr_lib.training.recipes import load_recipe
 from vpr_lib.workbook.run.needs import COUNTED
 from vpr_lib.workbook.run.parameters import read_parameters
@@ -59,7 +59,7 @@ def recalls_of(profile):
 @pytest.mark.parametrize("profile, filled", [("released", 137), ("paper", 155)])
 def test_every_recall_that_can_be_had_is_filled(profile, filled):
     measured, seen = recalls_of(profile), 0
-    for name in LAYOUTS:
+    for name in layouts().tables:
         cells = paper_table(name, measured).tidy
         cells = cells[cells["metric"].str.contains("recall") & cells["published"].notna()]
         seen += (cells["verdict"] != "not measured").sum()

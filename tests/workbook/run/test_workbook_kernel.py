@@ -56,10 +56,8 @@ def test_green_notebook_in_the_right_interpreter_with_the_right_values(project, 
     monkeypatch.setenv("VPR_HOME", str(project.root))
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(project.root / "jupyter"))
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    head = (
-        'profile: str = "x"\nrun_id: str = ""\nname: str = ""\nsize: tuple[int, int] = (1, 2)\nrate: float | None = 1.0'
-    )
-    values = "assert (name, size, rate) == ('0\"7\\\\{é}', (3, 4), None), (name, size, rate)"
+    head = 'profile: str = "x"\nrun_id: str = ""\nname: str = ""\nsize: list[int] = [1, 2]\nrate: float | None = 1.0'
+    values = "assert (name, size, rate) == ('0\"7\\\\{é}', [3, 4], None), (name, size, rate)"
     place = f"import os, sys; assert sys.executable == {sys.executable!r} and os.getcwd().endswith('notebooks')"
     cells = [
         OPEN.format(name="01_good"),

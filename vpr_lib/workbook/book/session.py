@@ -11,7 +11,6 @@ In JupyterLab, where no runner gives a run id, everything works the same with an
 
 import math
 import os
-import re
 import sys
 import time
 from collections.abc import Mapping
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
 
     from vpr_lib.results.findings import Evidence
     from vpr_lib.training.fit import FitResult, Recipe
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]*")
 
 
 class CheckFailed(AssertionError):

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]*")
 
 
+DPI = 160  # of figures
+
+
 class Shown(type(Path())):
     """A path that no cell prints at its end: what lies there was just shown, and where is nobody's business in a report."""
 
@@ -75,9 +78,7 @@ class Shelf:
     def git(self) -> str:
         return git_state()
 
-    def figure(
-        self, figure: Any, name: str, *, alt: str = "", caption: str = "", vector: bool = False, dpi: int = 160
-    ) -> Path:
+    def figure(self, figure: Any, name: str, *, alt: str = "", caption: str = "") -> Path:
         """Save a figure with its provenance, and show it.
 
         Args:
@@ -86,12 +87,13 @@ class Shelf:
             name: file name without suffix.
             alt: what is read aloud to somebody who does not see the figure: its message, with numbers.
             caption: one or two sentences below the figure.
-            vector: write an SVG beside the PNG.
         Returns:
             path of the PNG.
         Raises:
             ValueError: for a name that is not a plain file name, or an empty text.
         """
+        import matplotlib.pyplot as plt
+
         if isinstance(figure, Picture):
             where = f"Profile {self.profile.name}, {self._device_used()}."
             figure, alt, caption = figure.figure, alt or figure.alt, f"{caption or figure.caption} {where}"
@@ -102,15 +104,11 @@ class Shelf:
         figure, path = show.figure_of(figure), self._target(name, ".png")
         with paths.atomic_path(path) as temporary:
             packed = {"compress_level": 3}  # a tenth larger than the usual level, in half the time
-            figure.savefig(temporary, format="png", dpi=dpi, bbox_inches="tight", pil_kwargs=packed)
+            figure.savefig(temporary, format="png", dpi=DPI, bbox_inches="tight", pil_kwargs=packed)
         self._record(path, caption, alt)
-        if vector:
-            with paths.atomic_path(path.with_suffix(".svg")) as temporary, show.reproducible_svg():
-                figure.savefig(temporary, format="svg", bbox_inches="tight", metadata={"Date": None})
-            self._record(path.with_suffix(".svg"), caption, alt)
         paths.write_text(path.with_suffix(".json"), json.dumps(self._provenance(path, caption, alt), indent=1))
-        show.picture(path, alt, caption, dpi)
-        show.close(figure)
+        show.picture(path, alt, caption, DPI)
+        plt.close(figure)  # the inline backend would show it a second time
         return Shown(path)
 
     def table(

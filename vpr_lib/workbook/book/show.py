@@ -1,8 +1,7 @@
 """How a notebook's book-keeping looks in JupyterLab and in the report: pictures, tables, verdicts."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import groupby
 from pathlib import Path
@@ -25,22 +24,6 @@ def figure_of(thing: Any) -> Any:
         else:
             raise TypeError(f"Expected a matplotlib figure or axes, got {type(thing).__name__}.")
     return thing
-
-
-def close(figure: Any) -> None:
-    """Close a figure, so that the inline backend does not show it a second time."""
-    import matplotlib.pyplot as plt
-
-    plt.close(figure)
-
-
-@contextmanager
-def reproducible_svg() -> Iterator[None]:
-    """Element ids that do not change from run to run, and text that stays text."""
-    import matplotlib
-
-    with matplotlib.rc_context({"svg.hashsalt": "vpr", "svg.fonttype": "none"}):
-        yield
 
 
 def _display(data: Mapping[str, Any], metadata: Mapping[str, Any] | None = None) -> None:

@@ -1,7 +1,8 @@
-"""A trained model for a notebook: registered weights where they are wanted, a training run to a recipe otherwise."""
+"""Trained models for a notebook: registered weights where they are wanted, a training run to a recipe otherwise; and the arms of a
+comparison, experiments that differ by model, seed or one argument of the head."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from torch import nn
 
@@ -9,7 +10,8 @@ from vpr_lib.models.checkpoints import load_weights, trained_path
 from vpr_lib.models.published import published_at
 from vpr_lib.models.registration import may_start
 from vpr_lib.models.zoo import ZOO, build_model
-from vpr_lib.training.recipes import load_experiment
+from vpr_lib.training.fit import Recipe
+from vpr_lib.training.recipes import Experiment, load_experiment
 from vpr_lib.widgets.live import Network
 from vpr_lib.workbook.book.session import Book
 
@@ -43,9 +45,8 @@ def trained_model(
         model = build_model(name)
         about = load_weights(model, path)
         return model.to(book.device).eval(), [], str(about.get("source") or about.get("file") or path.name)
-    run = load_experiment(recipe).model_copy(update={"model": name})
-    model, result = book.train(run, quiet=False)
-    return model.to(book.device).eval(), result.history, f"trained here, recipe {recipe}"
+    model, history = trained_to(book, load_experiment(recipe).model_copy(update={"model": name}), quiet=False)
+    return model, history, f"trained here, recipe {recipe}"
 
 
 def how_to_register(name: str) -> str:
@@ -100,3 +101,40 @@ def networks_on_disk(book: Book, recipes: Mapping[str, str], weights: Weights = 
         elif trained.is_file():
             networks[name] = Network(name, trained, run.model_changes)
     return networks
+
+
+def arm(
+    run: Experiment, model: str = "", *, seed: int | None = None, rate: float | None = None,
+    backbone: Mapping[str, Any] | None = None, **head: Any,
+) -> Experiment:  # fmt: skip
+    """The experiment with another model, seed, learning rate, or arguments of the aggregator such as `mix_depth=0`.
+
+    Args:
+        backbone: arguments of the backbone that change, for instance `{"freeze_to": 3}`.
+    """
+    changes: dict[str, Any] = {"model": model} if model else {}
+    fit = {"seed": seed, "learning_rate": rate}
+    changes["fit"] = run.fit.model_copy(update={name: value for name, value in fit.items() if value is not None})
+    built, config = run.model_changes, ZOO[model or run.model]
+    for key, arguments in (("aggregator_args", head), ("backbone_args", backbone or {})):
+        if arguments:
+            built = built | {key: built.get(key, getattr(config, key)) | dict(arguments)}
+    changes["model_changes"] = built
+    return run.model_copy(update=changes)
+
+
+def trained_to(book: Book, run: Recipe, **given: Any) -> tuple[nn.Module, list[dict[str, float]]]:
+    """`book.train` with the model on the book's device, ready to describe, and its training history."""
+    model, result = book.train(run, **given)
+    return model.to(book.device).eval(), result.history
+
+
+def budget(run: Experiment, places: int, steps: int, every: int = 0) -> Experiment:
+    """The experiment on so many training places for about so many steps; the places of a smaller number are among a larger's.
+
+    Args:
+        every: how many places the set has; on all of them it is the experiment itself, which is not trained twice.
+    """
+    recipe = run.places.model_copy(update={"use_places": 0 if places == every else places})
+    epochs = max(1, round(steps / -(-places // recipe.places_per_batch)))
+    return run.model_copy(update={"places": recipe, "fit": run.fit.model_copy(update={"epochs": epochs})})

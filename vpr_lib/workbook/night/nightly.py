@@ -19,8 +19,7 @@ from pathlib import Path
 
 from vpr_lib import paths
 from vpr_lib.workbook.book.sentinel import read_json
-from vpr_lib.workbook.night.changes import Comparison
-from vpr_lib.workbook.night.night import Failure, Night
+from vpr_lib.workbook.night.night import Comparison, Failure, Night
 from vpr_lib.workbook.night.nightly_compare import compare_nights, keep
 from vpr_lib.workbook.run import status as state
 from vpr_lib.workbook.run.lock import night_lock

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from vpr_lib import paths
 from vpr_lib.files import atomic_path
 from vpr_lib.workbook.book.sentinel import Sentinel, read_sentinel
-from vpr_lib.workbook.night.changes import CheckChange, Comparison, CostChange, FileChange, FindingChange
+from vpr_lib.workbook.night.night import CheckChange, Comparison, CostChange, FileChange, FindingChange
 from vpr_lib.workbook.night.recalls import evaluations, recall_changes
 from vpr_lib.workbook.run.status import GREENS, RunStatus, Status, read_status
 

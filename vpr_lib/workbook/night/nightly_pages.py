@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vpr_lib import paths
-from vpr_lib.workbook.night.changes import Comparison, RecallChange
-from vpr_lib.workbook.night.night import Night
+from vpr_lib.workbook.night.night import Comparison, Night, RecallChange
 from vpr_lib.workbook.run.status import GREENS, RunStatus, Status
 
 if TYPE_CHECKING:
@@ -48,72 +47,13 @@ def write_pages(folder: Path, night: Night, status: RunStatus) -> None:
     """Write the three files into the run folder, each atomically."""
     from vpr_lib.workbook.report.build import render_page
 
-    paths.write_text(folder / "nightly.md", markdown(night, status))
+    shared = {"night": night, "run": status, "signs": SIGNS}
+    paths.write_text(folder / "nightly.md", render_page("nightly.md.j2", **shared).strip() + "\n")
     paths.write_text(folder / "junit.xml", junit(night, status))
     strips, note = flip_strips(folder, night.comparison) if night.comparison else ([], "")
-    page = render_page(
-        "nightly.html.j2",
-        night=night,
-        run=status,
-        signs=SIGNS,
-        strips=strips,
-        note=note,
-        pairs=figure_pairs(folder, night.comparison) if night.comparison else [],
-    )
+    pairs = figure_pairs(folder, night.comparison) if night.comparison else []
+    page = render_page("nightly.html.j2", **shared, strips=strips, note=note, pairs=pairs)
     paths.write_text(folder / "nightly.html", page)
-
-
-def markdown(night: Night, status: RunStatus) -> str:
-    """The night as a message of a screen or two."""
-    lines = [f"# {'✓' if night.green else '✗'} {night.profile}: {night.meaning} (exit code {night.exit_code})", ""]
-    lines += [f"- {line}" for line in night.summary]
-    lines += ["", f"Run {night.run_id}, {night.started} to {night.finished}, {night.device}, source {night.git}", ""]
-    lines += _md_table(
-        ("notebook", "status", "time (s)", "result"),
-        [
-            (
-                line.name,
-                line.status,
-                "" if line.seconds is None else f"{line.seconds:.0f}",
-                line.headline or line.reason,
-            )
-            for line in status.notebooks
-        ],
-    )
-    comparison = night.comparison
-    if comparison is None:
-        return "\n".join(lines) + "\n"
-    moved = [change for change in comparison.recalls if change.verdict != "same"]
-    if moved:
-        heads = ("", "evaluation", "R@1 before", "R@1 tonight", "lost", "gained", "adjusted p")
-        lines += [f"## Recall against {comparison.reference}", "", *_md_table(heads, [_recall_cells(c) for c in moved])]
-    if comparison.files:
-        lines += ["## Figures and tables", ""]
-        lines += [f"- {file.name}: {file.kind}{_difference(file)}" for file in comparison.files] + [""]
-    if comparison.environment or comparison.commits:
-        lines += ["## Environment", ""]
-        lines += [f"- {name}: {old} → {new}" for name, (old, new) in comparison.environment.items()]
-        lines += [f"- {commit}" for commit in comparison.commits]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _recall_cells(change: RecallChange) -> tuple[str, ...]:
-    before, after = (f"{side['R@1']:.1f}" for side in (change.before, change.after))
-    sign = f"{SIGNS[change.verdict]} {change.verdict}"
-    return sign, change.name, before, after, str(change.lost), str(change.gained), f"{change.p_adjusted:.2g}"
-
-
-def _difference(file) -> str:
-    if file.mean_difference is None:
-        return ""
-    return f", {100 * file.changed_share:.1f} % of the pixels differ, {file.mean_difference:.2f} of 255 on average"
-
-
-def _md_table(heads: tuple[str, ...], rows: list[tuple]) -> list[str]:
-    def line(cells):
-        return "| " + " | ".join(str(cell).replace("\n", " ").replace("|", "\\|") for cell in cells) + " |"
-
-    return [line(heads), line("---" for _ in heads), *map(line, rows), ""]
 
 
 def junit(night: Night, status: RunStatus) -> str:

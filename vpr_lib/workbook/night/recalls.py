@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vpr_lib.workbook.night.changes import RecallChange
+from vpr_lib.workbook.night.night import RecallChange
 
 if TYPE_CHECKING:
     import pandas

@@ -1,11 +1,10 @@
 """The report of a run: a folder of self-contained HTML pages that can be mailed, opened offline, and shown in a talk."""
 
-import base64
 import csv
 import html
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,7 +24,7 @@ from vpr_lib.workbook.book.show import SIGNS
 from vpr_lib.workbook.report.pages import TEMPLATES, Body, render_notebook
 from vpr_lib.workbook.run.plan import Entry, UsageError, load_workbook
 from vpr_lib.workbook.run.status import GREENS, SYMBOLS, NotebookStatus, RunStatus, Status, find_run, read_status
-from vpr_lib.workbook.run.terminal import duration
+from vpr_lib.workbook.run.terminal import brief, duration
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -92,15 +91,20 @@ def build_report(run: str | Path = "latest") -> Path:
     building, night = folder / ".report", folder / "nightly.html"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
-    shared = {"run": status, "chapters": chapters, "css": _css()}
+    shared = {"run": status, "chapters": chapters}
     shown = [chapter for chapter in chapters if chapter.body]
     for before, chapter, after in zip([None, *shown], shown, [*shown[1:], None]):
-        page = _template("page.html.j2").render(**shared, chapter=chapter, before=before, after=after)
+        page = render_page("page.html.j2", **shared, chapter=chapter, before=before, after=after)
         (building / chapter.page).write_text(page, encoding="utf-8")
         for output in chapter.attachments:
             shutil.copyfile(paths.project_root() / output.path, building / output.name)
-    index = _template("index.html.j2").render(
-        **shared, **_summary(status, chapters), environment=environment, night=night.is_file(), bench=_bench()
+    index = render_page(
+        "index.html.j2",
+        **shared,
+        **_summary(status, chapters),
+        environment=environment,
+        night=night.is_file(),
+        bench=_bench(),
     )
     (building / "index.html").write_text(index, encoding="utf-8")
     if night.is_file():
@@ -175,7 +179,7 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"duration": duration, "gigabytes": _gigabytes, "when": _when, "seconds": _seconds}
+    environment.filters |= {"duration": duration, "gigabytes": _gigabytes, "when": _when, "seconds": brief}
     environment.globals |= {
         "symbols": SYMBOLS,
         "greens": GREENS,
@@ -189,21 +193,13 @@ def _environment() -> Any:
     return environment
 
 
-def _template(name: str) -> Any:
-    return _environment().get_template(name)
-
-
 def render_page(template: str, **values: Any) -> str:
     """A self-contained page in the report's style."""
-    return _template(template).render(css=_css(), **values)
+    return _environment().get_template(template).render(css=_css(), **values)
 
 
 def _gigabytes(size: int | None) -> str:
     return "" if size is None else f"{size / 2**30:.1f} GB"
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.2f} s" if value >= 1 else f"{1000 * value:.1f} ms"
 
 
 def _when(stamp: str) -> str:
@@ -223,8 +219,6 @@ def _css() -> str:
 
 def thumbnail(output: Output) -> str:
     """A picture as a data URI, at most 1100 pixels wide; empty if the file is not a picture."""
-    if output.file.suffix == ".svg":
-        return "data:image/svg+xml;base64," + base64.b64encode(output.file.read_bytes()).decode()
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -275,17 +269,8 @@ def whisker(found: FindingResult) -> dict[str, float] | None:
     known = [found.low, found.high, found.bound]
     if not all(abs(value) < 1e12 for value in known):  # NaN is not
         return None
-    margin = 0.12 * ((max(known) - min(known)) or abs(known[0]) or 1.0)
-    start, end = min(known) - margin, max(known) + margin
-    left, right, dot, bound = (
-        100 * (v - start) / (end - start) for v in (found.low, found.high, found.value, found.bound)
-    )
-    return {
-        "left": round(left, 1),
-        "width": round(max(right - left, 1.0), 1),
-        "dot": round(dot, 1),
-        "bound": round(bound, 1),
-    }
+    at = _scale(known, 0.12)
+    return _band(at(found.low), at(found.high), at(found.value)) | {"bound": round(at(found.bound), 1)}
 
 
 def gauge(check: CheckResult) -> dict[str, float] | None:
@@ -293,10 +278,17 @@ def gauge(check: CheckResult) -> dict[str, float] | None:
     bounds = [bound for bound in (check.low, check.high) if bound is not None]
     if not bounds or not all(abs(value) < 1e12 for value in (check.measured, *bounds)):
         return None
-    known = [*bounds, check.measured]
-    margin = 0.35 * ((max(known) - min(known)) or abs(known[0]) or 1.0)
+    at = _scale([*bounds, check.measured], 0.35)
+    left, right = 0.0 if check.low is None else at(check.low), 100.0 if check.high is None else at(check.high)
+    return _band(left, right, at(check.measured))
+
+
+def _scale(known: Sequence[float], room: float) -> Callable[[float], float]:
+    """Values on a scale from 0 to 100 that holds the known ones, with a share of their span as room on both sides."""
+    margin = room * ((max(known) - min(known)) or abs(known[0]) or 1.0)
     start, end = min(known) - margin, max(known) + margin
-    low = start if check.low is None else check.low
-    high = end if check.high is None else check.high
-    left, right, dot = (100 * (value - start) / (end - start) for value in (low, high, check.measured))
+    return lambda value: 100 * (value - start) / (end - start)
+
+
+def _band(left: float, right: float, dot: float) -> dict[str, float]:
     return {"left": round(left, 1), "width": round(max(right - left, 1.0), 1), "dot": round(dot, 1)}

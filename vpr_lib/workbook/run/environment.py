@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from vpr_lib import paths
 from vpr_lib.paths import git_state
 
@@ -26,21 +28,15 @@ _NUMERIC = (
 )
 
 
-def _output(*command: str) -> str:
-    """What a command prints, or nothing if it is absent, fails or takes longer than ten seconds."""
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""
-
-
 @cache
 def gpus() -> tuple[dict[str, str], ...]:
-    """Name, driver and memory of every GPU that nvidia-smi lists; empty without one."""
-    if not shutil.which("nvidia-smi"):
-        return ()
+    """Name, driver and memory of every GPU that nvidia-smi lists in ten seconds; empty where it is absent or fails."""
     fields = ("name", "driver_version", "memory.total")
-    listing = _output("nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader")
+    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
+    try:
+        listing = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ()
     return tuple(dict(zip(fields, map(str.strip, line.split(",")))) for line in listing.splitlines() if line)
 
 
@@ -76,20 +72,12 @@ def _cpu() -> dict[str, Any]:
     model = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
     flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
     present = set(flags[1].split()) if flags else set()
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "model": model[1] if model else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
-        "usable_cores": usable,
+        "usable_cores": len(os.sched_getaffinity(0)),
         "flags": [flag for flag in _CPU_FLAGS if flag in present],
     }
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None
 
 
 def _packages() -> dict[str, str]:
@@ -111,7 +99,7 @@ def environment(device: str = "auto") -> dict[str, Any]:
         "platform": platform.platform(),
         "host": platform.node(),
         "cpu": _cpu(),
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": psutil.virtual_memory().total,
         "disk_free_bytes": shutil.disk_usage(paths.project_root()).free,
         "device": device_kind(device),
         "gpus": list(gpus()),

@@ -24,7 +24,6 @@ from vpr_lib.paths import write_text
 EXITS = {"ok": 0, "error": 1, "timeout": 3, "dead": 4, "broken": 5}
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n)")  # what a progress bar painted over
-_TUPLE = "__tuple__"
 _kernel_group: list[int] = []
 
 
@@ -41,20 +40,6 @@ def without_heavy_imports() -> Iterator[None]:
     finally:
         for name in hidden:
             sys.modules.pop(name, None)
-
-
-def pack(value: Any) -> Any:
-    """Make tuples survive JSON, which knows only lists: a notebook that says `tuple[int, int]` shall get one."""
-    if isinstance(value, tuple):
-        return {_TUPLE: [pack(item) for item in value]}
-    if isinstance(value, list):
-        return [pack(item) for item in value]
-    return {key: pack(item) for key, item in value.items()} if isinstance(value, dict) else value
-
-
-def unpack(line: str) -> Any:
-    """Parse JSON in which `pack` has marked the tuples."""
-    return json.loads(line, object_hook=lambda found: tuple(found[_TUPLE]) if set(found) == {_TUPLE} else found)
 
 
 class Journal:
@@ -159,20 +144,6 @@ def _register_engine(Client: type, journal: Journal) -> None:
     papermill_engines.register("vpr", Engine)
 
 
-def _register_translator() -> None:
-    """Let papermill write tuples as tuples; its own translator writes them as strings."""
-    from papermill.translators import PythonTranslator, papermill_translators
-
-    class Translator(PythonTranslator):
-        @classmethod
-        def translate(cls, val):
-            if isinstance(val, tuple):
-                return f"({''.join(cls.translate(item) + ', ' for item in val)})"
-            return super().translate(val)
-
-    papermill_translators.register("python", Translator)
-
-
 def _tail(error: Any) -> list[str]:
     """The last lines of a traceback, without its decoration and without the message, which is told anyway."""
     lines = [line for line in _ANSI.sub("", "\n".join(error.traceback)).splitlines() if line.strip(" -")]
@@ -199,7 +170,6 @@ def execute(job: dict[str, Any], journal: Journal) -> str:
     import papermill
 
     _register_engine(_client(journal, job["sockets"]), journal)
-    _register_translator()
     braces = str.maketrans({"{": "{{", "}": "}}"})  # papermill formats its paths
     try:
         papermill.execute_notebook(
@@ -224,7 +194,7 @@ def execute(job: dict[str, Any], journal: Journal) -> str:
 
 
 def main() -> None:
-    job = unpack(sys.stdin.readline())
+    job = json.loads(sys.stdin.readline())
     threading.Thread(target=_watch_runner, args=(sys.stdin, Path(job["sockets"]).parent), daemon=True).start()
     journal = Journal(Path(job["events"]), Path(job["log"]))
     _own_kernelspec(Path(job["jupyter"]))

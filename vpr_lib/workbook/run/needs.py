@@ -6,10 +6,11 @@ Read off the parameters of its notebooks, their defaults included: every word th
 from ast import literal_eval
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from vpr_lib.config import RECIPES_FOLDER, Profile, load_profile
+from vpr_lib.config import RECIPES_FOLDER, NotebookSettings, Profile, load_profile
 from vpr_lib.data.catalogue import is_here as in_reach
 from vpr_lib.data.catalogue import load_table
 from vpr_lib.models.pretraining import is_fetched
@@ -20,23 +21,11 @@ from vpr_lib.workbook.run.parameters import read_parameters
 from vpr_lib.workbook.run.plan import Entry, load_workbook
 
 SHOWN = ("dataset", "datasets", "runs")  # parameters: one of the sets they name is enough
-COUNTED = (
-    "profile",
-    "run_id",
-    "sized",
-    "latency_models",
-    "clocked",
-    "published",
-    "shipped",
-)  # built with random weights, if at all
+# built with random weights, if at all
+COUNTED = ("profile", "run_id", "sized", "latency_models", "clocked", "published", "shipped")
 TRAINED = ("recipe", "teacher_recipe", "student_recipe", "cnn_recipes", "family", "further")  # whose recipes are run
-OPTIONAL = (
-    "traverse",
-    "places",
-    "more",
-    "backbones",
-    "further",
-)  # what these need may be missing: a hole in the notebook
+# what these need may be missing: a hole in the notebook
+OPTIONAL = ("traverse", "places", "more", "backbones", "further")
 
 
 @dataclass(frozen=True)
@@ -55,14 +44,18 @@ def needs_of(profile: str | Path | Profile) -> Needs:
     needs: dict[str, dict[str, list[str]]] = {kind: {} for kind in ("data", "weights", "trunks", "recipes")}
     entries = {entry.name: entry for entry in load_workbook().notebooks}
     for name, settings in profile.notebooks.items():
-        values = {
-            key: literal_eval(known.default) for key, known in read_parameters(entries[name].path).items()
-        } | settings.parameters
-        for kind, word in _named(values):
+        for kind, word in _named(values_of(entries[name], settings)):
             notebooks = needs[kind].setdefault(word, [])
             if name not in notebooks:
                 notebooks.append(name)
     return Needs(**{kind: {word: tuple(where) for word, where in words.items()} for kind, words in needs.items()})
+
+
+def values_of(entry: Entry, settings: NotebookSettings) -> dict[str, Any]:
+    """The parameters of a notebook under a profile: its defaults, and what the profile says."""
+    return {
+        key: literal_eval(known.default) for key, known in read_parameters(entry.path).items()
+    } | settings.parameters
 
 
 def absent(entry: Entry, parameters: Mapping[str, Any]) -> str:
@@ -79,7 +72,7 @@ def absent(entry: Entry, parameters: Mapping[str, Any]) -> str:
     for kind, word in _named({key: value for key, value in parameters.items() if key not in spared}):
         missing[kind].append(word)
     keys = (*SHOWN, "further") if registered else SHOWN
-    shown = [name for name in _words([parameters.get(key) for key in keys]) if _is_data(name)]
+    shown = [name for name in words_of([parameters.get(key) for key in keys]) if name in load_table().datasets]
     wanted = [name for name in missing["data"] if name not in shown]
     faults = [
         f"{name} is not on this disk: vpr data get {name}" for name in dict.fromkeys(wanted) if not in_reach(name)
@@ -96,10 +89,6 @@ def absent(entry: Entry, parameters: Mapping[str, Any]) -> str:
     return "; ".join(faults)
 
 
-def _is_data(word: str) -> bool:
-    return word in load_table().datasets
-
-
 def _named(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     released = values.get("weights") == "registered"
     for key, value in values.items():
@@ -107,7 +96,7 @@ def _named(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
             continue
         if released and key == "further":
             value = [word for teacher, drives, *_ in value.values() for word in (teacher, drives)]
-        for word in _words(value):
+        for word in words_of(value):
             if word in load_table().datasets and not load_table().datasets[word].generated:
                 yield "data", word
             elif key == "pooled" and is_fetched(trunk := ZOO[word].backbone):
@@ -125,7 +114,7 @@ def _named(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def _of_recipe(word: str) -> Iterator[tuple[str, str]]:
     recipe = load_recipe(word)
     yield "recipes", word
-    for name in _words([recipe.train_set, recipe.validation]):
+    for name in words_of([recipe.train_set, recipe.validation]):
         if name in load_table().datasets and not load_table().datasets[name].generated:
             yield "data", name
     config = ZOO[recipe.model]
@@ -137,12 +126,10 @@ def _is_recipe(word: str) -> bool:
     return bool(word) and (RECIPES_FOLDER / f"{word.split('+')[0]}.yaml").is_file()
 
 
-def _words(value: Any) -> Iterator[str]:
+def words_of(value: Any) -> Iterator[str]:
+    """Every text in a value of a parameter, keys of dictionaries included."""
     if isinstance(value, str):
         yield value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from (*_words(key), *_words(inner))
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _words(inner)
+    elif isinstance(value, dict | list | tuple):
+        for inner in chain(*value.items()) if isinstance(value, dict) else value:
+            yield from words_of(inner)

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from vpr_lib.workbook.run.plan import UsageError
 
 _FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?\.?(inf|nan)", re.IGNORECASE)
-_KINDS = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "tuple": tuple, "dict": dict, "Any": Any,
+_KINDS = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict, "Any": Any,
           "object": Any, "Literal": Literal, "Optional": Optional, "Union": Union}  # fmt: skip
 _PLAIN = (ast.Name, ast.Constant, ast.Subscript, ast.Tuple, ast.BinOp, ast.BitOr, ast.UnaryOp, ast.USub, ast.Load)
 _INJECTED = ("profile", "run_id")
@@ -95,7 +95,8 @@ def parse_parameters(source: str, where: str) -> dict[str, Parameter]:
             default = ast.literal_eval(statement.value)
         except (ValueError, TypeError) as error:
             raise UsageError(f"Parameter '{target.id}' of {where} needs a literal default such as 3 or 'a'.") from error
-        kind = getattr(statement, "annotation", None) or ast.parse(_kind_of(default), mode="eval").body
+        inferred = "Any" if default is None else type(default).__name__
+        kind = getattr(statement, "annotation", None) or ast.parse(inferred, mode="eval").body
         parameter = Parameter(target.id, kind, ast.unparse(statement.value), comments.get(statement.end_lineno, ""))
         _convert(default, parameter, where)
         parameters[target.id] = parameter
@@ -105,10 +106,6 @@ def parse_parameters(source: str, where: str) -> dict[str, Parameter]:
 def _comments(source: str) -> dict[int, str]:
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     return {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
-
-
-def _kind_of(default: object) -> str:
-    return "Any" if default is None else type(default).__name__
 
 
 def resolve(
@@ -159,7 +156,7 @@ def _convert(value: object, parameter: Parameter, where: str) -> Any:
 
 
 def coerce(value: Any, kind: ast.expr) -> Any:
-    """`value` as the annotation `kind` wants it: int becomes float and list becomes tuple, nothing else is bent.
+    """`value` as the annotation `kind` wants it: int becomes float, nothing else is bent.
 
     Raises:
         TypeError: if the value does not fit.  LookupError: if the annotation is not one that can be checked.
@@ -167,7 +164,7 @@ def coerce(value: Any, kind: ast.expr) -> Any:
     adapter = _adapter(ast.unparse(kind))
     for candidate in (value, _with_floats(value)):
         try:
-            return adapter.validate_json(json.dumps(candidate), strict=True)  # JSON has no tuples: a list may be one
+            return adapter.validate_json(json.dumps(candidate), strict=True)  # as it travels to the notebook
         except (ValidationError, TypeError):
             continue
     raise TypeError(f"{value!r} is not {ast.unparse(kind)}")
@@ -183,14 +180,13 @@ def _adapter(annotation: str) -> TypeAdapter:
     unknown += [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id not in _KINDS]
     if unknown:
         raise LookupError(f"'{annotation}', which cannot be checked; use {', '.join(_KINDS)}")
-    return TypeAdapter(
-        eval(annotation, {"__builtins__": {}}, _KINDS)
-    )  # names, subscripts and unions, nothing that runs
+    # names, subscripts and unions, nothing that runs
+    return TypeAdapter(eval(annotation, {"__builtins__": {}}, _KINDS))
 
 
 def _with_floats(value: Any) -> Any:
     """The value with texts such as 1e-3, which YAML 1.1 does not read as numbers, as floats."""
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return [_with_floats(item) for item in value]
     if isinstance(value, str) and _FLOAT.fullmatch(value):
         return float(value.replace(".inf", "inf").replace(".nan", "nan"))

@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from ast import literal_eval
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +14,7 @@ from vpr_lib.models.zoo import ZOO, build_model
 from vpr_lib.paths import data_root
 from vpr_lib.retrieval.approximate import gpus
 from vpr_lib.training.recipes import load_recipe
-from vpr_lib.workbook.run.needs import COUNTED, Needs, absent, needs_of
-from vpr_lib.workbook.run.parameters import read_parameters
+from vpr_lib.workbook.run.needs import COUNTED, Needs, absent, needs_of, values_of, words_of
 from vpr_lib.workbook.run.plan import load_workbook
 
 YARDSTICK = "mixvpr_resnet50_4096"  # every network is taken to cost as much as this one
@@ -60,9 +58,9 @@ def look_ahead(profile: str | Path | Profile, measure: bool = True) -> Preflight
     """
     profile = profile if isinstance(profile, Profile) else load_profile(profile)
     needs, entries = needs_of(profile), {entry.name: entry for entry in load_workbook().notebooks}
-    values = {name: _values(entries[name].path) | settings.parameters for name, settings in profile.notebooks.items()}
+    values = {name: values_of(entries[name], settings) for name, settings in profile.notebooks.items()}
     left_out = {name: why for name in profile.notebooks if (why := absent(entries[name], values[name]))}
-    images = {name: _images(name, own) for name, own in values.items() if name not in left_out}
+    images = {name: _images(own) for name, own in values.items() if name not in left_out}
     seen = any(described + trained for described, trained, _ in images.values())
     rate = images_per_second(profile) if measure and seen else None
     hours = (
@@ -75,10 +73,6 @@ def look_ahead(profile: str | Path | Profile, measure: bool = True) -> Preflight
         to_write_gb=sum(written for _, _, written in images.values()) / 1e9,
         free_gb=shutil.disk_usage(data_root()).free / 1e9, gpu_gb=_gpu_gb(profile), images_per_s=rate, hours=hours,
     )  # fmt: skip
-
-
-def _values(path: Path) -> dict:
-    return {key: literal_eval(known.default) for key, known in read_parameters(path).items()}
 
 
 def _to_fetch_gb(names: list[str]) -> float:
@@ -108,9 +102,9 @@ def _how_to_get_weights(name: str) -> str:
     return f"vpr weights get {name} ({'tells where: not for programs' if known.by_hand else known.size_in_words})"
 
 
-def _images(notebook: str, values: dict) -> tuple[float, float, float]:
+def _images(values: dict) -> tuple[float, float, float]:
     """Images a notebook describes, images its trainings see (in forward passes), bytes of descriptors it writes."""
-    words = [word for key, value in values.items() for word in _flat(value) if key not in COUNTED]
+    words = [word for key, value in values.items() for word in words_of(value) if key not in COUNTED]
     models = [ZOO[word] for word in dict.fromkeys(words) if word in ZOO]
     sizes = [_size(word, "database") + _size(word, "queries") for word in dict.fromkeys(words) if _shown(word)]
     described = sum(sizes) * max(1, len(models))
@@ -172,18 +166,6 @@ def _passes(recipe: str) -> float:
     places = _size(own.train_set, "places") * (own.places.images_per_place if hasattr(own, "places") else 1)
     images = places or _size(own.train_set, "images") or _size(own.train_set, "queries")
     return BACKWARD * own.fit.epochs * float(images or IMAGES_PER_GB * (entry.size_gb or (0.0, ""))[0])
-
-
-def _flat(value) -> list[str]:
-    if isinstance(value, dict):
-        return [word for pair in value.items() for part in pair for word in _flat(part)]
-    return (
-        [word for part in value for word in _flat(part)]
-        if isinstance(value, list | tuple)
-        else [value]
-        if isinstance(value, str)
-        else []
-    )
 
 
 def _gpu_gb(profile: Profile) -> float | None:

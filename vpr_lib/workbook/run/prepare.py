@@ -114,25 +114,11 @@ def check_parameters(plan: Plan, status: RunStatus) -> tuple[dict[str, dict[str,
             faults[entry.name] = str(error)
             continue
         if why := absent(entry, values[entry.name]):
-            status = _left_out(status, entry.name, why)
-    if faults:
-        lines = tuple(_refused(line, faults) for line in status.notebooks)
-        status = status.model_copy(update={"notebooks": lines})
+            status = status.with_line(entry.name, status=Status.ABSENT, reason=why)
+    for line in status.notebooks if faults else ():
+        if line.name in faults:
+            status = status.with_line(line.name, status=Status.INVALID, reason=faults[line.name])
+        elif line.status == Status.PENDING:
+            reason = "nothing was started: parameters of another notebook are invalid"
+            status = status.with_line(line.name, status=Status.SKIPPED, reason=reason)
     return values, "\n".join(faults.values()), status
-
-
-def _left_out(status: RunStatus, name: str, why: str) -> RunStatus:
-    lines = [
-        line.model_copy(update={"status": Status.ABSENT, "reason": why}) if line.name == name else line
-        for line in status.notebooks
-    ]
-    return status.model_copy(update={"notebooks": tuple(lines)})
-
-
-def _refused(line: NotebookStatus, faults: Mapping[str, str]) -> NotebookStatus:
-    if line.name in faults:
-        return line.model_copy(update={"status": Status.INVALID, "reason": faults[line.name]})
-    if line.status == Status.PENDING:
-        reason = "nothing was started: parameters of another notebook are invalid"
-        return line.model_copy(update={"status": Status.SKIPPED, "reason": reason})
-    return line

@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vpr_lib.workbook.run.execute import pack
-
 EXECUTE = (sys.executable, "-m", "vpr_lib.workbook.run.execute")
 _POLL_S = 0.1
 _START_S = 240  # a kernel on a loaded machine may take minutes to answer
@@ -54,17 +52,17 @@ class Job:
         """The job as the child reads it. `sockets`: how the paths of the kernel's sockets begin; ports instead where it is long."""
         names = ("source", "output", "log", "events", "cwd")
         files = {name: str(getattr(self, name)) for name in names} | {"jupyter": str(self.run / ".jupyter")}
-        values = {"parameters": pack(self.parameters), "timeout_s": max(1, round(self.timeout_s)), "sockets": sockets}
+        values = {"parameters": self.parameters, "timeout_s": max(1, round(self.timeout_s)), "sockets": sockets}
         return json.dumps(files | values) + "\n"
 
 
 @dataclass(frozen=True)
 class Child:
-    """How the process of a notebook is started and ended; see `follow`."""
+    """How the process of a notebook is started and ended."""
 
     command: Sequence[str] = EXECUTE
-    grace_s: float = 5.0
-    slack_s: float = 60.0
+    grace_s: float = 5.0  # between SIGTERM and SIGKILL
+    slack_s: float = 60.0  # how much longer than a cell's time-out it may be silent, before it is taken for stuck
     retries: int = 0  # further attempts for a notebook whose kernel died or ran out of time; never for one that raised
 
 
@@ -108,27 +106,13 @@ class Ended:
     returncode: int
     seconds: float
     progress: Progress
-    overdue: bool = (
-        False  # the runner had to end it: nothing was heard for longer than a cell may take, or `wall_s` passed
-    )
+    # the runner had to end it: nothing was heard for longer than a cell may take, or `wall_s` passed
+    overdue: bool = False
 
 
-def follow(
-    job: Job,
-    on_progress: Callable[[Progress], None] = lambda _: None,
-    command: Sequence[str] = EXECUTE,
-    grace_s: float = 5.0,
-    slack_s: float = 60.0,
-    stopped: threading.Event | None = None,
-) -> Ended:
-    """Run the job in a session of its own until it ends; whatever happens, no process of it survives this call.
-
-    Args:
-        stopped: once set, the child is ended.
-        grace_s: time between SIGTERM and SIGKILL.
-        slack_s: how much longer than a cell's time-out the child may be silent, before it is taken for stuck.
-    """
-    started, progress, stopped = time.monotonic(), Progress(), stopped or threading.Event()
+def follow(job: Job, how: Child, on_progress: Callable[[Progress], None], stopped: threading.Event) -> Ended:
+    """Run the job in a session of its own until it ends, or `stopped` is set; no process of it survives this call."""
+    started, progress = time.monotonic(), Progress()
     threads = {"OMP_NUM_THREADS": job.threads} if job.threads else {}
     job.events.write_bytes(b"")
     job.log.write_bytes(b"")
@@ -138,7 +122,7 @@ def follow(
         job.events.open(encoding="utf-8") as events,
     ):
         child = subprocess.Popen(
-            command,
+            how.command,
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -147,9 +131,9 @@ def follow(
         )
         try:
             _send(child, job.line(f"{sockets}/kernel"))
-            overdue = _wait(child, job, events, progress, on_progress, slack_s, stopped)
+            overdue = _wait(child, job, events, progress, on_progress, how.slack_s, stopped)
         finally:
-            _end(child, progress.groups, grace_s)
+            _end(child, progress.groups, how.grace_s)
             _read_events(events, progress)
             _kill_groups(progress.groups)
     on_progress(progress)

@@ -106,6 +106,11 @@ class RunStatus(Strict):
     command: str = ""
     notebooks: tuple[NotebookStatus, ...] = ()
 
+    def with_line(self, name: str, **changes: Any) -> "RunStatus":
+        """The status with the line of one notebook changed."""
+        lines = (line.model_copy(update=changes) if line.name == name else line for line in self.notebooks)
+        return self.model_copy(update={"notebooks": tuple(lines)})
+
     @property
     def state(self) -> str:
         """'running', 'finished', or 'interrupted' when the runner is gone without having said goodbye."""

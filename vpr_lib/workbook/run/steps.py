@@ -15,7 +15,7 @@ from vpr_lib.workbook.run import status as state
 from vpr_lib.workbook.run.keys import notebook_key, threads_each
 from vpr_lib.workbook.run.plan import Entry
 from vpr_lib.workbook.run.prepare import Plan, Request
-from vpr_lib.workbook.run.process import Child, Ended, Job, Progress, follow
+from vpr_lib.workbook.run.process import Child, Ended, Job, follow
 from vpr_lib.workbook.run.status import NotebookStatus, RunStatus, Status
 from vpr_lib.workbook.run.terminal import Display
 from vpr_lib.workbook.run.verify import Verdict, judge
@@ -51,8 +51,7 @@ class Run:
     def set(self, name: str, **changes: Any) -> None:
         """Change the line of one notebook, show it, and write the status."""
         with self._lock:
-            lines = (line.model_copy(update=changes) if line.name == name else line for line in self.status.notebooks)
-            self.status = self.status.model_copy(update={"notebooks": tuple(lines)})
+            self.status = self.status.with_line(name, **changes)
             self.display.update(self.line(name))
             state.write_status(self.status)
 
@@ -161,9 +160,5 @@ def _attempt(run: Run, entry: Entry, job: Job) -> tuple[Ended, Verdict]:
     for path in (sentinel_path(run.folder, job.name), checked_path(run.folder, job.name), job.output):
         path.unlink(missing_ok=True)
     run.set(job.name, status=Status.RUNNING, reason="")
-
-    def show(progress: Progress) -> None:
-        run.display.cell(job.name, progress)
-
-    ended = follow(job, show, run.child.command, run.child.grace_s, run.child.slack_s, run.stopped)
+    ended = follow(job, run.child, lambda progress: run.display.cell(job.name, progress), run.stopped)
     return ended, judge(entry, job, ended, run.profile.name, run.status.run_id)

@@ -22,6 +22,11 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
+def brief(seconds: float) -> str:
+    """'2.31 s' or '231.0 ms'."""
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.1f} ms"
+
+
 def _gist(line: NotebookStatus) -> str:
     return line.headline or line.reason.partition("\n")[0]
 
