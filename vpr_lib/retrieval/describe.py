@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from vpr_lib import models
 from vpr_lib.config import Compute, ComputeOptions
 from vpr_lib.data import clouds as clouds_module
 from vpr_lib.data import images as images_module
@@ -30,6 +31,7 @@ from vpr_lib.machine import allow_tf32, keep_freed_memory
 from vpr_lib.models.checkpoints import weights_hash
 from vpr_lib.progress import track
 from vpr_lib.registry import lookup
+from vpr_lib.retrieval import runtime as runtime_module
 from vpr_lib.retrieval.runtime import Describer
 from vpr_lib.retrieval.store import DescriptorStore, file_fingerprints, joint_fingerprints
 
@@ -307,7 +309,7 @@ def _model_text(model: nn.Module) -> str:
 @cache
 def code_hash(model_class: type) -> str:
     """SHA-256 over the sources that a model's output depends on."""
-    folder = Path(inspect.getfile(model_class)).parent
-    own = (images_module.__file__, pixels_module.__file__, __file__)
-    files = [*sorted(folder.glob("*.py")), *map(Path, own)]
+    folders = {Path(inspect.getfile(model_class)).parent, Path(models.__file__).parent}
+    own = (images_module.__file__, pixels_module.__file__, runtime_module.__file__, __file__)
+    files = [*(file for folder in sorted(folders) for file in sorted(folder.glob("*.py"))), *map(Path, own)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
