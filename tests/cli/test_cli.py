@@ -121,6 +121,14 @@ def test_mistakes_end_in_one_message(vpr, arguments, message):
     assert message in text and "Traceback" not in text and text.count("\n") == 1
 
 
+@pytest.mark.parametrize("place", ["", "results"])
+def test_results_are_not_written_among_the_images(vpr, two_folders, place):
+    database, queries = two_folders
+    for inside in (database, queries):
+        common = ("retrieve", "--model", "pixels", "--query", queries, "--database", database)
+        assert "its strips would be images of the next run" in vpr(*common, "--out", inside / place, code=2)
+
+
 @pytest.mark.parametrize("folder", ["[b]x[", "a [/red] b", "[link=x]"])
 def test_names_are_no_markup(vpr, tmp_path, two_folders, folder):
     place = tmp_path / folder.replace("/", "")

@@ -174,3 +174,14 @@ def test_what_stands_far_from_all_others_is_told():
         in check_positions(*sides, 25)[0]
     )
     assert check_positions(*two(TURIN + 80.0 * np.arange(8)[:, None], TURIN + 80.0 * np.arange(8)[:, None]), 25) == []
+
+
+@pytest.mark.parametrize(("place", "band", "told"), [
+    (TURIN, "T", False), (TURIN, "t", False), (TURIN, "S", True), ([334_000, 6_250_000], "H", False), ([334_000, 6_250_000], "S", True),
+    ([388_000, 3_948_000], "S", False), ([500_000, 9_250_000], "X", False), ([500_000, 10_000], "N", False), ([500_000, 9_990_000], "M", False),
+    ([500_000, 1_170_000], "C", False),
+])  # fmt: skip
+def test_a_northing_that_is_not_in_its_band_is_told(place, band, told):
+    found = check_positions(*two([place], np.add([place], [[90, 0]]), 32, band, 32, band), 25)
+    assert ("maps of them are wrong" in str(found)) == told
+    assert all(len(row) == 0 for row in positives(*two([place], np.add([place], [[90, 0]]), 32, band, 32, band)))

@@ -151,6 +151,8 @@ def check_positions(database: Manifest, queries: Manifest, radius_m: float) -> l
             f"{count} of {len(places)} images stand at (0, 0), far from all others: cameras without a fix. They are nobody's "
             "positive, and as queries they have none."
         )
+    for side in (database, queries):
+        warnings += _against_their_band(side)
     away = np.abs(good - np.median(good, axis=0)).max(1) if len(good) else np.zeros(0)
     if 0 < (lost_fixes := int((away > LOST_M).sum())) < len(good) / 4:
         east, north = good[away.argmax()]
@@ -167,6 +169,24 @@ def check_positions(database: Manifest, queries: Manifest, radius_m: float) -> l
     elif len(base := database.positions()[~lost[0]]) > 1 and np.hypot(*np.ptp(base, axis=0)) <= radius_m:
         warnings.append(f"the whole database lies within {radius_m:g} m: any answer counts as right where one does.")
     return warnings
+
+
+def _against_their_band(side: Manifest) -> list[str]:
+    """Says when northings are not where the band letter is: an S that means south puts a map into the north."""
+    if "utm_band" not in side.table or "lat" in side.table:
+        return []
+    lowest = {letter: 8 * number - 80 for number, letter in enumerate(sorted(BANDS))}
+    south = side.table["utm_band"].map(lambda letter: lowest.get(str(letter).strip().upper())).to_numpy(np.float64)
+    north = side.positions()[:, 1]
+    lat = np.where(south < 0, north - 1e7, north) / 111_000
+    off = (side.positions() != 0).any(1) & ((lat < south - 2) | (lat > south + np.where(south == 72, 14, 10)))
+    if not off.any():
+        return []
+    row = int(off.argmax())
+    return [
+        f"'{side.table['sample_id'].iloc[row]}' and {int(off.sum()) - 1} others have UTM band {side.table['utm_band'].iloc[row]}, latitude "
+        f"{south[row]:g} to {south[row] + 8:g}, and a northing of {north[row]:.0f}, which is not there: maps of them are wrong."
+    ]
 
 
 def _refuse_degrees(database: Manifest, queries: Manifest, sides: list[np.ndarray], radius_m: float) -> None:
