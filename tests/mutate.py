@@ -31,7 +31,7 @@ COVER = {  # module: the tests that are there for it
     "retrieval/sequences": ["retrieval/test_sequences.py"],
     "retrieval/run_pairs": ["retrieval/test_run_pair_recall.py"],
     "results/records": ["results/test_records.py", "results/test_results.py"],
-    "results/statistics": ["results/test_results.py", "results/test_findings.py"],
+    "results/statistics": ["results/test_statistics.py", "results/test_results.py", "results/test_findings.py", "results/test_seeds.py"],
     "results/tables": ["results/test_results.py", "results/test_seeds.py"],
     "results/findings": ["results/test_findings.py"],
     "results/seeds": ["results/test_seeds.py"],

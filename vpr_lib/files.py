@@ -138,7 +138,7 @@ def visible_files(folder: Path, pattern: str) -> list[Path]:
 
 
 def content_hashes(paths: Sequence[str | Path], memory: Path | None = None) -> list[int]:
-    """xxh3 of the bytes of every file, 63 bits; -1 where there is none.
+    """xxh3 of the bytes of every file, or of the visible names in a folder, 63 bits; -1 where there is none.
 
     Args:
         memory: a file that remembers what was hashed, by device, inode, size and both times: unchanged files are not
@@ -189,7 +189,7 @@ _used: dict[str, int | None] = {}  # absolute path -> what it hashed to when it 
 
 
 def use(paths: Sequence[str | Path], hashes: Sequence[int] | None = None) -> None:
-    """Remember that what this process computes rests on these files.
+    """Remember that what this process computes rests on these files, and on which names are in these folders.
 
     Args:
         hashes: their `content_hashes`, where they are known already; -1 is no file.
@@ -226,6 +226,9 @@ def _hash(path: str | Path) -> int:
 
     digest = xxhash.xxh3_64()
     try:
+        if os.path.isdir(path):
+            names = sorted(name for name in os.listdir(path) if not name.startswith("."))
+            return xxhash.xxh3_64_intdigest(os.fsencode("/".join(names))) >> 1
         with open(path, "rb", buffering=0) as file:
             while piece := file.read(_CHUNK):
                 digest.update(piece)

@@ -1,6 +1,7 @@
 """The catalogue: names, places, cards that are documented, and prepared data sets that are only believed while they fit."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from vpr_lib.data.manifest import Manifest
 from vpr_lib.data.prepare import prepared_folder
 from vpr_lib.data.readers.exif import gps_exif
 from vpr_lib.data.totals import near_threshold, totals
+from vpr_lib.files import content_hashes, forget_used, used_files
 
 
 @pytest.fixture
@@ -173,6 +175,22 @@ def test_what_was_kept_and_is_damaged_is_read_again(tmp_path, reads, name):
     (kept / name).write_bytes(data)
     again = open_benchmark("st_lucia", root)
     assert len(reads) == 2 and (again.queries.positions() == first.queries.positions()).all()
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_what_was_opened_rests_on_its_lists_and_on_which_images_there_are(tmp_path, prepared):
+    root = vpr_bench(tmp_path / "set", [(0, [0]), (1, [1])], 2, 2)
+    if prepared:
+        prepare_dataset("corridor", root)
+    forget_used()
+    open_benchmark("corridor", root)
+    before = used_files()
+    changed = lambda: [Path(path).name for path, value in before.items() if content_hashes([path]) != [value]]
+    assert changed() == []
+    vpr_bench(root, [(0, [1]), (1, [0])], 2, 2, files=False)
+    assert changed() == ["ground_truth_new.npy"]
+    touch_image(root / "ref/0000002.jpg")
+    assert sorted(changed()) == ["ground_truth_new.npy", "ref"]
 
 
 def test_new_code_reads_again(tmp_path, reads, monkeypatch):

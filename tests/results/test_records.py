@@ -28,6 +28,18 @@ def records_of(benchmark):
     return query_records(found.benchmark, found.scores[0], found.ranking.scores, RUN)
 
 
+def test_one_row_per_query_says_what_was_found_and_under_which_conditions(tmp_path):
+    benchmark = set_of(tmp_path / "town", 0)
+    benchmark.queries.table["conditions"] = [("night", "rain"), None, ()]
+    table = records_of(benchmark)
+    assert table["conditions"].tolist() == ["night,rain", "", ""] and table["query"].tolist() == [0, 1, 2]
+    assert table["first_hit"].tolist() == [1, 1, 1] and table["n_positives"].tolist() == [1, 1, 1]
+    assert [row[0] for row in table["top"]] == [0, 1, 2] and (table["n_database"] == 3).all()
+    assert [row.tolist() for row in table["top_correct"]] == [[True, False, False]] * 3
+    assert [sorted(row.tolist()) for row in table["top_distance_m"]] == [[0, 100, 200], [0, 100, 100], [0, 100, 200]]
+    assert [row[0] for row in table["top_score"]] == pytest.approx([1, 1, 1])
+
+
 def test_two_folders_of_one_name_are_two_data_sets(tmp_path):
     one, two = (records_of(set_of(tmp_path / place / "town", seed)) for place, seed in (("a", 0), ("b", 50)))
     assert one["card"].iloc[0] != two["card"].iloc[0]

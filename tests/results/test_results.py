@@ -46,7 +46,9 @@ def records(model, hits, card="c1", seed=0, **extra):
 def test_recall_table_from_records():
     table = recall_table(records("a", [1, 3, 0, 7]), ks=(1, 5, 10, 200)).iloc[0]
     assert (table["R@1"], table["R@5"], table["R@10"], table["queries"]) == (25.0, 50.0, 75.0, 4)
-    assert table["R@1 low"] < 25 < table["R@1 high"]
+    for k, hits in ((1, 1), (5, 2), (10, 3)):
+        assert (table[f"R@{k} low"], table[f"R@{k} high"]) == tuple(100 * end for end in wilson_interval(hits, 4))
+    assert recall_table(records("a", [100] * 3), ks=(100,))["R@100"][0] == 100  # as large as the database
     assert "R@200" not in table  # above the database
 
 

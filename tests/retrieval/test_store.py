@@ -137,7 +137,7 @@ def test_files_of_other_ingredients_give_no_rows(tmp_path, monkeypatch, changed)
     assert sum(calls) == 2
 
 
-@pytest.mark.parametrize("room", ["images_module", "pixels_module"])
+@pytest.mark.parametrize("room", ["images_module", "pixels_module", "runtime_module"])
 def test_code_of_the_model_images_and_describing_is_hashed(tmp_path, monkeypatch, room):
     describe_module.code_hash.cache_clear()
     plain = describe_module.code_hash(type(build_model("pixels")))
@@ -147,6 +147,17 @@ def test_code_of_the_model_images_and_describing_is_hashed(tmp_path, monkeypatch
     describe_module.code_hash.cache_clear()
     assert describe_module.code_hash(type(build_model("pixels"))) != plain
     describe_module.code_hash.cache_clear()
+
+
+def test_a_model_from_elsewhere_counts_with_the_code_it_calls(tmp_path, monkeypatch):
+    monkeypatch.setattr(describe_module.inspect, "getfile", lambda cls: str(tmp_path / "own" / "model.py"))
+    monkeypatch.setattr(describe_module.models, "__file__", str(tmp_path / "models" / "__init__.py"))
+    hashes = set()
+    for edited in ("own/model.py", "models/unit.py", "own/model.py"):
+        (tmp_path / edited).parent.mkdir(exist_ok=True)
+        (tmp_path / edited).write_text(f"{len(hashes)}")
+        hashes.add(describe_module.code_hash.__wrapped__(torch.nn.Linear))
+    assert len(hashes) == 3
 
 
 def test_rows_of_two_files_each():

@@ -2,13 +2,17 @@
 
 import json
 import multiprocessing
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from pictures import write_picture, write_places
 
+from vpr_lib.cli import train as command_line
 from vpr_lib.data.manifest import build_manifest
+from vpr_lib.files import try_lock
 from vpr_lib.models.checkpoints import save_weights, weights_hash
 from vpr_lib.models.zoo import ZOO, build_model
 from vpr_lib.training import origin, recipes
@@ -251,6 +255,22 @@ def _hold(folder, experiment, made, began, order):
         order.put("in")
         time.sleep(0.5)
         order.put("out")
+
+
+def test_anew_waits_for_the_process_that_trains_in_the_folder(small, tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "state.pt").touch()
+    there = []
+    ran = lambda experiment, folder, device: there.append(folder.exists()) or (None, None)
+    monkeypatch.setattr(recipes, "load_recipe", lambda name: small)
+    monkeypatch.setattr(recipes, "runner_of", lambda experiment: ran)
+    lock = try_lock(tmp_path / "run")
+    with ThreadPoolExecutor() as pool:
+        command = pool.submit(command_line.train, "x", tmp_path / "run", anew=True, device="cpu")
+        time.sleep(0.3)
+        assert (tmp_path / "run" / "state.pt").is_file() and not there
+        os.close(lock)
+        assert command.exception() and there == [False]  # nothing was trained here
 
 
 def test_one_process_trains_in_a_folder(small, tmp_path):

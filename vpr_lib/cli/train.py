@@ -30,6 +30,7 @@ def train(
 
     A folder that holds another training (loss, data, model, start, teacher, code ...) is refused.
     """
+    from vpr_lib.files import locked
     from vpr_lib.models.checkpoints import save_weights, trained_path
     from vpr_lib.paths import cache_root
     from vpr_lib.training.recipes import load_recipe, runner_of
@@ -41,7 +42,8 @@ def train(
     experiment = type(experiment).model_validate(values)
     folder = folder or cache_root() / "training" / Path(recipe).stem
     if anew and (folder / "state.pt").is_file():
-        rmtree(folder)
+        with locked(folder, "training in it"):
+            rmtree(folder)
     model, result = runner_of(experiment)(experiment, folder, choose_device(device))
     select = getattr(experiment, "select", "recall@1")
     best = max(result.history, key=lambda row: row.get(select, row["epoch"]))

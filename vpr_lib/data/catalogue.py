@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from vpr_lib.config import Strict, load_yaml
 from vpr_lib.data.ground_truth import Benchmark
 from vpr_lib.data.manifest import Manifest
-from vpr_lib.data.prepare import STAMP, Content, load_prepared, prepared_folder, save_prepared
+from vpr_lib.data.prepare import STAMP, Content, load_prepared, prepared_folder, save_prepared, use_dataset
 from vpr_lib.data.run_pairs import RunPairs
 from vpr_lib.data.tuples import TupleSet
 from vpr_lib.paths import data_root
@@ -194,7 +194,9 @@ def open_dataset(name: str, root: Path | None = None) -> Content:
     """A data set of any kind: prepared if what was prepared still fits the folder, otherwise read."""
     dataset, place = find(name), find_root(name, root)
     prepared = load_prepared(name, KINDS[dataset.kind], place, _reading(dataset))
-    return prepared if prepared is not None else read_dataset(name, place)
+    content = prepared if prepared is not None else read_dataset(name, place)
+    use_dataset(content, place, dataset.metadata or dataset.marks)
+    return content
 
 
 def prepare_dataset(name: str, root: Path | None = None) -> tuple[Content, Path]:

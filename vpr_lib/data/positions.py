@@ -10,7 +10,9 @@ from vpr_lib.data.manifest import Manifest
 
 log = logging.getLogger(__name__)
 AXIS_M, FLATTENING = 6_378_137.0, 1 / 298.257223563  # WGS84
+NEAR_M = 1.0
 FAR_M = 10_000.0  # (0, 0) this far from every other position is no place but a camera without a fix
+LOST_M = 200_000.0
 DEGREES = (180.0, 90.0)
 BANDS = frozenset("CDEFGHJKLMNPQRSTUVWX")
 
@@ -75,9 +77,9 @@ def _refuse(side: Manifest, wrong: np.ndarray, values: np.ndarray, what: str, ex
 
 
 def without_fix(*sides: Manifest) -> list[np.ndarray]:
-    """Per side the rows, bool, whose position is that of a camera without a fix: exactly (0, 0), far from all others."""
+    """Per side the rows, bool, whose position is that of a camera without a fix: (0, 0) within NEAR_M, far from all others."""
     places = [side.positions() for side in sides]
-    zero = [(place == 0).all(1) for place in places]
+    zero = [(np.abs(place) < NEAR_M).all(1) for place in places]
     others = np.concatenate([place[~none] for place, none in zip(places, zero)])
     if not any(none.any() for none in zero) or len(others) == 0 or (np.abs(others).max(1) < FAR_M).any():
         return [np.zeros(len(place), bool) for place in places]
@@ -148,6 +150,13 @@ def check_positions(database: Manifest, queries: Manifest, radius_m: float) -> l
         warnings.append(
             f"{count} of {len(places)} images stand at (0, 0), far from all others: cameras without a fix. They are nobody's "
             "positive, and as queries they have none."
+        )
+    away = np.abs(good - np.median(good, axis=0)).max(1) if len(good) else np.zeros(0)
+    if 0 < (lost_fixes := int((away > LOST_M).sum())) < len(good) / 4:
+        east, north = good[away.argmax()]
+        warnings.append(
+            f"{lost_fixes} of {len(places)} images stand more than {LOST_M / 1000:g} km from the others, for instance at easting "
+            f"{east:.0f}, northing {north:.0f}: is that what the camera writes without a fix?"
         )
     spread = np.ptp(good, axis=0)
     if len(good) > 1 and np.hypot(*spread) <= radius_m:

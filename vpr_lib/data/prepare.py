@@ -86,6 +86,11 @@ def load_prepared(name: str, kind: type[Content], root: Path, reading: dict[str,
     return kind.load(folder)  # ty: ignore[missing-argument]  (the other kinds know their roots)
 
 
+def use_dataset(content: Content, root: Path, metadata: Sequence[str]) -> None:
+    """Remember that what is computed rests on the lists and tables of a data set, and on which images are in its folders."""
+    use([*_lists(root, metadata), *_folders(content)])
+
+
 @lru_cache(maxsize=1)
 def code_version() -> str:
     """16 hex digits over the code that reads data sets: other code, read again."""
@@ -100,13 +105,18 @@ _PARTS = ("manifest", "ground_truth", "run_pairs", "tuples", "pickles")
 
 
 def _files(root: Path, patterns: Iterable[str]) -> dict[str, int]:
-    """Hash of every file that a reader may look at, by its path below the root: those that match, and every list, table and
-    array beside them and beside the folders of images."""
+    """Hash of every file that a reader may look at, by its path below the root."""
+    return {os.path.relpath(path, root): value for path, value in _hashes(_lists(root, patterns)).items()}
+
+
+def _lists(root: Path, patterns: Iterable[str]) -> list[str]:
+    """Every file that a reader may look at: those that match, and every list, table and array beside them and beside the
+    folders of images."""
     files = {path for pattern in patterns for path in Path(root).glob(pattern) if path.is_file()}
     places = {Path(root), *(path.parent for path in files), *(path for path in Path(root).glob("*") if path.is_dir())}
     places |= {path for path in Path(root).glob("*/*") if path.is_dir() and path.parent.name in _SPLIT_PARENTS}
     files |= {path for place in places for suffix in _LISTS for path in place.glob(f"*{suffix}") if path.is_file()}
-    return {os.path.relpath(path, root): value for path, value in _hashes(map(str, sorted(files))).items()}
+    return sorted(map(str, files))
 
 
 def _hashes(paths: Iterable[str]) -> dict[str, int]:

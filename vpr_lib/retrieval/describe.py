@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from vpr_lib import models
 from vpr_lib.config import Compute, ComputeOptions
 from vpr_lib.data import clouds as clouds_module
 from vpr_lib.data import images as images_module
@@ -30,6 +31,7 @@ from vpr_lib.machine import allow_tf32, keep_freed_memory
 from vpr_lib.models.checkpoints import weights_hash
 from vpr_lib.progress import track
 from vpr_lib.registry import lookup
+from vpr_lib.retrieval import runtime as runtime_module
 from vpr_lib.retrieval.runtime import Describer
 from vpr_lib.retrieval.store import DescriptorStore, file_fingerprints, joint_fingerprints
 
@@ -37,6 +39,7 @@ log = logging.getLogger(__name__)
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 PRECISIONS = ("fp32", "tf32", *AUTOCAST)
 CHANGED = "it changed while it was described; run this again"
+SAME = 1e-6
 NOT_FINITE = "its descriptor is not finite (NaN or infinite)"
 
 
@@ -139,13 +142,17 @@ def describe(
     return Descriptors(store.array, store.errors, store.path, seconds, described, parts["contents"])
 
 
-def same_files(benchmark: Benchmark) -> str:
-    """In words, how many queries are database images themselves, by their bytes; '' when none is."""
+def same_files(benchmark: Benchmark, scores: np.ndarray) -> str:
+    """In words, how many queries are database images themselves, by their bytes or by a similarity of 1
+    among their scores (Q, R), best first; '' when none is."""
     sides = (file_fingerprints(side.image_paths()) for side in (benchmark.database, benchmark.queries))
     database, queries = (prints[prints >= 0] for prints in sides)
     count = int(np.isin(queries, database).sum())
-    fact = f"{count} of {len(benchmark.queries)} queries are database images themselves (same files), which are found trivially"
-    return f"{fact}: a recall over them says nothing." if count else ""
+    sure = scores[:, -1] < 1 - 100 * SAME  # the model tells images apart
+    alike = int((sure & (scores[:, 0] > 1 - SAME)).sum())
+    how = "same files" if alike <= count else f"{count} same files, {alike} of similarity 1"
+    fact = f"{max(count, alike)} of {len(benchmark.queries)} queries are database images themselves ({how}), which are found trivially"
+    return f"{fact}: a recall over them says nothing." if count or alike else ""
 
 
 def of_described(benchmark: Benchmark, database: Descriptors, queries: Descriptors) -> Benchmark:
@@ -302,7 +309,7 @@ def _model_text(model: nn.Module) -> str:
 @cache
 def code_hash(model_class: type) -> str:
     """SHA-256 over the sources that a model's output depends on."""
-    folder = Path(inspect.getfile(model_class)).parent
-    own = (images_module.__file__, pixels_module.__file__, __file__)
-    files = [*sorted(folder.glob("*.py")), *map(Path, own)]
+    folders = {Path(inspect.getfile(model_class)).parent, Path(models.__file__).parent}
+    own = (images_module.__file__, pixels_module.__file__, runtime_module.__file__, __file__)
+    files = [*(file for folder in sorted(folders) for file in sorted(folder.glob("*.py"))), *map(Path, own)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

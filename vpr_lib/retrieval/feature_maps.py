@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vpr_lib.data.images import ImageError, ImageSet
 from vpr_lib.data.manifest import Manifest
+from vpr_lib.digests import digest_file
 from vpr_lib.machine import cpu_has_bf16, keep_freed_memory
 from vpr_lib.models.backbone import Backbone
 from vpr_lib.models.checkpoints import weights_hash
@@ -87,7 +88,7 @@ def feature_maps(
     trunk = {
         "weights": weights_hash(model.backbone, without=model.backbone.after_fixed),
         "backbone": f"{model.config.backbone} {model.config.backbone_args}",
-        "input": f"{model.input_spec}", "precision": precision, "code": code_hash(type(model)),
+        "input": f"{model.input_spec}", "precision": precision, "code": f"{code_hash(type(model))} {digest_file(Path(__file__))}",
     }  # fmt: skip
     parts = trunk | {
         "images": manifest.list_hash, "views": views,
