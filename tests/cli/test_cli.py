@@ -109,6 +109,7 @@ def test_retrieve_between_odd_folders(vpr, tmp_path, two_folders):
         (("evaluate", "gem_toy_160", "--untrained", "--weights", "absent.ckpt"), "would not be used: --untrained is given"),
         (("evaluate", "pixels", "--device", "gpu"), "Unknown device 'gpu'. Known here: auto, cpu"),
         (("retrieve", "--model", "pixels", "--query", "a", "--database", "b", "--device", "mps"), "Unknown device 'mps'"),
+        (("export", "pixels", "--format", "tflite"), "Unknown format 'tflite'. Known: onnx, openvino"),
         (("train", "nope"), "Unknown recipe 'nope'"),
         (("train", "mixvpr_paper", "--set", "fit.epoch=3"), "has no field 'fit.epoch'"),
         (("train", "toy", "--set", "fit.epochs=!!python/object/apply:os.system [echo]"), "--set fit.epochs takes a plain value"),

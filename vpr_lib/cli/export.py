@@ -38,8 +38,8 @@ def export_model(
     from vpr_lib.results.parity import calibration_images, calibration_rows, nearest_lost, recall_lost, write_parity
 
     network, source = load_model(model, weights, untrained)
+    check_precision(format_, precision or "fp32")
     precision = precision or default_precision(network.config, format_)
-    check_precision(format_, precision)
     if images is None and dataset is None:
         raise ValueError("Say on which images to calibrate and compare: --images DIR, --dataset NAME, or both.")
     benchmark = open_benchmark(dataset, root) if dataset is not None else None
