@@ -7,7 +7,7 @@ import pytest
 from pictures import write_picture
 
 from vpr_lib.data.catalogue import open_benchmark
-from vpr_lib.data.pickles import UnsafePickle, load_array
+from vpr_lib.data.pickles import UnsafePickle, load_array, load_arrays
 from vpr_lib.data.readers.berton import read_berton
 from vpr_lib.data.readers.folders import read_folders
 from vpr_lib.data.readers.gsv_cities import read_gsv_cities
@@ -326,3 +326,23 @@ def test_catalogue_messages(tmp_path):
         open_benchmark("vpr_bench")
     with pytest.raises(FileNotFoundError, match="No folder"):
         open_benchmark("vpr_bench", tmp_path / "absent")
+
+
+def test_a_damaged_archive_of_arrays_is_named(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, a=np.arange(1000), b=np.ones(3))
+    whole, odd = path.read_bytes(), []
+    for data in (
+        b"",
+        whole[:200],
+        *(whole[:at] + bytes([whole[at] ^ 16]) + whole[at + 1 :] for at in range(len(whole))),
+    ):
+        path.write_bytes(data)
+        try:
+            odd += [] if load_arrays(path, {"a"})["a"].tolist() == list(range(1000)) else [data]
+        except ValueError as error:
+            assert str(path) in str(error)
+    assert not odd  # what was read is what was written
+    np.savez(path, b=np.ones(3))
+    with pytest.raises(ValueError, match=r"a\.npz cannot be used: it lacks the arrays \['a'\]; it has \['b'\]"):
+        load_arrays(path, {"a"})

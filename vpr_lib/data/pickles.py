@@ -55,6 +55,23 @@ def load_plain_pickle(path: Path, records: dict[tuple[str, str], type] | None = 
         return _load(file, path, records)
 
 
+def load_arrays(path: Path, names: set[str]) -> dict[str, np.ndarray]:
+    """The arrays of these names in a .npz file; nothing is unpickled.
+
+    Raises:
+        FileNotFoundError; ValueError when the file is damaged, or lacks an array.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            if missing := names - set(content.files):
+                raise ValueError(f"it lacks the arrays {sorted(missing)}; it has {content.files}")
+            return {name: content[name] for name in names}
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # of zip, zlib and the parsers of headers, which have no common name
+        raise ValueError(f"{path} cannot be used: {error}.") from error
+
+
 def load_array(path: Path) -> np.ndarray:
     """Load a .npy file; an object array goes through the restricted unpickler, everything else never unpickles.
 
