@@ -105,6 +105,10 @@ def test_retrieve_between_odd_folders(vpr, tmp_path, two_folders):
         (("evaluate", "pixels", "--dataset", "nope"), "Unknown data set 'nope'"),
         (("evaluate", "mixvpr_resnet50_4096", "--dataset", "toycity"), "No weights for 'mixvpr_resnet50_4096'"),
         (("evaluate", "gem_toy_160", "--dataset", "toycity", "--weights", "absent.ckpt"), "No checkpoint absent.ckpt"),
+        (("evaluate", "pixels", "--weights", "absent.ckpt"), "--weights absent.ckpt would not be used: 'pixels' needs none"),
+        (("evaluate", "gem_toy_160", "--untrained", "--weights", "absent.ckpt"), "would not be used: --untrained is given"),
+        (("evaluate", "pixels", "--device", "gpu"), "Unknown device 'gpu'. Known here: auto, cpu"),
+        (("retrieve", "--model", "pixels", "--query", "a", "--database", "b", "--device", "mps"), "Unknown device 'mps'"),
         (("train", "nope"), "Unknown recipe 'nope'"),
         (("train", "mixvpr_paper", "--set", "fit.epoch=3"), "has no field 'fit.epoch'"),
         (("train", "toy", "--set", "fit.epochs=!!python/object/apply:os.system [echo]"), "--set fit.epochs takes a plain value"),
@@ -115,6 +119,14 @@ def test_retrieve_between_odd_folders(vpr, tmp_path, two_folders):
 def test_mistakes_end_in_one_message(vpr, arguments, message):
     text = vpr(*arguments, code=2)
     assert message in text and "Traceback" not in text and text.count("\n") == 1
+
+
+@pytest.mark.parametrize("place", ["", "results"])
+def test_results_are_not_written_among_the_images(vpr, two_folders, place):
+    database, queries = two_folders
+    for inside in (database, queries):
+        common = ("retrieve", "--model", "pixels", "--query", queries, "--database", database)
+        assert "its strips would be images of the next run" in vpr(*common, "--out", inside / place, code=2)
 
 
 @pytest.mark.parametrize("folder", ["[b]x[", "a [/red] b", "[link=x]"])

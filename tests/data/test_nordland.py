@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from miniatures import at_names, frames, objects, vpr_bench
+from pictures import write_picture
 
 from vpr_lib.data.ground_truth import Positives
 from vpr_lib.data.readers.nordland import (
@@ -92,4 +93,25 @@ def test_missing_seasons_and_numbers(tmp_path):
     (tmp_path / "summer").mkdir()
     frames(tmp_path / "winter", [1])
     with pytest.raises(ValueError, match=r"No image under .*summer"):
+        read_nordland_27592(tmp_path)
+
+
+def seasons(root, *names):
+    for season in ("summer", "winter"):
+        for number, name in enumerate(names):
+            write_picture(root / season / name, number)
+
+
+def test_what_the_list_names_and_the_folder_lacks_is_told(tmp_path, caplog):
+    seasons(tmp_path, *(f"images-{number:05d}.png" for number in range(8)))
+    (tmp_path / "cleanImageNames.txt").write_text("\n".join(f"images-{number:05d}.jpg" for number in range(0, 10, 2)))
+    assert len(read_nordland_27592(tmp_path).database) == 4  # of 5, whatever their suffix
+    assert "1 of the 5 frames that cleanImageNames.txt names are not there" in caplog.text
+    (tmp_path / "cleanImageNames.txt").write_text("other_1.png\n")
+    assert len(read_nordland_27592(tmp_path).database) == 8 and "not there: all frames are taken" in caplog.text
+
+
+def test_a_frame_that_is_there_twice_is_refused(tmp_path):
+    seasons(tmp_path, "1.png", "2.png", "02.png")
+    with pytest.raises(ValueError, match=r"'02.png' and '2.png' are both frame 2"):
         read_nordland_27592(tmp_path)

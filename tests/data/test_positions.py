@@ -153,3 +153,35 @@ def test_degrees_of_cameras_without_a_fix():
     assert columns["utm_east"][[1, 3]].tolist() == [0, 0] and set(columns["utm_zone"]) == {32}
     whole = utm_columns(lat[[0, 2]], lon[[0, 2]])
     np.testing.assert_array_equal(columns["utm_north"][[0, 2]], whole["utm_north"])
+
+
+@pytest.mark.parametrize("fix", [(0.0, 0.0), (1e-6, 2e-6), (-2e-4, 1e-5)])
+def test_almost_latitude_and_longitude_zero_is_no_fix_either(fix):
+    lat, lon = np.array([45.0, 45.001, fix[0], 0.0]), np.array([7.6, 7.6, fix[1], 0.0])
+    columns = utm_columns(lat, lon)
+    sides = two(*[np.stack([columns["utm_east"], columns["utm_north"]], 1)] * 2)
+    assert positives(*sides) == [[0], [1], [], []]
+    assert "4 of 8 images stand at (0, 0)" in check_positions(*sides, 25)[0]
+    assert positives(*two([TURIN, TURIN + 80], [[0.3, -0.2], TURIN])) == [[], [0]]
+
+
+def test_what_stands_far_from_all_others_is_told():
+    sides = two(
+        TURIN + 80.0 * np.arange(8)[:, None], np.concatenate([TURIN + 80.0 * np.arange(8)[:, None], [[7e5, -1.1e5]]])
+    )
+    assert (
+        "1 of 17 images stand more than 200 km from the others, for instance at easting 700000"
+        in check_positions(*sides, 25)[0]
+    )
+    assert check_positions(*two(TURIN + 80.0 * np.arange(8)[:, None], TURIN + 80.0 * np.arange(8)[:, None]), 25) == []
+
+
+@pytest.mark.parametrize(("place", "band", "told"), [
+    (TURIN, "T", False), (TURIN, "t", False), (TURIN, "S", True), ([334_000, 6_250_000], "H", False), ([334_000, 6_250_000], "S", True),
+    ([388_000, 3_948_000], "S", False), ([500_000, 9_250_000], "X", False), ([500_000, 10_000], "N", False), ([500_000, 9_990_000], "M", False),
+    ([500_000, 1_170_000], "C", False),
+])  # fmt: skip
+def test_a_northing_that_is_not_in_its_band_is_told(place, band, told):
+    found = check_positions(*two([place], np.add([place], [[90, 0]]), 32, band, 32, band), 25)
+    assert ("maps of them are wrong" in str(found)) == told
+    assert all(len(row) == 0 for row in positives(*two([place], np.add([place], [[90, 0]]), 32, band, 32, band)))

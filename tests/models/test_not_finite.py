@@ -1,12 +1,15 @@
 """Numbers that are not finite are refused where they come in, and half precision does not make them."""
 
+import numpy as np
 import pytest
 import torch
 
 from vpr_lib.models.aggregators import AGGREGATORS, build_aggregator
 from vpr_lib.models.checkpoints import CheckpointError, load_weights, save_weights
 from vpr_lib.models.unit import unit
+from vpr_lib.models.whitening import fit_whitening
 from vpr_lib.models.zoo import build_model
+from vpr_lib.retrieval.indexes import rank
 
 CHANNELS, GRID = 32, (5, 7)
 MORE = {"MixVPR": {"out_channels": 8}, "ConvAP": {"out_channels": 8}, "CosPlace": {"out_dim": 16},
@@ -93,3 +96,24 @@ def test_unit_computes_in_fp32(value):
     rows = torch.full((2, 64), value, dtype=torch.float16)
     torch.testing.assert_close(unit(rows).norm(dim=1), torch.ones(2), atol=1e-3, rtol=0)
     assert unit(rows).dtype == torch.float32
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_descriptors_that_are_not_finite_are_neither_whitened_nor_indexed(value):
+    good = np.eye(8, dtype=np.float32)
+    odd = good.copy()
+    odd[3, 2] = value
+    with pytest.raises(ValueError, match="1 of 8 descriptors are not finite"):
+        fit_whitening(odd, 4)
+    for sides, what in (((odd, good), "database"), ((good, odd), "query")):
+        with pytest.raises(ValueError, match=f"1 of 8 {what} descriptors are not finite: 'flat' cannot rank them"):
+            rank("flat", *sides, 3)
+    assert rank("flat", good, good, 1)[0].indices[:, 0].tolist() == list(range(8))
+
+
+def test_a_whitening_of_equal_images_is_told(caplog):
+    rows = np.repeat(np.eye(4, dtype=np.float32), 4, 0)
+    fit_whitening(rows, 3)
+    assert not caplog.text
+    fit_whitening(rows, 4)
+    assert "1 of 4 directions hold nothing but rounding" in caplog.text and "keep at most 3" in caplog.text

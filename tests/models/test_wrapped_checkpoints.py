@@ -126,3 +126,11 @@ def test_flipped_bytes_of_our_weights_are_refused(tmp_path, model, place):
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match=r"a\.safetensors.*not those that were written"):
         loaded(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.int64])
+def test_whole_numbers_in_the_place_of_weights_are_refused(model, tmp_path, dtype):
+    tensors = {key: (10 * value).to(dtype) for key, value in model.state_dict().items()}
+    torch.save(tensors, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=rf"tensors hold {dtype}, where the model has floating-point"):
+        load_weights(build_model("gem_toy_160"), tmp_path / "a.pth")

@@ -68,3 +68,9 @@ def test_what_an_earlier_retrieval_left_goes(two_folders, tmp_path):
     assert not any((out / name).exists() for name in leftovers)
     write_retrieval(found, out, RUN, strips=0)
     assert not list(out.rglob("*.png")) and not (out / "index.html").exists()
+
+
+def test_strips_of_long_paths_have_names_that_a_file_system_holds():
+    long = [f"{'y' * 120}/{'x' * 120}/{'z' * 100}{number}.png" for number in range(3)] + ["\u00e4" * 120 + ".png"]
+    names = strip_names([*long, *(f"{'a' * number}/{'z' * 200}.png" for number in range(1, 4))])
+    assert len(set(names)) == 7 and all(len(name.encode()) < 220 for name in names)

@@ -48,13 +48,20 @@ def sum_up(here: int, count: int, things: str, failed: list[str], by_hand: list[
 
 
 def choose_device(name: str) -> str:
-    """`auto` becomes cuda where there is one."""
+    """`auto` becomes cuda where there is one (ValueError for a device that does not exist here)."""
     import torch
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"Device '{name}' asked for, but torch sees no CUDA device here. Use --device cpu.")
+    here = [
+        "cpu",
+        *(["cuda"] if torch.cuda.is_available() else []),
+        *(f"cuda:{number}" for number in range(torch.cuda.device_count())),
+    ]
+    if name not in here:
+        raise ValueError(f"Unknown device '{name}'. Known here: auto, {', '.join(here)}.")
     return name
 
 
@@ -81,8 +88,11 @@ def load_model(name: str, weights: Path | None, untrained: bool) -> tuple["nn.Mo
     from vpr_lib.registry import lookup
 
     lookup(ZOO, name, "model")
-    if name in TRAINING_FREE or untrained:
-        free = name in TRAINING_FREE
+    free = name in TRAINING_FREE
+    if weights is not None and (free or untrained):
+        why = f"'{name}' needs none" if free else "--untrained is given"
+        raise ValueError(f"--weights {weights} would not be used: {why}.")
+    if free or untrained:
         return build_model(name, pretrained=free), "training-free" if free else "untrained"
     path = weights or trained_path(name)
     if path.is_file():

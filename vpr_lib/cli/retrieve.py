@@ -66,6 +66,12 @@ def retrieve(
     from vpr_lib.widgets.found import find_all
     from vpr_lib.widgets.retrieval_files import write_retrieval
 
+    if inside := next(
+        (side for side in (query, database) if side.resolve() in (out.resolve(), *out.resolve().parents)), None
+    ):
+        raise ValueError(
+            f"--out {out} lies in {inside}: its strips would be images of the next run. Give a folder elsewhere."
+        )
     start = time.perf_counter()
     network, source, device, precision = open_network(model, weights, untrained, runtime, device, precision, raw_frame)
     torch = runtime == "torch"  # an export's size and precision are in its file

@@ -46,6 +46,9 @@ OTHER_PICTURES = frozenset(
         *(".svg", ".xcf", ".dds", ".pdf", ".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".insv"),
     )
 )
+BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*")  # of JPEG, PNG, GIF and TIFF
+MOST_LOOKED_INTO = 1000  # files that are not named as pictures
+OF_SYSTEMS = frozenset(("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"))  # copies and thumbnails
 MAX_PIXELS = 400_000_000  # 1.2 GB as RGB; a 3328x512 panorama has 1.7 million
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS  # its own limit would act before the announced one
 
@@ -294,11 +297,13 @@ def list_images(folder: Path) -> list[str]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"No folder {folder}.")
-    paths, others = [], Counter()
+    paths, others, strange = [], Counter(), []
     for place, names in _walk(folder):
         for name in names:
             suffix = os.path.splitext(name)[1].lower()
             others[suffix] += suffix in OTHER_PICTURES
+            if suffix not in IMAGE_SUFFIXES | OTHER_PICTURES and len(strange) < MOST_LOOKED_INTO:
+                strange.append(os.path.join(place, name))
             if suffix in IMAGE_SUFFIXES and _is_file_or_lost(os.path.join(place, name)):
                 paths.append(Path(place, name).relative_to(folder).as_posix())
     if odd := [path for path in paths if not path.isascii() and path != path.encode("utf-8", "replace").decode()]:
@@ -307,7 +312,18 @@ def list_images(folder: Path) -> list[str]:
     if left := +others:
         kinds = ", ".join(f"{suffix} {count}" for suffix, count in sorted(left.items()))
         log.warning("%s: %d files are left out, for nothing here decodes them: %s", folder, left.total(), kinds)
+    if misnamed := [path for path in strange if _begins_as_picture(path)]:
+        told = "%s: %d files are left out that begin as pictures and are not named as such, for instance '%s'"
+        log.warning(told, folder, len(misnamed), misnamed[0])
     return sorted(paths)
+
+
+def _begins_as_picture(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(6).startswith(BEGINNINGS)
+    except OSError:
+        return False
 
 
 def _refuse_folder(error: OSError) -> None:
@@ -327,7 +343,11 @@ def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
         fresh = {}
         for name in folders:
             real = os.path.realpath(os.path.join(place, name))
-            if not name.startswith(".") and (real not in seen or not os.path.islink(os.path.join(place, name))):
+            if (
+                not name.startswith(".")
+                and name not in OF_SYSTEMS
+                and (real not in seen or not os.path.islink(os.path.join(place, name)))
+            ):
                 fresh[name] = real
         seen |= set(fresh.values())
         folders[:] = sorted(fresh)

@@ -10,7 +10,9 @@ from vpr_lib.data.manifest import Manifest
 
 log = logging.getLogger(__name__)
 AXIS_M, FLATTENING = 6_378_137.0, 1 / 298.257223563  # WGS84
+NEAR_M = 1.0
 FAR_M = 10_000.0  # (0, 0) this far from every other position is no place but a camera without a fix
+LOST_M = 200_000.0
 DEGREES = (180.0, 90.0)
 BANDS = frozenset("CDEFGHJKLMNPQRSTUVWX")
 
@@ -75,9 +77,9 @@ def _refuse(side: Manifest, wrong: np.ndarray, values: np.ndarray, what: str, ex
 
 
 def without_fix(*sides: Manifest) -> list[np.ndarray]:
-    """Per side the rows, bool, whose position is that of a camera without a fix: exactly (0, 0), far from all others."""
+    """Per side the rows, bool, whose position is that of a camera without a fix: (0, 0) within NEAR_M, far from all others."""
     places = [side.positions() for side in sides]
-    zero = [(place == 0).all(1) for place in places]
+    zero = [(np.abs(place) < NEAR_M).all(1) for place in places]
     others = np.concatenate([place[~none] for place, none in zip(places, zero)])
     if not any(none.any() for none in zero) or len(others) == 0 or (np.abs(others).max(1) < FAR_M).any():
         return [np.zeros(len(place), bool) for place in places]
@@ -149,6 +151,15 @@ def check_positions(database: Manifest, queries: Manifest, radius_m: float) -> l
             f"{count} of {len(places)} images stand at (0, 0), far from all others: cameras without a fix. They are nobody's "
             "positive, and as queries they have none."
         )
+    for side in (database, queries):
+        warnings += _against_their_band(side)
+    away = np.abs(good - np.median(good, axis=0)).max(1) if len(good) else np.zeros(0)
+    if 0 < (lost_fixes := int((away > LOST_M).sum())) < len(good) / 4:
+        east, north = good[away.argmax()]
+        warnings.append(
+            f"{lost_fixes} of {len(places)} images stand more than {LOST_M / 1000:g} km from the others, for instance at easting "
+            f"{east:.0f}, northing {north:.0f}: is that what the camera writes without a fix?"
+        )
     spread = np.ptp(good, axis=0)
     if len(good) > 1 and np.hypot(*spread) <= radius_m:
         warnings.append(
@@ -158,6 +169,24 @@ def check_positions(database: Manifest, queries: Manifest, radius_m: float) -> l
     elif len(base := database.positions()[~lost[0]]) > 1 and np.hypot(*np.ptp(base, axis=0)) <= radius_m:
         warnings.append(f"the whole database lies within {radius_m:g} m: any answer counts as right where one does.")
     return warnings
+
+
+def _against_their_band(side: Manifest) -> list[str]:
+    """Says when northings are not where the band letter is: an S that means south puts a map into the north."""
+    if "utm_band" not in side.table or "lat" in side.table:
+        return []
+    lowest = {letter: 8 * number - 80 for number, letter in enumerate(sorted(BANDS))}
+    south = side.table["utm_band"].map(lambda letter: lowest.get(str(letter).strip().upper())).to_numpy(np.float64)
+    north = side.positions()[:, 1]
+    lat = np.where(south < 0, north - 1e7, north) / 111_000
+    off = (side.positions() != 0).any(1) & ((lat < south - 2) | (lat > south + np.where(south == 72, 14, 10)))
+    if not off.any():
+        return []
+    row = int(off.argmax())
+    return [
+        f"'{side.table['sample_id'].iloc[row]}' and {int(off.sum()) - 1} others have UTM band {side.table['utm_band'].iloc[row]}, latitude "
+        f"{south[row]:g} to {south[row] + 8:g}, and a northing of {north[row]:.0f}, which is not there: maps of them are wrong."
+    ]
 
 
 def _refuse_degrees(database: Manifest, queries: Manifest, sides: list[np.ndarray], radius_m: float) -> None:

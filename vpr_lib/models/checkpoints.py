@@ -206,6 +206,13 @@ def load_tensors(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> No
             f"{path} does not fit this model ({len(tensors)} tensors in the file, {len(own)} in the "
             f"model): {', '.join(parts)}. Is it a checkpoint of another model?"
         )
+    if whole := [
+        key for key, value in tensors.items() if own[key].is_floating_point() and not value.is_floating_point()
+    ]:
+        raise CheckpointError(
+            f"{path}: {len(whole)} of {len(tensors)} tensors hold {tensors[whole[0]].dtype}, where the model has floating-point numbers "
+            f"({'; '.join(whole[:4])}{'; ...' if len(whole) > 4 else ''}): a quantised model is no checkpoint. Give the one before."
+        )
     tensors = {key: value.to(own[key].dtype) for key, value in tensors.items()}  # 1e300 is infinite in fp32
     if odd := [key for key, value in tensors.items() if value.is_floating_point() and not bool(value.isfinite().all())]:
         raise CheckpointError(

@@ -1,5 +1,6 @@
 """PCA whitening of descriptors, fitted after training: the published 4096 of ClusVPR and NetVLAD. Spec: clusvpr §8.5."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,7 @@ from vpr_lib.data.images import InputSpec
 from vpr_lib.models.unit import unit
 from vpr_lib.paths import atomic_path
 
+log = logging.getLogger(__name__)
 FLOOR = 1e-9  # eigenvalues below are raised to it
 
 
@@ -80,7 +82,7 @@ def fit_whitening(
     the directions are free, so compare Gram matrices.
 
     Raises:
-        ValueError: if `dim` exceeds what N descriptors of D numbers can hold.
+        ValueError: if `dim` exceeds what N descriptors of D numbers can hold, or one of them is not finite.
     Spec: clusvpr §8.5.
     """
     x = torch.as_tensor(np.asarray(descriptors) if isinstance(descriptors, np.ndarray) else descriptors)
@@ -91,11 +93,19 @@ def fit_whitening(
             f"{n} descriptors of {width} numbers span {most} directions, {dim} were asked for. Fit on more images, or keep "
             f"at most {most}."
         )
+    if odd := n - int(torch.isfinite(x).all(1).sum()):
+        raise ValueError(
+            f"{odd} of {n} descriptors are not finite (NaN or infinite): a whitening cannot be fitted on them."
+        )
     mean = x.mean(dim=0, dtype=torch.float64)
     x = x.double() - mean
     primal = form == "primal" or (form == "auto" and width <= n)
     gram = x.T @ x if primal else x @ x.T
     values, vectors = torch.linalg.eigh(gram.div_(n - 1))
+    if empty := int((values[-dim:] < FLOOR).sum()):
+        log.warning(
+            "%d of %d directions hold nothing but rounding (equal images?): keep at most %d", empty, dim, dim - empty
+        )
     values, vectors = values[-dim:].flip(0).clamp(min=FLOOR), vectors[:, -dim:].flip(1)
     if not primal:
         vectors = x.T @ vectors * (values * (n - 1)).rsqrt()

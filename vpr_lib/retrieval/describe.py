@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 PRECISIONS = ("fp32", "tf32", *AUTOCAST)
 CHANGED = "it changed while it was described; run this again"
+SAME = 1e-6
 NOT_FINITE = "its descriptor is not finite (NaN or infinite)"
 
 
@@ -141,13 +142,17 @@ def describe(
     return Descriptors(store.array, store.errors, store.path, seconds, described, parts["contents"])
 
 
-def same_files(benchmark: Benchmark) -> str:
-    """In words, how many queries are database images themselves, by their bytes; '' when none is."""
+def same_files(benchmark: Benchmark, scores: np.ndarray) -> str:
+    """In words, how many queries are database images themselves, by their bytes or by a similarity of 1
+    among their scores (Q, R), best first; '' when none is."""
     sides = (file_fingerprints(side.image_paths()) for side in (benchmark.database, benchmark.queries))
     database, queries = (prints[prints >= 0] for prints in sides)
     count = int(np.isin(queries, database).sum())
-    fact = f"{count} of {len(benchmark.queries)} queries are database images themselves (same files), which are found trivially"
-    return f"{fact}: a recall over them says nothing." if count else ""
+    sure = scores[:, -1] < 1 - 100 * SAME  # the model tells images apart
+    alike = int((sure & (scores[:, 0] > 1 - SAME)).sum())
+    how = "same files" if alike <= count else f"{count} same files, {alike} of similarity 1"
+    fact = f"{max(count, alike)} of {len(benchmark.queries)} queries are database images themselves ({how}), which are found trivially"
+    return f"{fact}: a recall over them says nothing." if count or alike else ""
 
 
 def of_described(benchmark: Benchmark, database: Descriptors, queries: Descriptors) -> Benchmark:

@@ -61,8 +61,6 @@ def retrieve_folders(
     """
     options = dict(cache=cache, device=device, precision=precision, on_error="skip")
     sides = [(manifest, describe(model, manifest, **options)) for manifest in (benchmark.database, benchmark.queries)]
-    if told := same_files(benchmark):
-        log.warning("%s: %s", benchmark.name, told)
     left_out = {path: reason for manifest, found in sides for path, reason in _unreadable(manifest, found).items()}
     for role, (manifest, found) in zip(("database", "query"), sides):
         if not found.readable.any():
@@ -74,6 +72,8 @@ def retrieve_folders(
     start = time.perf_counter()
     ranking, found_of_exact = rank(index, *(found.array[found.readable] for _, found in sides), top_k, device)
     search_s = time.perf_counter() - start
+    if told := same_files(kept, ranking.scores):
+        log.warning("%s: %s", benchmark.name, told)
     recall = score(ranking.indices, kept.protocol, (1, 5, 10)).recall if kept.protocols else {}
     found = [found for _, found in sides]
     return FolderRetrieval(

@@ -41,11 +41,14 @@ def rank(
         the ranking and, for other indexes than "exact", the share of the exact first k among its first k, k = 1 and 10,
         over up to 1,000 evenly spread queries.
     Raises:
-        ValueError: for an unknown index, or what the index needs and this database or machine has not.
+        ValueError: for an unknown index, descriptors that are not finite, or what the index needs and this database or machine has not.
     """
     way = lookup(INDEXES, index, "index")
     if way is None:
         return search(database, queries, top_k, device=device), {}
+    for what, rows in (("database", database), ("query", queries)):
+        if odd := int((~np.isfinite(rows.sum(1))).sum()):
+            raise ValueError(f"{odd} of {len(rows)} {what} descriptors are not finite: '{index}' cannot rank them.")
     ranking = way(database, queries, top_k)
     sample = np.unique(np.linspace(0, len(queries) - 1, min(SAMPLE, len(queries))).round().astype(int))
     exact = search(database, queries[sample], 10, device=device)

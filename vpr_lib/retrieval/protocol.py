@@ -109,7 +109,7 @@ def evaluate_described(
     if too_large := [k for k in ks if k > len(benchmark.database)]:
         log.warning("recall at %s left out: the database has %d images", too_large, len(benchmark.database))
     ranking, found = rank(index, database.array, queries.array, ranking_depth(benchmark, ks), device)
-    if not quiet and (told := same_files(benchmark)):
+    if not quiet and (told := same_files(benchmark, ranking.scores)):
         log.warning("%s: %s", benchmark.name, told)
     for protocol in benchmark.protocols:
         if told := unanswerable(protocol):

@@ -24,6 +24,9 @@ from vpr_lib.widgets.page import Row, retrieval_page
 RECORDS = "records/*/*/*.parquet"
 
 
+LONGEST = 180  # bytes; file systems hold 255, and some go to what makes a name unique
+
+
 def write_retrieval(found: FolderRetrieval, out: Path, run: Run, strips: int) -> dict[str, Path]:
     """Write matches.csv, records.parquet, strips/*.png, index.html and, with positions, found.geojson, .kml and .gpx below
     `out`; returns the files by name.
@@ -66,8 +69,9 @@ def _forget_earlier(out: Path) -> None:
 
 
 def strip_names(paths: Sequence[str]) -> list[str]:
-    """One file name per picture, all different, on file systems without capitals as well."""
+    """One file name per picture, all different, on file systems without capitals as well, and none longer than those hold."""
     plain = [Path(path).with_suffix("").as_posix().replace("/", "__") for path in paths]
+    plain = [name.encode()[-LONGEST:].decode(errors="ignore") for name in plain]
     taken = Counter(name.casefold() for name in plain)
     names = [
         name if taken[name.casefold()] == 1 else f"{name}_{Path(path).suffix[1:]}" for name, path in zip(plain, paths)

@@ -10,10 +10,9 @@ from vpr_lib.data.catalogue import load_table
 from vpr_lib.models.zoo import ZOO
 from vpr_lib.results.paper_tables import layouts, paper_table
 from vpr_lib.training.recipes import load_recipe
-from vpr_lib.workbook.run.needs import COUNTED
+from vpr_lib.workbook.run.needs import COUNTED, words_of
 from vpr_lib.workbook.run.parameters import read_parameters
 from vpr_lib.workbook.run.plan import load_workbook
-from vpr_lib.workbook.run.preflight import _flat
 
 NOT_BUILT = {"Gated NetVLAD", "SPE-NetVLAD", "Patch-NetVLAD", "TransVPR", "SARE", "HAF", "GPM", "GCL-NetVLAD", "DistilVPR-SC",
              "MAX", "SPOC", "MAC", "RMAC", "RRM", "CRN"}  # fmt: skip  # no weights, and no exact description, at hand
@@ -34,11 +33,11 @@ def recalls_of(profile):
         values = {key: ast.literal_eval(str(one.default)) for key, one in known.items()} | settings.parameters
         if notebook[:2] not in ("02", "03", "05", "06", "07"):
             continue
-        words = [word for key, value in values.items() if key not in COUNTED for word in _flat(value)]
+        words = [word for key, value in values.items() if key not in COUNTED for word in words_of(value)]
         recipes = [
             word
             for key in ("recipe", "teacher_recipe", "student_recipe", "further")
-            for word in _flat(values.get(key, ""))
+            for word in words_of(values.get(key, ""))
         ]
         models = [word for word in words if word in ZOO] + [
             load_recipe(w).model for w in recipes if "paper" in w or "distil" in w

@@ -1,5 +1,6 @@
 """AmsterTime as published, new/ and old/ with equal names, or in the '@' layout. Spec: datasets §9.3."""
 
+from collections import Counter
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -23,6 +24,10 @@ def read_amstertime(root: Path, name: str = "amstertime") -> Benchmark:
     stems = [[PurePosixPath(path).stem for path in side] for side in paths]
     if alone := sorted(set(stems[0]) ^ set(stems[1])):
         raise ValueError(f"{root}: {len(alone)} pictures have no partner of the same name, for instance '{alone[0]}'.")
+    if twins := sorted(stem for side in stems for stem, count in Counter(side).items() if count > 1):
+        raise ValueError(
+            f"{root}: {len(twins)} names stand for two pictures of one folder, for instance '{twins[0]}'. Move one elsewhere."
+        )
     sides = [
         build_manifest(root, name, "test", role, {"image_path": own, "place_id": [f"{name}/{stem}" for stem in named]})
         for role, own, named in zip(("db", "query"), paths, stems)

@@ -24,6 +24,10 @@ def read_truth(path: Path, n_queries: int, n_database: int) -> Positives:
             f"{path}: ground truth of shape {rows.shape} for {n_queries} queries; expected one row per query. Lists and "
             "ground truth must come from one release."
         )
+    if rows.ndim == 2 and rows.shape[1] == n_database > 1 and np.isin(rows, (0, 1)).all():
+        raise ValueError(
+            f"{path}: a table of 0 and 1, one column per database image; expected lists of indices: numpy.flatnonzero of every row."
+        )
     try:
         lists = [np.atleast_1d(np.asarray(row)) for row in rows]
         if not all(row.size == 0 or row.dtype.kind in "iu" for row in lists):

@@ -105,6 +105,8 @@ def _odd_names(paths: list[str]) -> list[str]:
 
 
 def _read_positions(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise FileNotFoundError(f"No table of positions {path}.")
     has = set(read_csv(path, ()).columns)
     known = next((pair for pair in (METRES, DEGREES) if {"image", *pair} <= has), None)
     if known is None:

@@ -5,6 +5,7 @@ import numpy as np
 from vpr_lib.data.manifest import Manifest
 from vpr_lib.data.positions import frames
 
+NO_FIX_DEG = 1e-3  # nearer to latitude and longitude 0 is open sea: a camera without a fix
 ONE_ZONE_DEG = 6.0  # a set no wider than a zone is converted in one zone, wherever the border runs
 
 
@@ -27,7 +28,9 @@ def utm_columns(lat: np.ndarray, lon: np.ndarray) -> dict[str, object]:
             f"Row {row}: latitude {lat[row]:g}, longitude {lon[row]:g} is no position in degrees; expected -80 to 84 and "
             "-180 to 180, latitude first."
         )
-    nowhere = (lat == 0) & (lon == 0)  # a camera without a fix; (0, 0) metres says the same to `data/positions.py`
+    nowhere = (np.abs(lat) < NO_FIX_DEG) & (
+        np.abs(lon) < NO_FIX_DEG
+    )  # (0, 0) metres says the same to `data/positions.py`
     if nowhere.any() and not nowhere.all():
         columns = utm_columns(lat[~nowhere], lon[~nowhere])
         spread = {name: np.zeros(len(lat)) for name in ("utm_east", "utm_north")}

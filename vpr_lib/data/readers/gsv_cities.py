@@ -14,6 +14,7 @@ CITIES = (  # the order of the MixVPR training script; it decides the order of i
     *("Melbourne", "Osaka", "PRS"),
 )
 COLUMNS = ("place_id", "year", "month", "northdeg", "city_id", "lat", "lon", "panoid")
+WHOLE = ("place_id", "year", "month", "northdeg")
 
 
 def read_gsv_cities(root: Path, cities: list[str] | None = None, name: str = "gsv_cities") -> Manifest:
@@ -63,7 +64,16 @@ def _month_starts(years: pd.Series, months: pd.Series) -> np.ndarray:
 
 def _read_city(root: Path, city: str) -> pd.DataFrame:
     path = root / "Dataframes" / f"{city}.csv"
-    table = read_csv(path, COLUMNS, text=("lat", "lon", "panoid", "city_id"))
+    table = read_csv(path, COLUMNS, text=("lat", "lon", "panoid", "city_id"), numbers=WHOLE)
+    for column in WHOLE:
+        if (bad := (table[column] % 1 != 0) | ((column == "month") & ~table[column].between(1, 12))).any():
+            row = int(bad.argmax())
+            raise ValueError(f"{path}, line {row + 2}: {table[column][row]:g} is no {column}: expected a whole number.")
+        table[column] = table[column].astype(np.int64)
+    for column in ("lat", "lon"):
+        if (bad := pd.to_numeric(table[column], errors="coerce").isna()).any():
+            row = int(bad.argmax())
+            raise ValueError(f"{path}, line {row + 2}: '{table[column][row]}' is no number ({column}).")
     name = [image_name(*row) for row in table[list(COLUMNS)].itertuples(index=False)]
     inside = table["city_id"].nunique() > 1
     cities = city + "/" + table["city_id"] if inside else city

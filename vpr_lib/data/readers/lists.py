@@ -63,6 +63,7 @@ def read_names(path: Path) -> list[str]:
 def read_csv(path: Path, columns: Sequence[str], text: Sequence[str] = (), numbers: Sequence[str] = ()) -> pd.DataFrame:
     """A CSV that must have `columns`.
 
+    Semicolons or tabs may stand between the columns, and then commas before the decimals, as spreadsheets write them.
     Those in `text` stay text, whatever they look like ('1e5', '007', 'NA'); those in `numbers` become float64 and must all
     be finite.
 
@@ -74,7 +75,13 @@ def read_csv(path: Path, columns: Sequence[str], text: Sequence[str] = (), numbe
     if not path.is_file():
         raise FileNotFoundError(f"No table {path}; expected a CSV with the columns {', '.join(columns)}.")
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig") as file:
+            head = file.readline()
+        sep = next((mark for mark in ";\t" if mark in head and "," not in head), ",")
+        decimal = "." if sep == "," else ","
+        table = pd.read_csv(
+            path, sep=sep, decimal=decimal, dtype=dict.fromkeys(text, str), keep_default_na=False, encoding="utf-8-sig"
+        )
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a readable CSV: {error}") from error
     if not isinstance(table.index, pd.RangeIndex):

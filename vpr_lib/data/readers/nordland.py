@@ -125,11 +125,28 @@ def _season(root: Path, season: str) -> Path:
 
 def _ordered(paths: list[str], folder: Path, kept: set[str] | None) -> list[str]:
     """Frames by number: '@' names carry it in their id, others at the end of their name."""
-    if kept is not None and (chosen := [path for path in paths if PurePosixPath(path).name in kept]):
-        log.info("%s: %d of %d frames are in %s", folder, len(chosen), len(paths), CLEAN_NAMES)
-        paths = chosen
+    if kept is not None:
+        stems = {PurePosixPath(name).stem for name in kept}
+        chosen = [path for path in paths if PurePosixPath(path).stem in stems]
+        if len(chosen) < len(stems):
+            told = "%s: %d of the %d frames that %s names are not there%s"
+            log.warning(
+                told,
+                folder,
+                len(stems) - len(chosen),
+                len(stems),
+                CLEAN_NAMES,
+                "" if chosen else ": all frames are taken",
+            )
+        paths = chosen or paths
     if not paths:
         raise ValueError(f"No image under {folder}: expected the frames of one season.")
+    by_frame: dict[tuple[str, int], str] = {}
+    for path in paths:
+        if (twin := by_frame.setdefault((str(PurePosixPath(path).parent), frame_number(path)), path)) != path:
+            raise ValueError(
+                f"{folder}: '{twin}' and '{path}' are both frame {frame_number(path)}. Move one elsewhere."
+            )
     return sorted(paths, key=lambda path: (str(PurePosixPath(path).parent), frame_number(path)))
 
 

@@ -25,7 +25,7 @@ from vpr_lib.workbook.run.prepare import Plan, Request, check_parameters, first_
 from vpr_lib.workbook.run.process import Child
 from vpr_lib.workbook.run.status import NotebookStatus, RunStatus, Status, boot_id
 from vpr_lib.workbook.run.steps import Run, run_one
-from vpr_lib.workbook.run.terminal import Display, Silent
+from vpr_lib.workbook.run.terminal import Display
 
 _log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def run_workbook(
     with nullcontext() if alone else run_lock():
         status, folder = _open_run(plan, request.run_id)
         parameters, problem, status = check_parameters(plan, status)
-        return _run(Run(plan, parameters, request, child, display or Silent(), status), folder, problem, report)
+        return _run(Run(plan, parameters, request, child, display or Display(), status), folder, problem, report)
 
 
 def _run(run: Run, folder: Path, problem: str, report: Callable[[Path], Path] | None) -> RunResult:

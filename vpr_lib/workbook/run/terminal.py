@@ -31,8 +31,8 @@ def _gist(line: NotebookStatus) -> str:
     return line.headline or line.reason.partition("\n")[0]
 
 
-class Silent:
-    """Shows nothing; also the interface of a display."""
+class Display:
+    """What shows the progress of a run; this one shows nothing."""
 
     @contextmanager
     def live(self, status: RunStatus, selected: Sequence[str]) -> Iterator[None]:
@@ -46,10 +46,7 @@ class Silent:
         """A notebook started or finished a cell."""
 
 
-Display = Silent
-
-
-class PlainDisplay(Silent):
+class PlainDisplay(Display):
     """A line when a notebook starts and ends, and at most every 30 seconds in between; for logs and pipes."""
 
     def __init__(self, stream: TextIO | None = None, every_s: float = 30.0):
@@ -77,7 +74,7 @@ class PlainDisplay(Silent):
             print(f"  {name}  {where}  {duration(now - self.started.get(name, now))}", file=self.stream, flush=True)
 
 
-class LiveDisplay(Silent):
+class LiveDisplay(Display):
     """A table that is drawn over itself four times a second."""
 
     def __init__(self, console=None):
@@ -147,6 +144,6 @@ def print_status(status: RunStatus) -> None:
     console.print(table.table())
 
 
-def choose_display() -> Silent:
+def choose_display() -> Display:
     """The live table on a terminal, plain lines elsewhere."""
     return LiveDisplay() if sys.stdout.isatty() else PlainDisplay()
