@@ -7,7 +7,7 @@ import pytest
 from pictures import write_picture
 
 from vpr_lib.data.catalogue import open_benchmark
-from vpr_lib.data.pickles import UnsafePickle, load_array
+from vpr_lib.data.pickles import UnsafePickle, load_array, load_arrays, read_hdf5, write_hdf5
 from vpr_lib.data.readers.berton import read_berton
 from vpr_lib.data.readers.folders import read_folders
 from vpr_lib.data.readers.gsv_cities import read_gsv_cities
@@ -326,3 +326,38 @@ def test_catalogue_messages(tmp_path):
         open_benchmark("vpr_bench")
     with pytest.raises(FileNotFoundError, match="No folder"):
         open_benchmark("vpr_bench", tmp_path / "absent")
+
+
+def test_a_damaged_archive_of_arrays_is_named(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, a=np.arange(1000), b=np.ones(3))
+    whole, odd = path.read_bytes(), []
+    for data in (
+        b"",
+        whole[:200],
+        *(whole[:at] + bytes([whole[at] ^ 16]) + whole[at + 1 :] for at in range(len(whole))),
+    ):
+        path.write_bytes(data)
+        try:
+            odd += [] if load_arrays(path, {"a"})["a"].tolist() == list(range(1000)) else [data]
+        except ValueError as error:
+            assert str(path) in str(error)
+    assert not odd  # what was read is what was written
+    np.savez(path, b=np.ones(3))
+    with pytest.raises(ValueError, match=r"a\.npz cannot be used: it lacks the arrays \['a'\]; it has \['b'\]"):
+        load_arrays(path, {"a"})
+
+
+def test_no_flipped_byte_of_an_hdf5_file_is_believed(tmp_path):
+    written = np.random.default_rng(1).normal(size=(20, 8)).astype(np.float32)
+    path, told = write_hdf5(tmp_path / "a.h5", {"a": written, "b": written[0]}, "key"), 0
+    whole = path.read_bytes()
+    assert read_hdf5(path, ("a", "b"))[1] == "key"
+    for place in np.random.default_rng(2).choice(len(whole), 800, replace=False):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        try:
+            np.testing.assert_array_equal(read_hdf5(path, ("a",))[0][0], written)
+        except ValueError as error:
+            assert "a.h5 is not an HDF5 file of these arrays, or is damaged" in str(error)
+            told += 1
+    assert told > 20

@@ -251,7 +251,7 @@ def test_whitening_files(tmp_path):
         Whitening.load(tmp_path / "nan.h5")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["U"] = np.zeros((3, 2))
-    with pytest.raises(ValueError, match=r"lacks \['lams', 'mu'\]"):
+    with pytest.raises(ValueError, match=r"lacks the datasets \['lams', 'mu'\]"):
         Whitening.load(tmp_path / "other.h5")
     (tmp_path / "text.h5").write_text("no")
     with pytest.raises(ValueError, match="not an HDF5 file"):

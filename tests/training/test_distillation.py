@@ -221,10 +221,20 @@ def test_descriptors_of_other_pictures_or_other_bytes_do_not_teach(places, tmp_p
         read_teacher_file(ours, places.manifest)
 
 
+def test_descriptors_in_another_order_are_another_teacher(places, tmp_path):
+    names = places.manifest.table["image_path"].to_numpy(str)
+    rows = np.random.default_rng(1).normal(size=(len(names), 4))
+    known = set()
+    for order in (names, names, names[::-1]):
+        np.savez(tmp_path / "t.npz", image_path=order, descriptors=rows)
+        known.add(read_teacher_file(tmp_path / "t.npz", places.manifest)[1])
+    assert len(known) == 2
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (dict(a=np.zeros(3)), r"holds \['a'\], expected the arrays image_path and descriptors"),
+        (dict(a=np.zeros(3)), r"lacks the arrays \['descriptors', 'image_path'\]; it has \['a'\]"),
         (dict(image_path=np.array(["00.png"]), descriptors=np.ones((2, 4))), "do not fit together"),
         (dict(image_path=np.array(["00.png"]), descriptors=np.ones((1, 4))), r"no descriptor of 11 of 12.*'01.png'"),
         (

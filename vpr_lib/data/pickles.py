@@ -2,11 +2,15 @@
 
 import io
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
 
 import numpy as np
+import xxhash
+
+from vpr_lib.files import atomic_path
 
 PLAIN = (list, dict, set, frozenset, tuple, int, float, complex, str, bytes, bytearray, bool, slice)
 ALLOWED = {("builtins", kind.__name__): kind for kind in PLAIN}
@@ -53,6 +57,61 @@ def load_plain_pickle(path: Path, records: dict[tuple[str, str], type] | None = 
     """Load a pickle that holds plain data only (UnsafePickle otherwise; ValueError when damaged)."""
     with Path(path).open("rb") as file:
         return _load(file, path, records)
+
+
+def load_arrays(path: Path, names: set[str]) -> dict[str, np.ndarray]:
+    """The arrays of these names in a .npz file; nothing is unpickled.
+
+    Raises:
+        FileNotFoundError; ValueError when the file is damaged, or lacks an array.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            if missing := names - set(content.files):
+                raise ValueError(f"it lacks the arrays {sorted(missing)}; it has {content.files}")
+            return {name: content[name] for name in names}
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # of zip, zlib and the parsers of headers, which have no common name
+        raise ValueError(f"{path} cannot be used: {error}.") from error
+
+
+def write_hdf5(path: Path, arrays: dict[str, np.ndarray], key: str = "") -> Path:
+    """Write arrays as float32, each with the sum of its bytes, and `key` as an attribute of the file."""
+    import h5py
+
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        for name, values in arrays.items():
+            file.create_dataset(name, data=np.float32(values), fletcher32=True).attrs["sum"] = _sum(values)
+        file.attrs["key"] = key
+    return Path(path)
+
+
+def read_hdf5(path: Path, names: Sequence[str]) -> tuple[list[np.ndarray], str]:
+    """The arrays of these names, float32, and the key, of a file of ours or of OpenIBL.
+
+    Raises:
+        ValueError: for another or a damaged file, one that lacks an array, or numbers that are not finite.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            if missing := set(names) - set(file):
+                raise ValueError(f"it lacks the datasets {sorted(missing)}; it has {sorted(file)}")
+            arrays = [np.asarray(file[name], np.float32) for name in names]
+            if any(file[n].attrs.get("sum", _sum(array)) != _sum(array) for n, array in zip(names, arrays)):
+                raise ValueError("its bytes are not those that were written")
+            key = str(file.attrs.get("key", ""))
+    except Exception as error:  # HDF5's errors have no common name
+        raise ValueError(f"{path} is not an HDF5 file of these arrays, or is damaged: {error}.") from error
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ValueError(f"{path} holds numbers that are not finite.")
+    return arrays, key
+
+
+def _sum(array: np.ndarray) -> str:
+    return f"{np.shape(array)} {xxhash.xxh3_64_hexdigest(np.ascontiguousarray(array, np.float32))}"
 
 
 def load_array(path: Path) -> np.ndarray:

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vpr_lib.data.images import InputSpec
+from vpr_lib.data.pickles import read_hdf5, write_hdf5
 from vpr_lib.models.unit import unit
-from vpr_lib.paths import atomic_path
 
 log = logging.getLogger(__name__)
 FLOOR = 1e-9  # eigenvalues below are raised to it
@@ -42,11 +41,7 @@ class Whitening:
         """Write the published HDF5 layout: U (D, d), lams (d), mu (D, 1), Utmu (d, 1), with sums; the key as an attribute."""
         arrays = {"U": self.components, "lams": self.eigenvalues, "mu": self.mean[:, None],
                   "Utmu": self.components.T @ self.mean[:, None]}  # fmt: skip
-        with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-            for name, values in arrays.items():
-                file.create_dataset(name, data=values.cpu().numpy(), fletcher32=True)
-            file.attrs["key"] = self.key
-        return Path(path)
+        return write_hdf5(path, {name: values.cpu().numpy() for name, values in arrays.items()}, self.key)
 
     @classmethod
     def load(cls, path: Path) -> "Whitening":
@@ -58,16 +53,8 @@ class Whitening:
         """
         if not Path(path).is_file():
             raise FileNotFoundError(f"No whitening {path}; fit one on a training split first.")
-        try:
-            with h5py.File(path) as file:
-                if missing := {"U", "lams", "mu"} - set(file):
-                    raise ValueError(f"{path} lacks {sorted(missing)}; expected U, lams, mu and Utmu of a fitted PCA.")
-                u, lams, mu = (torch.from_numpy(np.asarray(file[name], np.float32)) for name in ("U", "lams", "mu"))
-                key = str(file.attrs.get("key", ""))
-        except OSError as error:
-            raise ValueError(f"{path} is not an HDF5 file, or is damaged: {error}") from error
-        if not all(torch.isfinite(part).all() for part in (u, lams, mu)):
-            raise ValueError(f"{path} holds numbers that are not finite.")
+        arrays, key = read_hdf5(path, ("U", "lams", "mu"))
+        u, lams, mu = map(torch.from_numpy, arrays)
         if u.ndim != 2 or u.shape != (mu.numel(), lams.numel()):
             raise ValueError(f"{path}: U is {tuple(u.shape)}, but mu has {mu.numel()} and lams {lams.numel()} entries.")
         return cls(u, lams.flatten(), mu.flatten(), key)

@@ -3,16 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 from torch import nn
 
 from vpr_lib.data.images import load_image
 from vpr_lib.data.manifest import Manifest
+from vpr_lib.data.pickles import read_hdf5, write_hdf5
 from vpr_lib.models.clusvpr import ClusVPR
 from vpr_lib.models.netvlad import NetVLAD, initialise
-from vpr_lib.paths import atomic_path
 from vpr_lib.progress import track
 from vpr_lib.retrieval.feature_maps import FeatureMaps
 from vpr_lib.seeds import derive_seed
@@ -83,10 +82,7 @@ def cluster(descriptors: np.ndarray, clusters: int, seed: int = SEED) -> np.ndar
 
 def write_centres(path: Path, centroids: np.ndarray, descriptors: np.ndarray) -> Path:
     """Write the datasets `centroids` (K, d) and `descriptors` (n, d), both float32."""
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        for name, rows in (("centroids", centroids), ("descriptors", descriptors)):
-            file.create_dataset(name, data=np.float32(rows), fletcher32=True)  # a sum that is checked when it is read
-    return Path(path)
+    return write_hdf5(path, {"centroids": centroids, "descriptors": descriptors})
 
 
 def read_centres(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -98,15 +94,7 @@ def read_centres(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"No centres {path}; `vpr centres` makes them.")
-    try:
-        with h5py.File(path) as file:
-            if missing := {"centroids", "descriptors"} - set(file):
-                raise ValueError(f"{path} lacks the datasets {sorted(missing)}; it has {sorted(file)}.")
-            centroids, descriptors = (np.asarray(file[name], np.float32) for name in ("centroids", "descriptors"))
-    except OSError as error:
-        raise ValueError(f"{path} is not an HDF5 file, or is damaged: {error}") from error
-    if not (np.isfinite(centroids).all() and np.isfinite(descriptors).all()):
-        raise ValueError(f"{path} holds numbers that are not finite.")
+    (centroids, descriptors), _ = read_hdf5(path, ("centroids", "descriptors"))
     if centroids.shape[1:] != descriptors.shape[1:] or centroids.ndim != 2:
         raise ValueError(
             f"{path}: centroids {centroids.shape} and descriptors {descriptors.shape} do not fit together."

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import xxhash
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torchvision.transforms import v2
@@ -18,6 +19,7 @@ from torchvision.transforms import v2
 from vpr_lib.config import Strict
 from vpr_lib.data.images import INTERPOLATIONS, InputSpec
 from vpr_lib.data.manifest import Manifest
+from vpr_lib.data.pickles import load_arrays
 from vpr_lib.data.places import PlaceBatches, Places
 from vpr_lib.files import content_hashes
 from vpr_lib.losses.distillation import Distance, DistillationLoss, MapAdapter, Mode, make_term
@@ -156,12 +158,8 @@ def read_teacher_file(path: Path, manifest: Manifest) -> tuple[np.ndarray, str]:
     if not path.is_file():
         raise FileNotFoundError(f"No teacher descriptors {path}.")
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as content:
-            if not {"image_path", "descriptors"} <= set(content.files):
-                raise ValueError(
-                    f"{path} holds {sorted(content.files)}, expected the arrays image_path and descriptors."
-                )
-            names, array = content["image_path"].tolist(), content["descriptors"]
+        content = load_arrays(path, {"image_path", "descriptors"})
+        names, array = content["image_path"].tolist(), content["descriptors"]
         if array.ndim != 2 or len(array) != len(names):
             raise ValueError(f"{path}: {len(names)} names and descriptors of shape {array.shape} do not fit together.")
         row_of = {name: row for row, name in enumerate(names)}
@@ -187,10 +185,8 @@ def read_teacher_file(path: Path, manifest: Manifest) -> tuple[np.ndarray, str]:
         array = np.load(path, mmap_mode="r")
     if not np.isfinite(array).all() or (np.abs(array).max(1) == 0).any():
         raise ValueError(f"{path} holds rows that are zero or not finite: those images were not described.")
-    return (
-        array,
-        f"{path.name} {array.shape} {manifest.list_hash[:12]} {float(np.abs(array).sum(dtype=np.float64)):.6e}",
-    )
+    content = xxhash.xxh3_64_hexdigest(np.ascontiguousarray(array))
+    return array, f"{path.name} {array.shape} {manifest.list_hash[:12]} {content}"
 
 
 def make_adapter(mode: Mode, student: nn.Module, teacher: LiveTeacher | StoredTeacher, seed: int) -> nn.Module | None:

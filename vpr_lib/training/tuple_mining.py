@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vpr_lib.config import Strict
 from vpr_lib.data.images import ImageSet
+from vpr_lib.data.pickles import load_arrays
 from vpr_lib.data.tuples import TupleSet
 from vpr_lib.models.checkpoints import save_weights
 from vpr_lib.paths import atomic_path
@@ -305,9 +306,8 @@ def _write(path: Path, mined: list[MinedTuple], remembered: np.ndarray) -> None:
 
 
 def _read(path: Path) -> tuple[list[MinedTuple], np.ndarray]:
-    with np.load(path, allow_pickle=False) as arrays:
-        lists = [
-            np.split(arrays[name], np.cumsum(arrays[f"{name}_counts"])[:-1]) for name in ("negatives", "difficult")
-        ]
-        mined = [MinedTuple(int(q), int(e), *rows) for q, e, *rows in zip(arrays["query"], arrays["easy"], *lists)]
-        return mined, arrays["remembered"]
+    kinds = ("negatives", "difficult")
+    arrays = load_arrays(path, {"query", "easy", "remembered", *kinds, *(f"{kind}_counts" for kind in kinds)})
+    lists = [np.split(arrays[kind], np.cumsum(arrays[f"{kind}_counts"])[:-1]) for kind in kinds]
+    mined = [MinedTuple(int(q), int(e), *rows) for q, e, *rows in zip(arrays["query"], arrays["easy"], *lists)]
+    return mined, arrays["remembered"]

@@ -9,6 +9,7 @@ import numpy as np
 
 from vpr_lib.data.ground_truth import Benchmark
 from vpr_lib.data.manifest import Manifest, build_manifest
+from vpr_lib.data.pickles import load_arrays
 from vpr_lib.data.readers.arrays import read_arrays
 from vpr_lib.data.readers.berton import read_berton
 from vpr_lib.data.readers.cards import radius_cards
@@ -79,11 +80,9 @@ def read_npz_positions(path: Path) -> tuple[np.ndarray, np.ndarray, float]:
     Raises:
         FileNotFoundError, or ValueError when an array is missing.
     """
-    with np.load(path, allow_pickle=False) as arrays:
-        if missing := {"utmDb", "utmQ", "posDistThr"} - set(arrays.files):
-            raise ValueError(f"{path} lacks the arrays {sorted(missing)}; it has {arrays.files}.")
-        database, queries = (arrays[key].astype(np.float64) for key in ("utmDb", "utmQ"))
-        return database, queries, float(arrays["posDistThr"])
+    arrays = load_arrays(path, {"utmDb", "utmQ", "posDistThr"})
+    database, queries = (arrays[key].astype(np.float64) for key in ("utmDb", "utmQ"))
+    return database, queries, float(arrays["posDistThr"])
 
 
 def _from_mat(root: Path, path: Path, name: str, split: str) -> Benchmark:
