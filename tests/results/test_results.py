@@ -66,6 +66,10 @@ def test_cards_never_mix():
 def test_compare_needs_the_same_queries():
     both = pd.concat([records("a", [1, 1, 0]), records("b", [1, 2, 0])])
     assert (compare(both, "a", "b").only_first, compare(both, "a", "b", k=5).only_first) == (1, 0)
+    lost = pd.concat([records("a", [1, 1, 0]), records("b", [1, 0, 5])])  # 0: found nowhere
+    assert [(t.only_first, t.only_second) for t in (compare(lost, "a", "b", k) for k in (1, 4, 5))] == [
+        (1, 0), (1, 0), (1, 1),
+    ]  # fmt: skip
     with pytest.raises(ValueError, match="No records of 'z'"):
         compare(both, "a", "z")
     with pytest.raises(ValueError, match="different queries"):

@@ -1,5 +1,7 @@
 """Scores under a protocol card: panoramas count once, what is left out moves nothing, cut-offs end where the ranking does."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from pictures import write_picture
@@ -74,6 +76,9 @@ def test_positives_follow_what_is_left_out(two_folders, tmp_path, lost_database,
     assert (
         list(kept.recall) == [k for k in (1, 5, 10) if k <= len(names[0])] and not kept.foreign.any()
     )  # nobody measured what is foreign
+    best, second = kept.ranking.scores[:, :2].T
+    assert replace(kept, foreign_below=np.median(best)).foreign.tolist() == (best < np.median(best)).tolist()
+    assert not replace(kept, foreign_below=best.min()).foreign.any() and second.min() < best.min()
     together_s = sum(ms * count / 1000 for ms, count in zip(kept.per_image_ms, kept.described))
     assert kept.described == tuple(map(len, names)) and together_s == pytest.approx(kept.describe_s)
     assert kept.benchmark.protocol.card.threshold == benchmark.protocol.card.threshold
