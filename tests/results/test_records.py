@@ -59,6 +59,16 @@ def test_other_pictures_in_one_folder_replace_its_records(tmp_path):
     assert set(read_records(tmp_path / "r")["card"]) == {second["card"].iloc[0]}
 
 
+def test_records_of_other_weights_are_replaced_and_that_is_told(tmp_path, caplog):
+    caplog.set_level("WARNING", logger="vpr_lib")
+    table = records_of(set_of(tmp_path / "town", 0)).assign(weights="a.pth")
+    for weights in ("a.pth", "a.pth", "b.pth"):
+        assert "replaced" not in caplog.text
+        path = write_records(tmp_path / "r", table.assign(weights=weights))
+    assert "pixels with weights a.pth are replaced by those with weights b.pth" in caplog.text
+    assert set(read_record(path)["weights"]) == {"b.pth"}
+
+
 def test_the_explorer_finds_records_of_described_pictures(tmp_path):
     benchmark = set_of(tmp_path / "town", 0)
     assert Explorer(benchmark, records_of(benchmark)).models == ["pixels"]

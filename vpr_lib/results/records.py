@@ -1,6 +1,7 @@
 """Records: one row per query and evaluation. Tables, figures and widgets read nothing else. DESIGN §4."""
 
 import hashlib
+import logging
 import platform
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from vpr_lib.paths import cache_root, data_root, git_state
 from vpr_lib.retrieval.metrics import distances_m
 from vpr_lib.retrieval.protocol import Scored
 
+log = logging.getLogger(__name__)
 TOP = 25  # database images kept per query
 COMMAND_LINE = "command line"  # sorts after the notebooks' numbers
 
@@ -102,27 +104,33 @@ def _place(root: Path) -> str:
 def write_records(folder: Path, table: pd.DataFrame) -> Path:
     """Write one evaluation as `<folder>/<dataset>/<protocol>/<model>__<seed>.parquet`, replacing an earlier one.
 
-    Another folder of the same name is another data set: its records stand beside these, with a mark in their name.
+    Another folder of the same name is another data set: its records stand beside these, with a mark in their name. Records
+    of other weights under one name are replaced, and that is told.
     """
     first = table.iloc[0]
     path = Path(folder) / first["dataset"] / first["protocol"] / f"{first['model']}__{first['seed']}.parquet"
     with locked(path, "writing it"):
-        if path.is_file() and _root_of(path) not in (None, first.get("root")):
+        root, weights = _said_by(path)
+        if root not in (None, first.get("root")):
             mark = hashlib.sha256(str(first.get("root")).encode()).hexdigest()[:8]
             path = path.with_name(f"{path.stem}__{mark}.parquet")
+            _, weights = _said_by(path)
+        if weights not in (None, first.get("weights")):
+            told = (first["dataset"], first["protocol"], first["model"], weights, first.get("weights"))
+            log.warning("%s, %s: the records of %s with weights %s are replaced by those with weights %s", *told)
         with atomic_path(path) as temporary:
             written = pa.Table.from_pandas(table, preserve_index=False)
             pq.write_table(written, temporary, compression="zstd", write_page_checksum=True)
     return path
 
 
-def _root_of(path: Path) -> str | None:
-    """The folder that kept records are about; None where they do not say, or cannot be read."""
+def _said_by(path: Path) -> tuple[str | None, str | None]:
+    """The folder and the weights that kept records are about; None where they do not say, or cannot be read."""
     try:
-        roots = pq.read_table(path, columns=["root"])["root"]
+        kept = pq.read_table(path, columns=["root", "weights"]).slice(0, 1).to_pylist()
     except (OSError, ValueError, LookupError, TypeError, NotImplementedError):
-        return None
-    return roots[0].as_py() if len(roots) else None
+        kept = []
+    return (kept[0]["root"], kept[0]["weights"]) if kept else (None, None)
 
 
 class DamagedRecord(ValueError):
