@@ -49,7 +49,7 @@ def write_retrieval(found: FolderRetrieval, out: Path, run: Run, strips: int) ->
     names = strip_names([row.name for row in rows])
     for file, row in zip(names, rows):
         with atomic_path(out / "strips" / file) as temporary:
-            draw_strip(row.query, row.matches).save(temporary, compress_level=1)  # a fifth of the time for a ninth more bytes
+            draw_strip(row.query, row.matches).save(temporary, compress_level=1)  # 5 x quicker, 11 % more bytes
     words = (
         f"{n} queries, {len(found.benchmark.database)} database images; weights: {run.weights}; {run.device}, "
         f"{run.precision}; showing {len(rows)} queries"
