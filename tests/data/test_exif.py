@@ -38,6 +38,16 @@ def test_no_position(tmp_path, lat):
     assert read_gps(tmp_path / "b.jpg") is None
 
 
+@pytest.mark.parametrize(
+    ("tags", "told"), [({"GPSLatitudeRef": ""}, True), ({"GPSStatus": "V"}, True), ({"GPSLongitudeRef": "?"}, True), (None, False)]
+)  # fmt: skip
+def test_gps_that_gives_no_position_is_told(tmp_path, caplog, tags, told):
+    caplog.set_level("WARNING", logger="vpr_lib")
+    paths = [photo(tmp_path / f"{n}.jpg", **tags) if told else photo(tmp_path / f"{n}.jpg", None) for n in range(3)]
+    assert gps_columns(paths) is None
+    assert (f"{tmp_path}: GPS of 3 photos gives no position: no hemisphere" in caplog.text) == told
+
+
 def test_folders_of_photos_with_gps_become_a_benchmark(tmp_path):
     for step in range(4):  # 0.001 degrees of latitude are 111 m
         photo(tmp_path / "db" / f"{step}.jpg", (48.0, 0.06 * step, 0.0))

@@ -1,13 +1,16 @@
 """Positions that a phone writes into its photos: EXIF GPS, with the compass heading where it is there."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from vpr_lib.data.readers.geo import utm_columns
 
+log = logging.getLogger(__name__)
 TAGS = ExifTags.GPS
 LOOKED_AT = 20  # photos of a folder that say whether it has positions at all
 
@@ -18,12 +21,11 @@ def read_gps(path: str | Path) -> tuple[float, float, float] | None:
     None for a photo without a position, one whose numbers are none or lack their hemisphere, one that the camera marked void
     (its last fix, taken elsewhere), and a file that is no picture.
     """
+    gps = _gps(path)
     try:
-        with Image.open(path) as image:
-            gps = image.getexif().get_ifd(ExifTags.IFD.GPSInfo)
         lat = _degrees(gps[TAGS.GPSLatitude], gps[TAGS.GPSLatitudeRef], "NS")
         lon = _degrees(gps[TAGS.GPSLongitude], gps[TAGS.GPSLongitudeRef], "EW")
-    except (KeyError, TypeError, ValueError, ZeroDivisionError, OSError, SyntaxError, UnidentifiedImageError):
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
     good = (
         np.isfinite([lat, lon]).all()
@@ -35,6 +37,15 @@ def read_gps(path: str | Path) -> tuple[float, float, float] | None:
     return (lat, lon, float(gps.get(TAGS.GPSImgDirection, np.nan))) if good else None
 
 
+def _gps(path: str | Path) -> dict[int, Any]:
+    """What EXIF says of the position, by tag; empty where it says nothing or the file is no picture."""
+    try:
+        with Image.open(path) as image:
+            return image.getexif().get_ifd(ExifTags.IFD.GPSInfo)
+    except (KeyError, TypeError, ValueError, OSError, SyntaxError, UnidentifiedImageError):
+        return {}
+
+
 def gps_columns(paths: Sequence[str | Path]) -> dict[str, object] | None:
     """Manifest columns of photos of which some carry a position (UTM metres, degrees, heading_deg); None when none does.
 
@@ -42,6 +53,9 @@ def gps_columns(paths: Sequence[str | Path]) -> dict[str, object] | None:
     LOOKED_AT photos has a position the others are not opened: a large folder without GPS costs a few headers.
     """
     if not has_gps(paths):
+        if unusable := sum(TAGS.GPSLatitude in _gps(paths[row]) for row in _some(paths)):
+            why = "no hemisphere (N or S, E or W), a void fix, or no place on earth"
+            log.warning("%s: GPS of %d photos gives no position: %s", Path(paths[0]).parent, unusable, why)
         return None
     lat, lon, heading = np.array([read_gps(path) or (0.0, 0.0, np.nan) for path in paths]).T
     return utm_columns(lat, lon) | ({"heading_deg": heading} if np.isfinite(heading).any() else {})
@@ -49,8 +63,12 @@ def gps_columns(paths: Sequence[str | Path]) -> dict[str, object] | None:
 
 def has_gps(paths: Sequence[str | Path]) -> bool:
     """Whether one of LOOKED_AT photos has a position."""
-    some = sorted(set(np.linspace(0, len(paths) - 1, LOOKED_AT).round().astype(int)))
-    return any(read_gps(paths[row]) is not None for row in some)
+    return any(read_gps(paths[row]) is not None for row in _some(paths))
+
+
+def _some(paths: Sequence[str | Path]) -> list[int]:
+    """Rows of LOOKED_AT photos, evenly over the folder."""
+    return sorted(set(np.linspace(0, len(paths) - 1, LOOKED_AT).round().astype(int)))
 
 
 def gps_exif(lat: float, lon: float) -> Image.Exif:
