@@ -7,6 +7,7 @@ import csv
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -79,6 +80,19 @@ def test_evaluate_on_real_images(vpr, tmp_path, real_data):
     page = (tmp_path / "out/index.html").read_text()
     assert page.count("<section") == 111 and "http" not in page and "✓ correct" in page and "✗ wrong" in page
     assert len(list((tmp_path / "out/strips").glob("*.png"))) == 111
+
+
+def test_records_say_that_pictures_were_read_as_stored(vpr, tmp_path, two_folders, caplog):
+    np.save(tmp_path / "ground_truth_new.npy", np.array([[i, [2 * i]] for i in range(6)], object))
+    for folder, name in zip(two_folders, ("ref", "query")):
+        shutil.copytree(folder, tmp_path / "set" / name)
+    shutil.move(tmp_path / "ground_truth_new.npy", tmp_path / "set")
+    for flags in ([], ["--raw-frame"]):
+        assert "are replaced" not in caplog.text
+        vpr("evaluate", "pixels", "--dataset", "vpr_bench", "--root", tmp_path / "set", *flags, "--json",
+            tmp_path / "r.json")  # fmt: skip
+        assert json.loads((tmp_path / "r.json").read_text())["protocols"][0]["recall"]["1"] == 1
+    assert "weights training-free are replaced by those with weights training-free, pictures as stored" in caplog.text
 
 
 def test_retrieve_between_odd_folders(vpr, tmp_path, two_folders):

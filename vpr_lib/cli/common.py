@@ -141,6 +141,7 @@ def open_network(
         network, source, device, precision = _load_export(model, runtime, weights, device)
     if raw_frame:
         _keep_raw_frame(network)
+        source += ", pictures as stored"  # what records, and their replacement, say
     return network, source, device, precision
 
 
