@@ -19,6 +19,13 @@ log = logging.getLogger(__name__)
 _CHUNK = 2**22  # bytes read at a time
 _SAVED = 500  # files hashed between two entries into the memory
 _ASKED = 500  # files that the memory is asked for at a time; SQLite takes 999 values
+PARQUET_ERRORS = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    NotImplementedError,
+)  # what pyarrow raises for a damaged file
 _SEAL = ".sum"  # in a folder: over the names and the content of all files below
 _GRAIN_NS = 3 * 10**9  # a file changed this lately may change again under the same times (FAT counts in steps of 2 s)
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from vpr_lib.data import audit
 from vpr_lib.data.audit import inspect_file, inspect_files, load_audit, with_audit
-from vpr_lib.data.images import list_images
 from vpr_lib.data.manifest import build_manifest
+from vpr_lib.data.readers.image_files import list_images
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import pytest
 from films import CLOCK, POINT, write_film, write_gpx
 from PIL import Image
 
-from vpr_lib.data.images import list_images
 from vpr_lib.data.readers import film
 from vpr_lib.data.readers.exif import read_gps
 from vpr_lib.data.readers.film import folder_of
 from vpr_lib.data.readers.folders import read_folders
 from vpr_lib.data.readers.gpx import read_gpx
+from vpr_lib.data.readers.image_files import list_images
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from pictures import picture
 from PIL import Image
 
 from vpr_lib.data import images as module
-from vpr_lib.data.images import ImageError, ImageSet, InputSpec, list_images, load_image, read_image, stack_images
+from vpr_lib.data.images import ImageError, ImageSet, InputSpec, load_image, read_image, stack_images
+from vpr_lib.data.readers.image_files import list_images
 
 
 def save(path, array, **options):

@@ -15,8 +15,9 @@ from PIL import Image, features
 
 from vpr_lib.data import images as images_module
 from vpr_lib.data.audit import inspect_file
-from vpr_lib.data.images import IMAGE_SUFFIXES, ImageError, InputSpec, list_images, load_image, read_image
+from vpr_lib.data.images import ImageError, InputSpec, load_image, read_image
 from vpr_lib.data.pixels import to_8_bits
+from vpr_lib.data.readers.image_files import IMAGE_SUFFIXES, list_images
 from vpr_lib.models.zoo import build_model
 from vpr_lib.widgets.thumbnails import thumbnail
 

@@ -8,11 +8,11 @@ import pytest
 from pictures import write_picture
 from PIL import Image
 
-from vpr_lib.data.images import list_images
 from vpr_lib.data.readers.amstertime import read_amstertime
 from vpr_lib.data.readers.arrays import read_truth
 from vpr_lib.data.readers.folders import read_folders
 from vpr_lib.data.readers.gsv_cities import read_gsv_cities
+from vpr_lib.data.readers.image_files import list_images
 from vpr_lib.data.readers.tokyo import read_tokyo247
 from vpr_lib.models.zoo import build_model
 from vpr_lib.retrieval.folders import retrieve_folders

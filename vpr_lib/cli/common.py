@@ -55,11 +55,8 @@ def choose_device(name: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"Device '{name}' asked for, but torch sees no CUDA device here. Use --device cpu.")
-    here = [
-        "cpu",
-        *(["cuda"] if torch.cuda.is_available() else []),
-        *(f"cuda:{number}" for number in range(torch.cuda.device_count())),
-    ]
+    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    here = ["cpu", *(["cuda"] if gpus else []), *gpus]
     if name not in here:
         raise ValueError(f"Unknown device '{name}'. Known here: auto, {', '.join(here)}.")
     return name

@@ -17,7 +17,7 @@ from PIL import Image
 from vpr_lib.data.images import ImageError, check_size, image_errors, know_heif
 from vpr_lib.data.manifest import Manifest
 from vpr_lib.data.pixels import CUT_SHORT, is_turned, is_whole
-from vpr_lib.paths import atomic_path
+from vpr_lib.files import PARQUET_ERRORS, atomic_path
 from vpr_lib.progress import track
 
 COLUMNS = ("path", "bytes", "changed_ns", "width", "height", "mode", "sha256", "fault")
@@ -100,9 +100,7 @@ def load_audit(kept: Path | None) -> pd.DataFrame:
     """The audit that was kept, indexed by path; empty when there is none, or a damaged one."""
     table = pd.DataFrame(columns=COLUMNS)
     if kept is not None and kept.is_file():
-        with suppress(
-            OSError, ValueError, LookupError, TypeError, NotImplementedError
-        ):  # pyarrow's errors are of these
+        with suppress(*PARQUET_ERRORS):
             table = pd.read_parquet(kept, page_checksum_verification=True)[list(COLUMNS)]
     return table.set_index("path")
 

@@ -1,4 +1,4 @@
-"""Pickles and object arrays from the outside world: numbers, strings and lists come in, code does not."""
+"""Pickles and arrays on disk: of what the world sends, numbers, strings and lists come in, code does not; of ours, each has a sum."""
 
 import io
 import pickle

@@ -10,9 +10,9 @@ from vpr_lib.data.manifest import Manifest
 
 log = logging.getLogger(__name__)
 AXIS_M, FLATTENING = 6_378_137.0, 1 / 298.257223563  # WGS84
-NEAR_M = 1.0
+NEAR_M = 1.0  # as far as this from (0, 0) is (0, 0): what rounding leaves
 FAR_M = 10_000.0  # (0, 0) this far from every other position is no place but a camera without a fix
-LOST_M = 200_000.0
+LOST_M = 200_000.0  # further from the median position than this: no place of the same data set
 DEGREES = (180.0, 90.0)
 BANDS = frozenset("CDEFGHJKLMNPQRSTUVWX")
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vpr_lib.data.ground_truth import Benchmark
-from vpr_lib.files import atomic_path, locked, visible_files
+from vpr_lib.files import PARQUET_ERRORS, atomic_path, locked, visible_files
 from vpr_lib.paths import cache_root, data_root, git_state
 from vpr_lib.retrieval.metrics import distances_m
 from vpr_lib.retrieval.protocol import Scored
@@ -128,7 +128,7 @@ def _said_by(path: Path) -> tuple[str | None, str | None]:
     """The folder and the weights that kept records are about; None where they do not say, or cannot be read."""
     try:
         kept = pq.read_table(path, columns=["root", "weights"]).slice(0, 1).to_pylist()
-    except (OSError, ValueError, LookupError, TypeError, NotImplementedError):
+    except PARQUET_ERRORS:
         kept = []
     return (kept[0]["root"], kept[0]["weights"]) if kept else (None, None)
 
@@ -149,7 +149,7 @@ def read_record(file: Path) -> pd.DataFrame:
         if [column["name"] for column in table.schema.pandas_metadata["columns"]] != table.column_names:
             raise ValueError("its columns are not those that were written")
         return table.to_pandas()
-    except (OSError, ValueError, LookupError, TypeError, NotImplementedError) as error:  # pyarrow's errors are of these
+    except PARQUET_ERRORS as error:
         raise DamagedRecord(
             f"{file} is damaged ({str(error).splitlines()[0]}): remove it and measure '{Path(file).stem.split('__')[0]}' again."
         ) from error

@@ -133,7 +133,9 @@ def _counted(dataset: str, protocol: str) -> int | None:
 
 
 def present_state(protocol: str = "pitts30k_test@25m") -> pd.DataFrame:
-    """Where published methods stand today, recall@1 beside what a place costs: one row per published method, backbone and descriptor length under a protocol, best recall first.
+    """Where published methods stand today, recall@1 beside what a place costs.
+
+    One row per published method, backbone and descriptor length under a protocol, best recall first.
 
     Where several sources give a number, the one with the best mark counts; among equals the first.
 

@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 PRECISIONS = ("fp32", "tf32", *AUTOCAST)
 CHANGED = "it changed while it was described; run this again"
-SAME = 1e-6
+SAME = 1e-6  # a similarity this near to 1 is that of one picture with itself, but for rounding
 NOT_FINITE = "its descriptor is not finite (NaN or infinite)"
 
 

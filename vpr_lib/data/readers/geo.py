@@ -28,9 +28,7 @@ def utm_columns(lat: np.ndarray, lon: np.ndarray) -> dict[str, object]:
             f"Row {row}: latitude {lat[row]:g}, longitude {lon[row]:g} is no position in degrees; expected -80 to 84 and "
             "-180 to 180, latitude first."
         )
-    nowhere = (np.abs(lat) < NO_FIX_DEG) & (
-        np.abs(lon) < NO_FIX_DEG
-    )  # (0, 0) metres says the same to `data/positions.py`
+    nowhere = np.maximum(np.abs(lat), np.abs(lon)) < NO_FIX_DEG  # (0, 0) metres says the same to `data/positions.py`
     if nowhere.any() and not nowhere.all():
         columns = utm_columns(lat[~nowhere], lon[~nowhere])
         spread = {name: np.zeros(len(lat)) for name in ("utm_east", "utm_north")}

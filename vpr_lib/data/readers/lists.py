@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from vpr_lib.data.images import list_images
 from vpr_lib.data.pickles import load_array
+from vpr_lib.data.readers.image_files import list_images
 
 log = logging.getLogger(__name__)
 FEW = 500_000  # names; as many files are listed in seconds

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vpr_lib.data.images import IMAGE_SUFFIXES
+from vpr_lib.data.readers.image_files import IMAGE_SUFFIXES
 
 TOKENS = (
     *("", "utm_east", "utm_north", "utm_zone", "utm_band", "lat", "lon", "pano_id", "tile", "heading", "pitch"),

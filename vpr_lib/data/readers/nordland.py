@@ -129,15 +129,8 @@ def _ordered(paths: list[str], folder: Path, kept: set[str] | None) -> list[str]
         stems = {PurePosixPath(name).stem for name in kept}
         chosen = [path for path in paths if PurePosixPath(path).stem in stems]
         if len(chosen) < len(stems):
-            told = "%s: %d of the %d frames that %s names are not there%s"
-            log.warning(
-                told,
-                folder,
-                len(stems) - len(chosen),
-                len(stems),
-                CLEAN_NAMES,
-                "" if chosen else ": all frames are taken",
-            )
+            told = "%s: %d of the %d frames that %s names are not there" + ("" if chosen else ": all frames are taken")
+            log.warning(told, folder, len(stems) - len(chosen), len(stems), CLEAN_NAMES)
         paths = chosen or paths
     if not paths:
         raise ValueError(f"No image under {folder}: expected the frames of one season.")

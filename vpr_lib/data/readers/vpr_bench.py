@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from vpr_lib.data.ground_truth import Benchmark, Positives, make_protocol
-from vpr_lib.data.images import list_images
 from vpr_lib.data.manifest import build_manifest
 from vpr_lib.data.pickles import load_array
 from vpr_lib.data.readers.arrays import read_arrays
+from vpr_lib.data.readers.image_files import list_images
 from vpr_lib.data.readers.numbers import numbered
 
 log = logging.getLogger(__name__)
