@@ -22,8 +22,6 @@ from vpr_lib.widgets.geo_files import write_geo_files
 from vpr_lib.widgets.page import Row, retrieval_page
 
 RECORDS = "records/*/*/*.parquet"
-
-
 LONGEST = 180  # bytes; file systems hold 255, and some go to what makes a name unique
 
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     import torch
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]*")
-
-
 DPI = 160  # of figures
 
 

@@ -1,5 +1,7 @@
-"""Trained models for a notebook: registered weights where they are wanted, a training run to a recipe otherwise; and the arms of a
-comparison, experiments that differ by model, seed or one argument of the head."""
+"""Trained models for a notebook: registered weights where they are wanted, a training run to a recipe otherwise.
+
+Also the arms of a comparison: experiments that differ by model, seed or one argument of the head.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
