@@ -120,6 +120,8 @@ def write_records(folder: Path, table: pd.DataFrame) -> Path:
             log.warning("%s, %s: the records of %s with weights %s are replaced by those with weights %s", *told)
         with atomic_path(path) as temporary:
             written = pa.Table.from_pandas(table, preserve_index=False)
+            rows = {b"rows": str(len(table)).encode()}  # no page's sum covers the footer's count
+            written = written.replace_schema_metadata(written.schema.metadata | rows)
             pq.write_table(written, temporary, compression="zstd", write_page_checksum=True)
     return path
 
@@ -148,6 +150,8 @@ def read_record(file: Path) -> pd.DataFrame:
         table = pq.read_table(file, page_checksum_verification=True)
         if [column["name"] for column in table.schema.pandas_metadata["columns"]] != table.column_names:
             raise ValueError("its columns are not those that were written")
+        if int(table.schema.metadata.get(b"rows", table.num_rows)) != table.num_rows:
+            raise ValueError("its rows are not those that were written")
         return table.to_pandas()
     except PARQUET_ERRORS as error:
         raise DamagedRecord(
